@@ -1,0 +1,63 @@
+# What a person types. Each target makes .venv from the lock when it is missing or stale.
+.DELETE_ON_ERROR:
+.PHONY: serve test check format bench bento lock env-example accuracy clean
+
+PORT ?= 3000
+HOST ?= 127.0.0.1
+PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$name && break; done)
+UV = .venv/bin/uv pip install --python .venv/bin/python --require-hashes
+RUN = .venv/bin/python
+
+serve: .venv/served ## serve on http://127.0.0.1:3000 (PORT=, HOST=)
+	BENTOML_DO_NOT_TRACK=True .venv/bin/bentoml serve service:ParakeetSTT --host $(HOST) --port $(PORT)
+
+test: .venv/developed ## all tests
+	$(RUN) -m pytest -q
+
+check: .venv/developed ## lint, format, types, tests
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -m pytest -q
+
+format: .venv/developed
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: .venv/developed ## the short benchmark of a served model
+	$(RUN) scripts/bench_server.py
+
+accuracy: .venv/developed ## word error rate and word times; needs `apt-get install espeak-ng flite`
+	$(RUN) scripts/measure_accuracy.py
+
+bento: .venv/served ## build parakeet_stt:latest into the BentoML store
+	BENTOML_DO_NOT_TRACK=True .venv/bin/bentoml build
+
+env-example: .venv/served
+	$(RUN) -c 'from stt.server.settings import env_example; print(env_example(), end="")' > .env.example
+
+lock: .venv/made ## after a change of pyproject.toml
+	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.lock
+	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+
+clean:
+	rm -rf .venv build
+
+.venv/made: requirements-uv.lock
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed, and none is on the PATH." >&2; exit 1; }
+	@echo "Making .venv with $$($(PYTHON) --version) ..."
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --disable-pip-version-check -q --require-hashes -r requirements-uv.lock
+	@touch $@
+
+.venv/served: requirements.lock .venv/made
+	@echo "Installing the service (about 6 GB unpacked, most of it torch) ..."
+	@$(UV) -r requirements.lock
+	@touch $@
+
+.venv/developed: requirements-dev.lock .venv/made
+	@echo "Installing the service and the development tools (about 6 GB unpacked, most of it torch) ..."
+	@$(UV) -r requirements-dev.lock
+	@touch $@ .venv/served

@@ -1,0 +1,185 @@
+"""Knows NeMo's transducer models with token-and-duration decoding. Does not know HTTP, files of callers, or batching.
+
+The only path used is encoder → greedy decoder → scoring, never `model.transcribe()`, which leaves the network in train
+mode. Token times, durations and log-probabilities come from the scoring pass (docs/decisions/0002-scoring-pass.md).
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf, open_dict
+
+from stt.audio import SAMPLE_RATE, Audio
+from stt.errors import RecognitionError, StartupError
+from stt.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
+
+# Read by Hugging Face's libraries when NeMo imports them: nothing here may reach for a hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+for talker in ("nv_one_logger", "OneLogger"):  # NeMo's telemetry announces at import that it does nothing
+    logging.getLogger(talker).setLevel(logging.ERROR)
+
+import nemo.collections.asr as nemo_asr  # noqa: E402
+from nemo.core.classes.common import typecheck  # noqa: E402
+from nemo.utils import logging as nemo_logging  # noqa: E402
+
+nemo_logging.setLevel(nemo_logging.ERROR)
+
+Precision = Literal["float32", "bfloat16", "float16"]
+MAX_SYMBOLS = 10  # tokens per encoder frame; the value that Parakeet's own config decodes with
+WARM_UP_SECONDS = (1.0, 8.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The decoder's tokens of a batch, each tensor of shape (batch, most tokens)."""
+
+    lengths: list[int]
+    tokens: list[list[int]]
+    frames: list[list[int]]
+    durations: list[list[int]]
+    logprobs: list[list[float]]
+
+
+class Parakeet:
+    """A loaded Parakeet-TDT (or any NeMo BPE transducer with durations) on one device. Not thread-safe."""
+
+    def __init__(self, path: Path, *, device: str = "cpu", precision: Precision = "float32") -> None:
+        """Load the .nemo file at `path` and make it ready to decode.
+
+        Raises StartupError if the file is no such model or the device is not there.
+        """
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise StartupError(f"STT_DEVICE is {device!r}, but torch sees no CUDA device here: set STT_DEVICE=cpu")
+        self._device = torch.device(device)
+        self._dtype: torch.dtype = getattr(torch, precision)
+        typecheck.set_typecheck_enabled(enabled=False)  # 5 ms a call
+        try:
+            model = nemo_asr.models.ASRModel.restore_from(str(path), map_location="cpu")
+        except Exception as exc:  # NeMo raises whatever tar, YAML, Hydra and torch raise
+            raise StartupError(f"{path} can't be loaded as a NeMo speech model: {_first_line(exc)}") from exc
+        durations = OmegaConf.select(model.cfg, "decoding.durations")
+        if not isinstance(model, nemo_asr.models.EncDecRNNTBPEModel) or not durations:
+            raise StartupError(f"{path} is a {type(model).__name__} without durations, not a Parakeet-TDT model")
+        self._model = _prepared(model, self._device, self._dtype)
+        self._durations = torch.tensor(list(durations), device=self._device)
+        self._pieces: list[str] = list(model.tokenizer.ids_to_tokens(list(range(model.tokenizer.vocab_size))))
+        self._blank = len(self._pieces)
+
+    @property
+    def config(self) -> str:
+        """The active NeMo configuration as YAML."""
+        return OmegaConf.to_yaml(self._model.cfg, resolve=True)
+
+    @property
+    def parameters(self) -> int:
+        """How many weights the network has."""
+        return sum(parameter.numel() for parameter in self._model.parameters())
+
+    def warm_up(self) -> None:
+        """Decode noise once in each typical shape, so that no caller pays for first-time allocations."""
+        generator = np.random.default_rng(0)
+        for seconds in WARM_UP_SECONDS:
+            noise = generator.standard_normal(int(seconds * SAMPLE_RATE), np.float32) * np.float32(0.01)
+            self.recognize([Audio(noise)])
+
+    def recognize(self, batch: Sequence[Audio]) -> list[Hypothesis]:
+        """Decode each utterance independently, in input order. See `stt.recognizer.Recognizer`."""
+        if not batch:
+            return []
+        try:
+            with torch.inference_mode():
+                encoded, frames = self._encode(batch)
+                scored = self._score(encoded, *self._decode(encoded, frames))
+        except RuntimeError as exc:
+            raise RecognitionError(f"the model failed on a batch of {len(batch)}: {_first_line(exc)}") from exc
+        return [self._hypothesis(scored, item, audio.duration) for item, audio in enumerate(batch)]
+
+    def _encode(self, batch: Sequence[Audio]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encoder output, shape (batch, frames, features), and each item's number of frames."""
+        lengths = torch.tensor([len(audio.samples) for audio in batch])
+        padded = torch.zeros(len(batch), int(lengths.max()))
+        for row, audio in zip(padded, batch, strict=True):
+            row[: len(audio.samples)] = torch.from_numpy(audio.samples)
+        features, feature_lengths = self._model.preprocessor(
+            input_signal=padded.to(self._device), length=lengths.to(self._device)
+        )
+        encoded, frames = self._model.encoder(audio_signal=features.to(self._dtype), length=feature_lengths)
+        return encoded.transpose(1, 2), frames
+
+    def _decode(self, encoded: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Greedy search: tokens and their frames, both of shape (batch, most tokens), and how many each item has."""
+        found, _ = self._model.decoding.decoding.decoding_computer(x=encoded, out_len=frames)
+        lengths = found.current_lengths[: len(encoded)]
+        most = int(lengths.max())
+        return found.transcript[: len(encoded), :most], found.timestamps[: len(encoded), :most], lengths
+
+    def _score(
+        self, encoded: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor, lengths: torch.Tensor
+    ) -> Scored:
+        """One pass of the joint network over the tokens found, which gives each its probability and its duration.
+
+        NeMo 3.0's batched search without CUDA graphs stores the duration of whichever batch mate moved last.
+        """
+        counts = lengths.tolist()
+        if not tokens.shape[1]:
+            empty: list[list[Any]] = [[] for _ in counts]
+            return Scored(counts, empty, empty, empty, empty)
+        joint = self._model.joint
+        known = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+        tokens, frames = tokens.where(known, 0), frames.where(known, 0)
+        predicted, _ = self._model.decoder.predict(tokens, None, add_sos=True)  # (batch, tokens + 1, features)
+        heard = torch.gather(encoded, 1, frames[..., None].expand(-1, -1, encoded.shape[2]))
+        logits = joint.joint_after_projection(
+            joint.project_encoder(heard).flatten(0, 1).unsqueeze(1),
+            joint.project_prednet(predicted[:, :-1]).flatten(0, 1).unsqueeze(1),
+        )
+        logits = logits.reshape(*tokens.shape, -1).float()
+        choices = len(self._durations)
+        logprobs = torch.log_softmax(logits[..., :-choices], -1).gather(2, tokens[..., None]).squeeze(2)
+        durations = self._durations[logits[..., -choices:].argmax(-1)]
+        return Scored(counts, tokens.tolist(), frames.tolist(), durations.tolist(), logprobs.tolist())
+
+    def _hypothesis(self, scored: Scored, item: int, duration: float) -> Hypothesis:
+        tokens = []
+        for index in range(scored.lengths[item]):
+            frame, length = scored.frames[item][index], scored.durations[item][index]
+            token = scored.tokens[item][index]
+            start, end = frame * ENCODER_FRAME_SECONDS, (frame + length) * ENCODER_FRAME_SECONDS
+            logprob = scored.logprobs[item][index]
+            tokens.append(Token(token, self._pieces[token], min(start, duration), min(end, duration), logprob))
+        return Hypothesis(tuple(tokens))
+
+
+def _prepared(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Set everything that decides a result once, at load: changing it later rebuilds the decoder."""
+    decoding = copy.deepcopy(model.cfg.decoding)
+    with open_dict(decoding):
+        decoding.strategy = "greedy_batch"
+        decoding.greedy = {
+            "max_symbols": MAX_SYMBOLS,
+            "loop_labels": True,
+            "use_cuda_graph_decoder": device.type == "cuda",
+        }
+    model.change_decoding_strategy(decoding, verbose=False)
+    model.preprocessor.featurizer.dither = 0.0  # random noise would make results differ from call to call
+    model.preprocessor.featurizer.pad_to = 0
+    model.to(device)
+    for part in (model.encoder, model.decoder, model.joint):
+        part.to(dtype)  # weights, not autocast; the mel front end stays float32
+    model.freeze()
+    model.eval()
+    return model
+
+
+def _first_line(exc: BaseException) -> str:
+    return next(iter(str(exc).splitlines()), type(exc).__name__)

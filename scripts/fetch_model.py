@@ -1,0 +1,161 @@
+"""Puts Parakeet's weights into the BentoML store, once: the only code that downloads any. Does not load them.
+
+    python scripts/fetch_model.py nvidia/parakeet-tdt-0.6b-v2
+    python scripts/fetch_model.py nvidia/parakeet-tdt-0.6b-v2 --from parakeet-tdt-0.6b-v2.nemo   # without network
+
+A download is one commit's file, and refused unless its checksum is the catalogue's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks in scripts/ only
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # both before the libraries read them
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from models import catalogue
+from models.catalogue import CatalogueEntry, ModelSource, PublishedFile
+from stt.errors import StartupError
+
+VERSION_DIGITS = 12  # of the checksum: the same bytes always get the same version
+
+
+class FetchError(Exception):
+    """The model can't be had; the message is one line that says why."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fetch or import the model; returns the exit status."""
+    published = {name: entry for name, entry in catalogue.CATALOGUE.items() if entry.published}
+    parser = argparse.ArgumentParser(description="Put Parakeet's weights into the BentoML store.")
+    parser.add_argument("name", choices=published, metavar="NAME", help=" or ".join(published))
+    parser.add_argument("--from", dest="file", type=Path, metavar="FILE.nemo", help="import this file, offline")
+    given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop, too, leaves nothing behind
+    try:
+        if given.file is None:
+            fetch(published[given.name])
+        else:
+            import_file(published[given.name], given.file)
+    except FetchError as exc:
+        print(f"{given.name} was not fetched: {exc}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{given.name} was not fetched: interrupted", file=sys.stderr)
+        return 130
+    print(f"STT_MODEL={given.name}")
+    return 0
+
+
+def fetch(entry: CatalogueEntry) -> None:
+    """Download `entry` into the store, unless some version of it is there."""
+    assert entry.published
+    if there := in_store(entry):
+        print(f"{entry.name} is already in the BentoML store: {there.path}")
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix="fetch-model-") as folder:
+            file = download(entry.published, Path(folder))
+            sha256 = checksum(file)
+            if sha256 != entry.published.sha256:
+                raise FetchError(f"the download's sha256 is {sha256}, not {entry.published.sha256}")
+            store(entry, file, sha256, source=f"https://huggingface.co/{entry.published.repository}")
+    except OSError as exc:
+        raise FetchError(f"{first_line(exc)} (TMPDIR and BENTOML_HOME choose where the files go)") from exc
+
+
+def import_file(entry: CatalogueEntry, file: Path) -> None:
+    """Put a file that somebody brought into the store under `entry`'s name, unless the same bytes are there."""
+    assert entry.published
+    try:
+        sha256 = checksum(file)
+        there = in_store(entry)
+        if there and there.sha256 == sha256:
+            print(f"{entry.name} is already in the BentoML store: {there.path}")
+            return
+        if sha256 != entry.published.sha256:
+            print(f"note: {file} is not the published file, whose sha256 is {entry.published.sha256}", file=sys.stderr)
+        store(entry, file, sha256, source=f"file {file.name}")
+    except OSError as exc:
+        raise FetchError(first_line(exc)) from exc
+
+
+def in_store(entry: CatalogueEntry) -> ModelSource | None:
+    """The newest version in the store if it is whole."""
+    try:
+        return catalogue.resolve(entry.name)
+    except StartupError:
+        return None
+
+
+def download(published: PublishedFile, folder: Path) -> Path:
+    """Download the pinned commit's file into `folder`, with a progress bar on standard error."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+
+    repository, name, revision = published.repository, published.file_name, published.revision
+    url = hf_hub_url(repository, name, revision=revision)
+    try:
+        # Asked first because it fails at once where there is no network; the download would retry for 23 s.
+        offered = get_hf_file_metadata(url).etag
+        # The hub's etag of a large file is its sha256. A mirror's need not be; then the download is checked alone.
+        if len(offered or "") == len(published.sha256) and offered != published.sha256:
+            raise FetchError(f"{url} offers a file with sha256 {offered}, not {published.sha256}")
+        return Path(hf_hub_download(repository, name, revision=revision, local_dir=folder))
+    except FetchError:
+        raise
+    except Exception as exc:  # whatever httpx, Xet and the file system raise
+        raise FetchError(
+            f"{url} can't be downloaded: {first_line(exc)} (without network, bring the file and add --from {name})"
+        ) from exc
+
+
+def store(entry: CatalogueEntry, file: Path, sha256: str, *, source: str) -> None:
+    """Copy `file` into the BentoML store as a new version of `entry`, with what is known about it."""
+    assert entry.published
+    import bentoml
+    from bentoml.exceptions import BentoMLException
+
+    tag = f"{entry.tag}:{sha256[:VERSION_DIGITS]}"
+    origin = {"model": entry.name, "source": source, "sha256": sha256}
+    if sha256 == entry.published.sha256:
+        origin["revision"] = entry.published.revision
+    metadata = {**origin, "languages": list(entry.languages), "size_bytes": file.stat().st_size}
+    with suppress(BentoMLException):  # it is rarely there: a damaged copy of the same bytes, or not the newest one
+        if file.resolve().is_relative_to(Path(bentoml.models.get(tag).path).resolve()):
+            raise FetchError(f"{file} is in the store already: set STT_MODEL={tag}")
+        bentoml.models.delete(tag)
+    try:
+        with bentoml.models.create(tag, labels=origin, metadata=metadata) as model:
+            # BentoML's temporary folder is its owner's alone, and so would the copy be; others may run the service.
+            Path(model.path).chmod(0o755)
+            # BentoML copies its folder into the store and follows links: so the gigabytes are copied once, not twice.
+            Path(model.path, entry.published.file_name).symlink_to(file.resolve())
+    except BaseException:  # BentoML removes a half-made copy after an Exception, but not after Ctrl-C
+        with suppress(BentoMLException):
+            bentoml.models.delete(tag)
+        raise
+    print(f"{entry.name} is in the BentoML store as {tag}, sha256 {sha256}")
+
+
+def checksum(file: Path) -> str:
+    """The file's sha256 in hexadecimal."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def first_line(exc: BaseException) -> str:
+    """An error's message without the advice that libraries append to it."""
+    return next(iter(str(exc).splitlines()), type(exc).__name__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Knows how the bundled sample recordings are made, with their true texts and word times. Does not know the model.
+
+    python scripts/make_samples.py
+
+Their sentences are among those held out from training (see TEST_SEED). `words` in samples.json lists the words whose
+times espeak-ng tells; it speaks some pairs ("in the") as one, and those are left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+from tiny_corpus import SAMPLE_RATE, SpokenWord, Voice, speak, utterance_text
+from train_tiny_model import TEST_SEED
+
+FOLDER = Path(__file__).parents[1] / "models" / "parakeet-tdt-tiny" / "samples"
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.3, 2.5  # seconds between the sentences of the long sample
+LONG_SECONDS = 140
+VOICES = {
+    "short": Voice("espeak", "en-us", 160),
+    "two-sentences": Voice("espeak", "en-gb-x-rp+f2", 165),
+    "two-minutes": Voice("espeak", "en-us+m3", 160),
+}
+
+
+def say(texts: list[str], voice: Voice, pick: random.Random) -> tuple[npt.NDArray[np.int16], list[SpokenWord]]:
+    """All texts in one voice, with pauses between, and the times of their words from the start of the recording."""
+    parts: list[npt.NDArray[np.int16]] = [np.zeros(SAMPLE_RATE // 5, np.int16)]
+    words: list[SpokenWord] = []
+    for text in texts:
+        offset = sum(map(len, parts)) / SAMPLE_RATE
+        speech = speak(text, voice)
+        words += [SpokenWord(w.word, round(w.start + offset, 3), round(w.end + offset, 3)) for w in speech.words]
+        pause = pick.uniform(SHORTEST_PAUSE, LONGEST_PAUSE)
+        parts += [speech.samples, np.zeros(int(pause * SAMPLE_RATE), np.int16)]
+    return np.concatenate(parts), words
+
+
+def main() -> None:
+    """Write the recordings and samples.json."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    held_out = (utterance_text("sentences", TEST_SEED + index) for index in itertools.count())
+    described = []
+    for name, voice in VOICES.items():
+        pick = random.Random(name)
+        texts = [next(held_out) for _ in range(2 if name == "two-sentences" else 1)]
+        samples, words = say(texts, voice, pick)
+        while name == "two-minutes" and len(samples) < LONG_SECONDS * SAMPLE_RATE:
+            texts.append(next(held_out))
+            samples, words = say(texts, voice, random.Random(name))
+        soundfile.write(FOLDER / f"{name}.flac", samples, SAMPLE_RATE)
+        described.append(
+            {
+                "file": f"{name}.flac",
+                "seconds": round(len(samples) / SAMPLE_RATE, 3),
+                "voice": f"espeak-ng {voice.name} at {voice.speed:.0f} words a minute",
+                "text": " ".join(texts),
+                "words": [{"word": w.word, "start": w.start, "end": w.end} for w in words],
+            }
+        )
+    (FOLDER / "samples.json").write_text(json.dumps(described, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Composes the service: settings → model → serving → app. Decides nothing; what it composes does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before bentoml reads it: a private service calls nobody
+
+import bentoml
+
+from models import catalogue
+from stt.errors import StartupError
+from stt.server.app import answer_health, create_app
+from stt.server.logs import announce, configure
+from stt.server.serving import ServedModel, Serving
+from stt.server.settings import load
+
+app = create_app()
+
+
+@bentoml.service(name="parakeet_stt", workers=1, traffic={"timeout": 900}, metrics={"enabled": False})
+@bentoml.asgi_app(app)
+class ParakeetSTT:
+    """Speech to text over HTTP, one process a device. Ready means loaded and warm."""
+
+    def __init__(self) -> None:
+        settings = load()
+        configure(settings.log_level)
+        source = catalogue.resolve(settings.model)
+        from models.parakeet import Parakeet
+        from models.silero import SileroDetector
+
+        recognizer = Parakeet(source.path, device=settings.device, precision=settings.precision)
+        recognizer.warm_up()
+        model = ServedModel(
+            name=source.name,
+            languages=source.languages,
+            owned_by=source.owned_by,
+            created=source.created,
+            is_demo=source.is_demo,
+            device=recognizer.device,
+            precision=recognizer.precision,
+            config=recognizer.config,
+        )
+        announce(model)
+        app.state.serving = Serving(settings, model, recognizer, SileroDetector())
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        """Before any worker starts: what can't be served is said in one line, with exit status 1."""
+        try:
+            catalogue.resolve(load().model)
+        except StartupError as exc:
+            sys.exit(f"parakeet-stt: {exc}")
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """End the threads before the interpreter ends."""
+        app.state.serving.close()
+
+
+ParakeetSTT.add_asgi_middleware(answer_health(app))

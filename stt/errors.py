@@ -1,0 +1,98 @@
+"""Knows everything that can go wrong in words that a caller understands. Does not know HTTP (see server/http_errors.py).
+
+SpeechError
+├── RequestError            the caller's fault; names the field
+│   ├── InvalidField        a field's value is not allowed
+│   ├── UnsupportedField    allowed by the contract, not by this server
+│   ├── AudioError          the uploaded sound can't be used
+│   │   ├── UndecodableAudio
+│   │   ├── AudioTooShort
+│   │   └── AudioTooLong
+│   ├── UploadTooLarge
+│   ├── UnknownModel
+│   └── NotAuthorized
+├── RecognitionError        our fault, while recognizing
+└── StartupError            our fault, or the operator's, before serving: one line says what to do
+"""
+
+from __future__ import annotations
+
+
+class SpeechError(Exception):
+    """Base of all errors that the service raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class RequestError(SpeechError):
+    """The request can't be served as it is; `param` names the field, `code` the reason."""
+
+    code: str = "invalid_value"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code or self.code
+
+
+class InvalidField(RequestError):
+    """A field's value is not one of those allowed."""
+
+
+class UnsupportedField(RequestError):
+    """The contract knows this value, this server can't honour it."""
+
+    code = "unsupported_value"
+
+
+class AudioError(RequestError):
+    """The uploaded sound can't be used."""
+
+    code = "invalid_audio"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, param="file")
+
+
+class UndecodableAudio(AudioError):
+    """Not a supported media file, damaged beyond use, or without a sound track."""
+
+
+class AudioTooShort(AudioError):
+    """Under the shortest audio that can hold a word."""
+
+    code = "audio_too_short"
+
+
+class AudioTooLong(AudioError):
+    """Over the operator's limit."""
+
+    code = "audio_too_long"
+
+
+class UploadTooLarge(RequestError):
+    """More bytes than the operator allows."""
+
+    code = "file_too_large"
+
+
+class UnknownModel(RequestError):
+    """No such model is served here."""
+
+    code = "model_not_found"
+
+
+class NotAuthorized(RequestError):
+    """The API key is missing or wrong."""
+
+    code = "invalid_api_key"
+
+
+class RecognitionError(SpeechError):
+    """The model failed on audio that should have been fine."""
+
+
+class StartupError(SpeechError):
+    """The service can't start; the message is one line that says what to do."""

@@ -1,0 +1,33 @@
+"""Knows what the service asks of a recognizer and of a speech detector. Does not know any model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from stt.audio import Audio
+from stt.transcript import Hypothesis
+
+
+class Recognizer(Protocol):
+    """Speech to tokens; not thread-safe: one thread calls it."""
+
+    def recognize(self, batch: Sequence[Audio]) -> list[Hypothesis]:
+        """Decode each utterance independently, in input order.
+
+        batch: mono 16 kHz utterances; their lengths may differ.
+        Returns one hypothesis per utterance; times in seconds from that utterance's start, in steps of 0.08 s.
+        Raises RecognitionError if the model fails.
+        """
+        ...
+
+
+class SpeechDetector(Protocol):
+    """Audio to speech probabilities; safe to call from several threads."""
+
+    def probabilities(self, audio: Audio) -> npt.NDArray[np.float32]:
+        """The probability of speech in each window of 512 samples (32 ms), the last one zero-padded."""
+        ...

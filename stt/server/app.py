@@ -1,0 +1,191 @@
+"""Knows the HTTP routes, and the FastAPI app that holds them. Does not know BentoML, the model, or settings' names."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Form, Request, UploadFile
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from stt import formats
+from stt.errors import NotAuthorized, UnknownModel, UploadTooLarge
+from stt.server import http_errors, openai_form
+from stt.server.serving import ServedModel, Serving
+
+logger = logging.getLogger(__name__)
+OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
+SUBTITLE_TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
+
+
+def serving_of(request: Request) -> Serving:
+    """The service that answers this request; set by whoever composed the app."""
+    serving: Serving = request.app.state.serving
+    return serving
+
+
+def guard(request: Request, serving: Annotated[Serving, Depends(serving_of)]) -> None:
+    """Let the request pass if no keys are set, or it carries one of them.
+
+    Raises NotAuthorized (401), or UploadTooLarge (413) by the announced length, before the body is read.
+    """
+    keys = serving.settings.api_keys
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    # Every key is compared, each in constant time, so that the time tells nothing about any of them.
+    known = [hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode()) for key in keys]
+    if keys and not (scheme.lower() == "bearer" and any(known)):
+        raise NotAuthorized("Incorrect or missing API key: send `Authorization: Bearer <key>`.")
+    limit = serving.settings.max_upload_bytes
+    if int(request.headers.get("content-length") or 0) > limit:
+        raise UploadTooLarge(f"The request body is larger than the limit of {limit} bytes.", param="file")
+
+
+Service = Annotated[Serving, Depends(serving_of)]
+routes = APIRouter(dependencies=[Depends(guard)])
+
+
+class SeedTranscription(BaseModel):
+    """What the original wrapper's `/transcribe` answers."""
+
+    text: str
+    timestamps: dict[str, list[dict[str, Any]]] | None
+
+
+TRANSCRIPTION_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "model"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "model": {"type": "string"},
+                        "language": {"type": "string"},
+                        "prompt": {"type": "string"},
+                        "response_format": {"type": "string", "enum": list(openai_form.FORMATS), "default": "json"},
+                        "temperature": {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
+                        "include[]": {"type": "array", "items": {"type": "string", "enum": ["logprobs"]}},
+                        "timestamp_granularities[]": {
+                            "type": "array",
+                            "items": {"type": "string", "enum": list(openai_form.GRANULARITIES)},
+                        },
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@routes.post("/v1/audio/transcriptions", openapi_extra=TRANSCRIPTION_BODY, response_model=None)
+async def create_transcription(request: Request, serving: Service) -> Response:
+    """OpenAI's transcription endpoint."""
+    async with request.form() as form:
+        wanted = openai_form.parse(form, served=serving.model.name, languages=serving.model.languages)
+        verbose = wanted.response_format == "verbose_json"
+        recording = await serving.transcribe(wanted.file.file, detect_speech=verbose)
+    if verbose:
+        return JSONResponse(
+            formats.as_verbose_json(
+                recording, words="word" in wanted.granularities, segments="segment" in wanted.granularities
+            )
+        )
+    if wanted.response_format == "json":
+        return JSONResponse(formats.as_json(recording.transcript, logprobs=wanted.logprobs))
+    write = formats.SUBTITLES[wanted.response_format]
+    return PlainTextResponse(write(recording.transcript), media_type=SUBTITLE_TYPES[wanted.response_format])
+
+
+@routes.post("/transcribe")
+async def transcribe(
+    serving: Service,
+    file: UploadFile,
+    include_timestamps: Annotated[bool, Form()] = False,
+    should_chunk: Annotated[bool, Form()] = True,
+) -> SeedTranscription:
+    """The original wrapper's endpoint: text, and NeMo's own timestamps if asked for."""
+    recording = await serving.transcribe(file.file, cut=should_chunk)
+    timestamps = formats.as_nemo_timestamps(recording.transcript) if include_timestamps else None
+    return SeedTranscription(text=recording.transcript.text, timestamps=timestamps)
+
+
+def _model_card(model: ServedModel) -> dict[str, Any]:
+    return {"id": model.name, "object": "model", "created": model.created, "owned_by": model.owned_by}
+
+
+@routes.get("/v1/models")
+async def list_models(serving: Service) -> dict[str, Any]:
+    """The one model that is served."""
+    return {"object": "list", "data": [_model_card(serving.model)]}
+
+
+@routes.get("/v1/models/{name:path}")
+async def retrieve_model(name: str, serving: Service) -> dict[str, Any]:
+    """The served model, by its name."""
+    if name != serving.model.name:
+        raise UnknownModel(f"model: {name!r} is not served here; {serving.model.name!r} is", param="model")
+    return _model_card(serving.model)
+
+
+@routes.get("/debug/cfg", response_class=PlainTextResponse)
+async def debug_config(serving: Service) -> str:
+    """The active NeMo configuration as YAML."""
+    return serving.model.config
+
+
+@routes.api_route(
+    "/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"], include_in_schema=False
+)
+async def unknown(path: str, request: Request) -> None:
+    """Everything else: the envelope, not BentoML's plain text; 405 where only the method is wrong."""
+    allowed = {
+        method
+        for route in routes.routes[:-1]
+        if getattr(route, "path_regex").match(f"/{path}")  # noqa: B009
+        for method in getattr(route, "methods")  # noqa: B009
+    }
+    if allowed:
+        raise HTTPException(405, headers={"allow": ", ".join(sorted(allowed))})
+    raise HTTPException(404)
+
+
+def create_app() -> FastAPI:
+    """The app without its service: set `app.state.serving` before the first request."""
+    app = FastAPI(title="Parakeet speech-to-text", docs_url=None, redoc_url=None)
+    app.include_router(routes)
+    http_errors.install(app)
+    return app
+
+
+def answer_health(app: FastAPI) -> Callable[[ASGIApp], ASGIApp]:
+    """Middleware that answers `GET /healthz` itself: BentoML's own route of that name says less, and comes first."""
+
+    def wrap(inner: ASGIApp) -> ASGIApp:
+        async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http" or scope["path"] != "/healthz":
+                return await inner(scope, receive, send)
+            await health(app)(scope, receive, send)
+
+        return handle
+
+    return wrap
+
+
+def health(app: FastAPI) -> JSONResponse:
+    """200 and what is served once the model is loaded and warm; 503 before and after."""
+    serving: Serving | None = getattr(app.state, "serving", None)
+    if serving is None:
+        return JSONResponse({"status": "loading"}, 503)
+    model = serving.model
+    details = {"model": model.name, "demo": model.is_demo, "device": model.device, "precision": model.precision}
+    return JSONResponse({"status": "ok", **details})
+
+
+HealthHandler = Callable[[Scope, Receive, Send], Awaitable[None]]

@@ -1,0 +1,66 @@
+"""Knows how errors become HTTP: status, envelope, headers. The only module that does. Does not raise any itself."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from stt.errors import NotAuthorized, RequestError, UnknownModel, UploadTooLarge
+
+logger = logging.getLogger(__name__)
+
+STATUS_OF: dict[type[RequestError], int] = {UploadTooLarge: 413, UnknownModel: 404, NotAuthorized: 401}
+
+
+def envelope(status: int, message: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:
+    """OpenAI's error body, all four keys present."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
+
+
+async def _request_error(_: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, RequestError)
+    status = next((STATUS_OF[kind] for kind in type(exc).__mro__ if kind in STATUS_OF), 400)
+    return envelope(status, exc.message, param=exc.param, code=exc.code)
+
+
+async def _validation_error(_: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, RequestValidationError)
+    problem: dict[str, Any] = exc.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"] if part != "body")
+    return envelope(400, f"{field}: {problem['msg']}", param=field or None, code="invalid_value")
+
+
+async def _http_error(request: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, HTTPException)
+    phrase = http.HTTPStatus(exc.status_code).phrase
+    detail = exc.detail if exc.detail != phrase else f"{phrase}: {request.method} {request.url.path}"
+    response = envelope(exc.status_code, detail, code=phrase.lower().replace(" ", "_"))
+    response.headers.update(exc.headers or {})
+    return response
+
+
+async def _timeout(_: Request, exc: Exception) -> JSONResponse:
+    return envelope(503, "The transcription took longer than this server allows.", code="timeout")
+
+
+async def _server_error(request: Request, exc: Exception) -> JSONResponse:
+    """Everything else is our fault: the log has the reason, the caller gets none of our insides."""
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
+    return envelope(500, "The server had an error while processing your request.", code="internal_error")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` in the envelope."""
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(asyncio.TimeoutError, _timeout)
+    app.add_exception_handler(Exception, _server_error)
