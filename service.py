@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before bentoml reads it: a private service calls nobody
+
+# BentoML takes this folder off the path after importing this file; the model folder is imported later, by the worker.
+sys.path.append(str(Path(__file__).parent))
 
 import bentoml
 

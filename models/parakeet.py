@@ -34,7 +34,7 @@ from nemo.utils import logging as nemo_logging  # noqa: E402
 
 nemo_logging.setLevel(nemo_logging.ERROR)
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 MAX_SYMBOLS = 10  # tokens per encoder frame; the value that Parakeet's own config decodes with
 WARM_UP_SECONDS = (1.0, 8.0)
 
@@ -53,13 +53,20 @@ class Scored:
 class Parakeet:
     """A loaded Parakeet-TDT (or any NeMo BPE transducer with durations) on one device. Not thread-safe."""
 
-    def __init__(self, path: Path, *, device: str = "cpu", precision: Precision = "float32") -> None:
+    def __init__(self, path: Path, *, device: str = "auto", precision: Precision = "auto") -> None:
         """Load the .nemo file at `path` and make it ready to decode.
 
+        device: `auto` is the first GPU, or the CPU where there is none. precision: `auto` is bfloat16 on a GPU and
+        float32 on a CPU.
         Raises StartupError if the file is no such model or the device is not there.
         """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if precision == "auto":
+            precision = "float32" if device == "cpu" else "bfloat16"
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise StartupError(f"STT_DEVICE is {device!r}, but torch sees no CUDA device here: set STT_DEVICE=cpu")
+        self.device, self.precision = device, precision
         self._device = torch.device(device)
         self._dtype: torch.dtype = getattr(torch, precision)
         typecheck.set_typecheck_enabled(enabled=False)  # 5 ms a call

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hmac
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Form, Request, UploadFile
@@ -18,7 +17,6 @@ from stt.errors import NotAuthorized, UnknownModel, UploadTooLarge
 from stt.server import http_errors, openai_form
 from stt.server.serving import ServedModel, Serving
 
-logger = logging.getLogger(__name__)
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 SUBTITLE_TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
 
@@ -186,6 +184,3 @@ def health(app: FastAPI) -> JSONResponse:
     model = serving.model
     details = {"model": model.name, "demo": model.is_demo, "device": model.device, "precision": model.precision}
     return JSONResponse({"status": "ok", **details})
-
-
-HealthHandler = Callable[[Scope, Receive, Send], Awaitable[None]]
