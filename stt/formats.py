@@ -80,7 +80,7 @@ def _logprob(token: Token, *, first: bool) -> dict[str, Any]:
 
 
 def as_verbose_json(recording: Recording, *, words: bool, segments: bool) -> dict[str, Any]:
-    """OpenAI's `verbose_json`, with the granularities asked for. The recording needs its speech probabilities."""
+    """OpenAI's `verbose_json`, with the granularities asked for."""
     transcript = recording.transcript
     body: dict[str, Any] = {
         "task": "transcribe",
@@ -93,7 +93,6 @@ def as_verbose_json(recording: Recording, *, words: bool, segments: bool) -> dic
             {"word": word.text, "start": _seconds(word.start), "end": _seconds(word.end)} for word in transcript.words
         ]
     if segments:
-        assert recording.probabilities is not None
         body["segments"] = [
             _segment(index, segment, recording.probabilities) for index, segment in enumerate(transcript.segments)
         ]

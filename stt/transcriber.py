@@ -22,10 +22,10 @@ Probabilities = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What became of one recording: its text, and the speech probabilities where the detector was asked."""
+    """What became of one recording: its text, and the speech probability of each window of 32 ms."""
 
     transcript: Transcript
-    probabilities: Probabilities | None
+    probabilities: Probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +41,18 @@ class Transcriber:
     rules: SpeechRules
     language: str
 
-    async def transcribe(self, audio: Audio, *, detect_speech: bool = False, cut: bool = True) -> Recording:
+    async def transcribe(self, audio: Audio, *, cut: bool = True) -> Recording:
         """Recognize all speech in `audio`, with every time counted from its start.
 
-        detect_speech: ask the detector even when the audio is one utterance. cut: False sends the audio whole,
-        whatever its length.
+        What fits into one utterance goes to the recognizer whole, longer audio is cut at pauses, and audio without
+        speech not at all: models invent words for silence. cut: False sends the audio whole, whatever its length.
         """
-        needs_cut = cut and audio.duration > self.max_utterance
-        probabilities = await self.detect(audio) if needs_cut or detect_speech else None
-        spans = [Span(0, len(audio.samples))]
-        if needs_cut and probabilities is not None:
-            speech = speech_spans(probabilities, len(audio.samples), self.rules)
-            spans = list(utterances(speech, probabilities, int(self.max_utterance * SAMPLE_RATE)))
+        probabilities = await self.detect(audio)
+        spans = speech_spans(probabilities, len(audio.samples), self.rules)
+        if spans and cut and audio.duration > self.max_utterance:
+            spans = utterances(spans, probabilities, int(self.max_utterance * SAMPLE_RATE))
+        elif spans:
+            spans = (Span(0, len(audio.samples)),)
         hypotheses = await gather_or_cancel([self.recognize(audio.cut(span)) for span in spans])
         words: list[Word] = []
         for span, hypothesis in zip(spans, hypotheses, strict=True):

@@ -87,9 +87,8 @@ async def create_transcription(request: Request, serving: Service) -> Response:
     """OpenAI's transcription endpoint."""
     async with request.form() as form:
         wanted = openai_form.parse(form, served=serving.model.name, languages=serving.model.languages)
-        verbose = wanted.response_format == "verbose_json"
-        recording = await serving.transcribe(wanted.file.file, detect_speech=verbose)
-    if verbose:
+        recording = await serving.transcribe(wanted.file.file)
+    if wanted.response_format == "verbose_json":
         return JSONResponse(
             formats.as_verbose_json(
                 recording, words="word" in wanted.granularities, segments="segment" in wanted.granularities

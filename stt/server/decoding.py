@@ -1,13 +1,13 @@
 """Knows how an uploaded file becomes audio: containers, codecs, limits. Does not know HTTP or models.
 
-Everything that FFmpeg may open is on the two lists below, and FFmpeg itself enforces them, before a demuxer for
+Everything that FFmpeg may open or decode is on the lists below, and FFmpeg itself enforces them, before a demuxer for
 playlists could open what a playlist names.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, groupby
 from typing import BinaryIO
 
 import av
@@ -16,96 +16,118 @@ import numpy.typing as npt
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
+from av.codec import Codec, codecs_available
+from av.codec.codec import UnknownCodecError
 from av.container import InputContainer
 
-from models.resampling import is_convertible, to_mono_16k
+import models.resampling as resampling
 from stt.audio import Audio
 from stt.errors import AudioTooLong, AudioTooShort, UndecodableAudio
 
-# Demuxers of self-contained files. Playlists (hls, dash, concat), devices and image sequences are not among them.
-DEMUXERS = (
-    "aac", "ac3", "aiff", "amr", "asf", "au", "avi", "caf", "flac", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2",
-    "mp3", "mpeg", "mpegts", "mulaw", "ogg", "w64", "wav", "wv",
-)  # fmt: skip
-OPEN_OPTIONS = {
-    "format_whitelist": ",".join(DEMUXERS),
-    "protocol_whitelist": "",  # no file, no address: the upload comes through Python's own reader
-    "probesize": str(5 << 20),
-}
 SUPPORTED = "flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav, webm"
+# The demuxers behind those names and their nearest kin, all of self-contained files. Not among them: playlists (hls,
+# dash, concat), session descriptions, devices, image sequences, and the hundreds that nobody uploads.
+DEMUXERS = "aac,aiff,au,flac,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"
 SHORTEST_SECONDS = 0.1  # as OpenAI's API
-DAMAGED_PACKETS = 50  # in a row; then the rest is taken for lost
+BRIDGE_RATE = 48_000  # Hz; FFmpeg brings a rate here that is too odd for torchaudio
+
+
+def _audio_decoders() -> Iterator[str]:
+    for name in sorted(codecs_available):
+        try:
+            codec = Codec(name, "r")
+        except UnknownCodecError:  # it only encodes
+            continue
+        if codec.type == "audio":
+            yield codec.name
+
+
+OPEN_OPTIONS = {
+    "format_whitelist": DEMUXERS,
+    "protocol_whitelist": "",  # no file, no address: the upload comes through Python's own reader
+    # FFmpeg decodes pictures to learn about a video track: 150 MB for one of 8000 x 8000 points in a file of 16 kB.
+    "codec_whitelist": ",".join(_audio_decoders()),
+    "probesize": str(5 << 20),  # bytes, about FFmpeg's default
+    "analyzeduration": "5000000",  # 5 s, FFmpeg's default; left unset, some demuxers take up to 90 s
+}
 
 av.logging.set_level(None)  # FFmpeg writes to standard error what the caller is told anyway
 
 
 def decode(source: BinaryIO, *, max_seconds: float) -> Audio:
-    """Read the first audio track of a media file. Blocking; safe to call from several threads.
+    """Read the best audio track of a media file. Blocking; safe to call from several threads.
 
     source: seekable. A damaged packet is skipped, and a file that ends early gives what is there.
     Raises UndecodableAudio, AudioTooShort, or, as soon as more than `max_seconds` have been decoded, AudioTooLong.
     """
-    if not source.seek(0, 2):
+    if source.seek(0, 2) == 0:
         raise UndecodableAudio("The audio file is empty.")
     source.seek(0)
     try:
-        with av.open(source, mode="r", options=dict(OPEN_OPTIONS), metadata_errors="ignore") as container:
-            audio = _decode_track(container, max_seconds)
-    except (av.FFmpegError, ValueError, OSError) as exc:
+        with av.open(source, mode="r", container_options=OPEN_OPTIONS, metadata_errors="ignore") as container:
+            pieces = list(_track(container, max_seconds))
+    except (av.FFmpegError, ValueError, OSError) as exc:  # PyAV's own ones too, such as UnicodeDecodeError
         raise UndecodableAudio(
-            f"The file could not be decoded. It may be damaged, or no media file. Supported formats: {SUPPORTED}."
+            f"The file could not be decoded: it is damaged, or not a media file. Supported formats: {SUPPORTED}."
         ) from exc
+    audio = Audio(np.concatenate([np.zeros(0, np.float32), *pieces]))
     if audio.duration < SHORTEST_SECONDS:
         raise AudioTooShort(f"Audio file is too short. Minimum audio length is {SHORTEST_SECONDS} seconds.")
     return audio
 
 
-def _decode_track(container: InputContainer, max_seconds: float) -> Audio:
+def _track(container: InputContainer, max_seconds: float) -> Iterator[npt.NDArray[np.float32]]:
+    """The best audio track as mono 16 kHz, shape (num_samples,), in pieces."""
     track = container.streams.best("audio")
     if not isinstance(track, AudioStream):
         raise UndecodableAudio("The file has no audio track.")
-    track.thread_type = "AUTO"
-    parts: list[npt.NDArray[np.float32]] = []
-    rate = decoded = 0
-    resampler: AudioResampler | None = None
-    for frame in itertools.chain(_frames(container, track), [None]):
-        if resampler is None:
-            if frame is None:
-                break
-            # Every later frame is brought to the first one's rate and layout. A rate that no device has goes by way
-            # of 48 kHz.
-            rate = frame.sample_rate if is_convertible(frame.sample_rate) else 48_000
-            resampler = AudioResampler(format="fltp", layout=frame.layout, rate=rate)
-        for plain in resampler.resample(frame):
-            mono = plain.to_ndarray().mean(0, dtype=np.float32)  # mixed down at once: a sixth of the memory for 5.1
-            parts.append(mono)
-            decoded += len(mono)
-        if decoded > max_seconds * rate:
-            raise AudioTooLong(f"The audio is longer than this server's limit of {max_seconds:g} seconds.")
-    if not parts:
-        return Audio(np.zeros(0, np.float32))
-    return to_mono_16k(np.concatenate(parts)[None], rate)
+    if track.codec_context is None:
+        raise UndecodableAudio("The codec of the file's audio track is not supported.")
+    frames = _limited(_frames(container, track), max_seconds)
+    first = next(frames, None)
+    if first is not None:
+        rate = first.sample_rate if resampling.is_convertible(first.sample_rate) else BRIDGE_RATE
+        yield from resampling.pieces_to_mono_16k(_floats(chain([first], frames), rate), rate)
 
 
 def _frames(container: InputContainer, track: AudioStream) -> Iterator[AudioFrame]:
-    """All frames of the track that can be decoded, in order."""
-    damaged = 0
+    """Every frame of the track that can be decoded, in order. Raises the last error if there is none."""
     packets = container.demux(track)
-    while damaged < DAMAGED_PACKETS:
+    failure: av.FFmpegError | None = None
+    heard = False
+    while True:
         try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except av.FFmpegError:  # the demuxer can't go on: the file ends here
-            yield from _decoded(track, None)
-            return
-        frames = _decoded(track, packet)
-        damaged = 0 if frames or packet.size == 0 else damaged + 1
+            packet = next(packets, None)
+            if packet is None:  # after the empty packet with which `packets` made the decoder give all it held
+                break
+            frames = track.decode(packet)
+        except av.FFmpegError as exc:  # of one packet; or of the container, and then `packets` has ended
+            failure = exc
+            continue
+        heard = heard or bool(frames)
         yield from frames
+    if failure and not heard:
+        raise failure
 
 
-def _decoded(track: AudioStream, packet: av.Packet | None) -> list[AudioFrame]:
-    try:
-        return track.decode(packet)
-    except av.FFmpegError:
-        return []
+def _limited(frames: Iterable[AudioFrame], max_seconds: float) -> Iterator[AudioFrame]:
+    """The same frames. Counts before any conversion, so that a frame of 1000 samples at 1 Hz costs nothing."""
+    seconds = 0.0
+    for frame in frames:
+        if not 0 < frame.sample_rate <= resampling.HIGHEST_RATE:
+            raise UndecodableAudio(f"A sample rate of {frame.sample_rate} Hz is not supported.")
+        seconds += frame.samples / frame.sample_rate
+        if seconds > max_seconds + 1e-6:  # the sum of many is not exact
+            raise AudioTooLong(f"The audio is longer than the limit of {max_seconds:g} seconds.")
+        yield frame
+
+
+def _floats(frames: Iterable[AudioFrame], rate: int) -> Iterator[npt.NDArray[np.float32]]:
+    """All frames at one rate, each with its own channels: float32, shape (channels, num_samples)."""
+    for (_, layout, _), alike in groupby(frames, key=lambda f: (f.format.name, f.layout.name, f.sample_rate)):
+        # Packed, not planar: PyAV 18.1 reads past the end of a planar frame's pointers from 8 channels on, and crashes.
+        # A second at once: a frame lasts 20 ms, and all that Python does with it costs more than its decoding.
+        resampler = AudioResampler(format="flt", layout=layout, rate=rate, frame_size=rate)
+        for frame in chain(alike, [None]):
+            for plain in resampler.resample(frame):
+                yield plain.to_ndarray().reshape(-1, plain.layout.nb_channels).T.astype(np.float32, copy=False)

@@ -55,10 +55,10 @@ class Serving:
             language=model.languages[0],
         )
 
-    async def transcribe(self, upload: BinaryIO, *, detect_speech: bool = False, cut: bool = True) -> Recording:
+    async def transcribe(self, upload: BinaryIO, *, cut: bool = True) -> Recording:
         """Decode an uploaded media file and transcribe it.
 
-        detect_speech: the formats that report speech probabilities need it. cut: False for one pass over the whole.
+        cut: False for one pass over the whole.
         Raises AudioError for a bad file, TimeoutError past the request's time limit.
         """
         async with asyncio.timeout(self.settings.request_timeout_seconds):
@@ -70,7 +70,7 @@ class Serving:
                     f"should_chunk=false takes at most {LONGEST_WHOLE_SECONDS} seconds of audio, not {audio.duration:.0f}",
                     param="should_chunk",
                 )
-            return await self._transcriber.transcribe(audio, detect_speech=detect_speech, cut=cut)
+            return await self._transcriber.transcribe(audio, cut=cut)
 
     def close(self) -> None:
         """End all threads, after what they are at."""

@@ -85,7 +85,7 @@ class Settings(BaseSettings):
         gt=0,
         lt=1,
         validation_alias=_names("VAD_THRESHOLD", "VAD_THRESHOLD"),
-        description="Speech probability from which sound counts as speech when long audio is cut.",
+        description="Speech probability from which sound counts as speech. Audio without speech gives no text.",
     )
     request_timeout_seconds: float = Field(
         default=600.0,
@@ -94,8 +94,10 @@ class Settings(BaseSettings):
         validation_alias=_names("REQUEST_TIMEOUT_SECONDS", "PROCESSING_TIMEOUT"),
         description="A request that takes longer is given up and answered with 503.",
     )
-    sample_rate: Literal[16000] = Field(
+    sample_rate: int = Field(
         default=16000,
+        ge=16000,
+        le=16000,
         validation_alias=_names("SAMPLE_RATE", "TARGET_SR"),
         description="The rate that the model hears. Uploads may have any rate; this can only be 16000.",
     )
@@ -119,8 +121,16 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as exc:
-        problems = [f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors(include_input=False)]
+        problems = [f"{_spelled(str(error['loc'][0]))}: {error['msg']}" for error in exc.errors(include_input=False)]
         raise StartupError("Wrong settings. " + "; ".join(problems)) from exc
+
+
+def _spelled(name: str) -> str:
+    """A setting with its old names, one of which the operator may have set."""
+    for field in Settings.model_fields.values():
+        if isinstance(field.validation_alias, AliasChoices) and name in field.validation_alias.choices:
+            return " or ".join(dict.fromkeys(map(str, field.validation_alias.choices)))
+    return name
 
 
 def env_example() -> str:

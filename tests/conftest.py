@@ -1,0 +1,141 @@
+"""What several tests need: the bundled samples, the real tiny model, and a real server on a real port."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import httpx
+import numpy as np
+import pytest
+
+from models.catalogue import BUNDLED_FILE
+from models.parakeet import Parakeet
+from stt.audio import Audio, Samples
+from stt.server.decoding import decode
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
+START_SECONDS = 120  # a loaded machine; an idle one needs a tenth
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A bundled recording, what is said in it, and when."""
+
+    path: Path
+    seconds: float
+    text: str
+    words: list[dict[str, Any]]
+
+    def audio(self) -> Audio:
+        with self.path.open("rb") as file:
+            return decode(file, max_seconds=1000)
+
+
+@pytest.fixture(scope="session")
+def samples() -> dict[str, Sample]:
+    described = json.loads((SAMPLES / "samples.json").read_text())
+    return {
+        Path(one["file"]).stem: Sample(SAMPLES / one["file"], one["seconds"], one["text"], one["words"])
+        for one in described
+    }
+
+
+@pytest.fixture(scope="session")
+def engine() -> Parakeet:
+    return Parakeet(BUNDLED_FILE, device="cpu")
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    log: Path
+
+    @property
+    def openai_url(self) -> str:
+        return f"{self.url}/v1"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def clean_environment(**changes: str) -> dict[str, str]:
+    """This process's environment without settings of the service, and with `changes`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("STT_")}
+    return {**kept, "BENTOML_DO_NOT_TRACK": "True", **changes}
+
+
+class Serve:
+    """`bentoml serve` in a process of its own, ended when the `with` ends."""
+
+    def __init__(self, log: Path, *, target: str = "service:ParakeetSTT", folder: Path = ROOT, **env: str) -> None:
+        self.port = free_port()
+        self.server = Server(f"http://127.0.0.1:{self.port}", log)
+        bentoml = Path(sys.executable).with_name("bentoml")
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [bentoml, "serve", target, "--host", "127.0.0.1", "--port", str(self.port)],
+                cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=clean_environment(**env),
+            )  # fmt: skip
+
+    def __enter__(self) -> Server:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.get(f"{self.server.url}/healthz", timeout=5).status_code == 200:
+                    return self.server
+            except httpx.TransportError:
+                time.sleep(0.2)
+        self.__exit__()
+        raise AssertionError(f"the server did not start:\n{self.server.log.read_text()[-4000:]}")
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service with its defaults."""
+    with Serve(tmp_path_factory.mktemp("server") / "log") as running:
+        yield running
+
+
+def encode(samples: Samples, *, container: str, codec: str, rate: int, layout: str = "mono") -> bytes:
+    """A media file of 16 kHz mono `samples`, brought to another rate and layout by FFmpeg."""
+    import io
+
+    out = io.BytesIO()
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="fltp", layout="mono")
+    frame.sample_rate, frame.pts = 16_000, 0
+    with av.open(out, "w", format=container, options={"strict": "experimental"}) as file:
+        stream = file.add_stream(codec, rate=rate, options={"strict": "experimental"})
+        assert isinstance(stream, av.AudioStream)
+        stream.layout = layout  # type: ignore[assignment]
+        stream.codec_context.open()
+        resampler = av.AudioResampler(
+            format=stream.format, layout=layout, rate=rate, frame_size=stream.codec_context.frame_size or 1024
+        )
+        parts = [*resampler.resample(frame), *resampler.resample(None)] if len(samples) else []
+        for part in parts:
+            file.mux(stream.encode(part))
+        file.mux(stream.encode(None))
+    return out.getvalue()
+
+
+def without_case_or_punctuation(text: str) -> list[str]:
+    return "".join(c for c in text.lower() if c.isalnum() or c == " ").split()
