@@ -55,7 +55,12 @@ class ParakeetSTT:
     def check() -> None:
         """Before any worker starts: what can't be served is said in one line, with exit status 1."""
         try:
-            catalogue.resolve(load().model)
+            settings = load()
+            catalogue.resolve(settings.model)
+            if settings.device.startswith("cuda"):
+                from models import devices
+
+                devices.resolve(settings.device, settings.precision)
         except StartupError as exc:
             sys.exit(f"parakeet-stt: {exc}")
 

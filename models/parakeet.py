@@ -12,12 +12,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import OmegaConf, open_dict
 
+from models import devices
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import RecognitionError, StartupError
 from stt.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
@@ -34,7 +35,6 @@ from nemo.utils import logging as nemo_logging  # noqa: E402
 
 nemo_logging.setLevel(nemo_logging.ERROR)
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 MAX_SYMBOLS = 10  # tokens per encoder frame; the value that Parakeet's own config decodes with
 WARM_UP_SECONDS = (1.0, 8.0)
 
@@ -53,22 +53,13 @@ class Scored:
 class Parakeet:
     """A loaded Parakeet-TDT (or any NeMo BPE transducer with durations) on one device. Not thread-safe."""
 
-    def __init__(self, path: Path, *, device: str = "auto", precision: Precision = "auto") -> None:
+    def __init__(self, path: Path, *, device: str = "auto", precision: devices.Precision = "auto") -> None:
         """Load the .nemo file at `path` and make it ready to decode.
 
-        device: `auto` is the first GPU, or the CPU where there is none. precision: `auto` is bfloat16 on a GPU and
-        float32 on a CPU.
+        device, precision: as in `models.devices`.
         Raises StartupError if the file is no such model or the device is not there.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if precision == "auto":
-            precision = "float32" if device == "cpu" else "bfloat16"
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise StartupError(f"STT_DEVICE is {device!r}, but torch sees no CUDA device here: set STT_DEVICE=cpu")
-        self.device, self.precision = device, precision
-        self._device = torch.device(device)
-        self._dtype: torch.dtype = getattr(torch, precision)
+        self._device, self._dtype = devices.resolve(device, precision)
         typecheck.set_typecheck_enabled(enabled=False)  # 5 ms a call
         try:
             model = nemo_asr.models.ASRModel.restore_from(str(path), map_location="cpu")
@@ -81,6 +72,16 @@ class Parakeet:
         self._durations = torch.tensor(list(durations), device=self._device)
         self._pieces: list[str] = list(model.tokenizer.ids_to_tokens(list(range(model.tokenizer.vocab_size))))
         self._blank = len(self._pieces)
+
+    @property
+    def device(self) -> str:
+        """Where the network runs: cpu, cuda, cuda:1."""
+        return str(self._device)
+
+    @property
+    def precision(self) -> str:
+        """The type of the weights: float32, bfloat16, float16."""
+        return str(self._dtype).removeprefix("torch.")
 
     @property
     def config(self) -> str:

@@ -72,7 +72,8 @@ STAGES = (
     Stage("words", 900, 48, (1e-3, 1e-3), 1, 0, 0.0, 0, {"words": 12_000}),
     Stage("phrases", 600, 70, (1e-3, 1e-3), 1, 0, 0.5, 0, {"words": 4_000, "random": 24_000}),
     Stage("transducer", 500, 90, (1e-3, 1e-3), 0.3, 1, 0.5, 0, {"random": 24_000, "sentences": 10_000}),
-    Stage("everything", 5_000, 64, (1e-3, 1e-5), 0, 1, 1.0, 20, {"random": 24_000, "sentences": 26_000}, fresh=True),
+    Stage("everything", 3_500, 64, (1e-3, 2e-4), 0, 1, 1.0, 20, {"random": 24_000, "sentences": 26_000}, fresh=True),
+    Stage("finish", 4_400, 64, (6e-4, 1e-5), 0, 1, 0.5, 20, {"random": 24_000, "sentences": 26_000}, fresh=True),
 )
 
 
@@ -319,7 +320,7 @@ def train_share(
                                          rank=rank, world_size=processes)  # fmt: skip
     import nemo.collections.asr as nemo_asr
     from nemo.utils import logging as nemo_logging
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, open_dict
 
     nemo_logging.setLevel(nemo_logging.ERROR)
 
@@ -391,6 +392,8 @@ def train_share(
             torch.save(model.state_dict(), work / f"after-{stage.name}.pt")
     if rank:
         return {}
+    with open_dict(model.cfg):
+        model.cfg.decoder.prednet.dropout = 0.0  # torch warns of dropout in an LSTM of one layer
     result = {kind: error_rate(model, clips) for kind, clips in development.items()}
     print("word error rate:", result, flush=True)
     out.mkdir(parents=True, exist_ok=True)

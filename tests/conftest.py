@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -58,8 +59,11 @@ def engine() -> Parakeet:
 
 @dataclass(frozen=True)
 class Server:
+    """A running service. refused: a file with the addresses elsewhere that it tried to reach."""
+
     url: str
     log: Path
+    refused: Path
 
     @property
     def openai_url(self) -> str:
@@ -80,16 +84,21 @@ def clean_environment(**changes: str) -> dict[str, str]:
 
 
 class Serve:
-    """`bentoml serve` in a process of its own, ended when the `with` ends."""
+    """`bentoml serve` in a process of its own that can reach no other machine, ended when the `with` ends."""
 
     def __init__(self, log: Path, *, target: str = "service:ParakeetSTT", folder: Path = ROOT, **env: str) -> None:
         self.port = free_port()
-        self.server = Server(f"http://127.0.0.1:{self.port}", log)
+        self.server = Server(f"http://127.0.0.1:{self.port}", log, log.with_name("refused"))
+        self.server.refused.touch()
+        offline = {
+            "PYTHONPATH": str(ROOT / "tests" / "offline"),
+            "REFUSED_CONNECTIONS": str(self.server.refused),
+        }
         bentoml = Path(sys.executable).with_name("bentoml")
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [bentoml, "serve", target, "--host", "127.0.0.1", "--port", str(self.port)],
-                cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=clean_environment(**env),
+                cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=clean_environment(**offline, **env),
             )  # fmt: skip
 
     def __enter__(self) -> Server:
@@ -99,7 +108,8 @@ class Serve:
                 if httpx.get(f"{self.server.url}/healthz", timeout=5).status_code == 200:
                     return self.server
             except httpx.TransportError:
-                time.sleep(0.2)
+                pass  # not listening yet
+            time.sleep(0.2)
         self.__exit__()
         raise AssertionError(f"the server did not start:\n{self.server.log.read_text()[-4000:]}")
 
@@ -117,8 +127,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def encode(samples: Samples, *, container: str, codec: str, rate: int, layout: str = "mono") -> bytes:
     """A media file of 16 kHz mono `samples`, brought to another rate and layout by FFmpeg."""
-    import io
-
     out = io.BytesIO()
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="fltp", layout="mono")
     frame.sample_rate, frame.pts = 16_000, 0

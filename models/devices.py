@@ -1,0 +1,29 @@
+"""Knows which device and precision a setting means on this machine. Does not know any model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from stt.errors import StartupError
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def resolve(device: str, precision: Precision) -> tuple[torch.device, torch.dtype]:
+    """The device to run on and the type of the weights.
+
+    device: `auto` is the first GPU, or the CPU where there is none. precision: `auto` is bfloat16 on a GPU and float32
+    on a CPU.
+    Raises StartupError for a GPU that is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.device(device)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise StartupError(f"STT_DEVICE is {device!r}, and torch sees no such GPU here: set STT_DEVICE=cpu")
+    if precision == "auto":
+        precision = "float32" if found.type == "cpu" else "bfloat16"
+    dtype: torch.dtype = getattr(torch, precision)
+    return found, dtype
