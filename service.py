@@ -70,4 +70,4 @@ class ParakeetSTT:
         app.state.serving.close()
 
 
-ParakeetSTT.add_asgi_middleware(answer_health(app))
+ParakeetSTT.add_asgi_middleware(answer_health(app))  # type: ignore[attr-defined]

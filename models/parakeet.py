@@ -86,7 +86,8 @@ class Parakeet:
     @property
     def config(self) -> str:
         """The active NeMo configuration as YAML."""
-        return OmegaConf.to_yaml(self._model.cfg, resolve=True)
+        text: str = OmegaConf.to_yaml(self._model.cfg, resolve=True)
+        return text
 
     @property
     def parameters(self) -> int:

@@ -1,4 +1,4 @@
-"""Knows the Silero speech detector whose weights the silero-vad package carries. Does not know what its answers mean."""
+"""Knows the Silero speech detector with the weights that silero-vad carries. Does not know what its answers mean."""
 
 from __future__ import annotations
 

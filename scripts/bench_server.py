@@ -33,7 +33,7 @@ def served(url: str | None) -> Iterator[str]:
     if url:
         yield url
         return
-    command = [Path(sys.executable).with_name("bentoml"), "serve", "service:ParakeetSTT", "--port", str(PORT),
+    command = [str(Path(sys.executable).with_name("bentoml")), "serve", "service:ParakeetSTT", "--port", str(PORT),
                "--host", "127.0.0.1"]  # fmt: skip
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
@@ -91,7 +91,9 @@ def main() -> None:
                                         ("two-minutes", 1, 3)):  # fmt: skip
             row = closed_loop(url, callers, requests, SAMPLES / f"{name}.flac")
             rtfx = described[name]["seconds"] * requests / row["seconds"]
-            rows.append({"sample": name, "rtfx": round(rtfx, 1), **{key: round(value, 1) for key, value in row.items()}})
+            rows.append(
+                {"sample": name, "rtfx": round(rtfx, 1), **{key: round(value, 1) for key, value in row.items()}}
+            )
             print(f"{name:15} {callers:7} {requests:8} {rtfx:8.1f} {row['p50_ms']:8.1f} {row['p95_ms']:8.1f} "
                   f"{row['p99_ms']:8.1f}", flush=True)  # fmt: skip
     print(json.dumps({"ready_seconds": round(ready, 1), **health, "rows": rows}))

@@ -97,7 +97,7 @@ def main() -> None:
             strict = loose = words = 0
             for start in range(0, len(clips), BATCH):
                 batch = clips[start : start + BATCH]
-                sound = [Audio(clip.samples.astype(np.float32) / 32768) for clip in batch]
+                sound = [Audio(clip.samples.astype(np.float32) / np.float32(32768)) for clip in batch]
                 for clip, audio, hypothesis in zip(batch, sound, model.recognize(sound), strict=True):
                     found = words_of(hypothesis.tokens, audio.duration)
                     text = " ".join(word.text for word in found)

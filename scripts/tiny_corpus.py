@@ -90,8 +90,10 @@ NUMBER = (
 )
 COUNTED = _phrases("boxes|dollars|people|tickets|letters|pounds|minutes|apples|chickens|pencils|gallons|soldiers")
 GREETING = _phrases("hello|thank you|good morning|good night|excuse me|yes|no|welcome|sorry|of course|please wait")
-FRAME_WORDS = ("what", "where", "when", "who", "why", "how", "many", "did", "is", "was", "are", "there", "will",
-               "bring", "number", "today", "and", "because", "but", "if", "can", "help", "with", "it", "not", "left")  # fmt: skip
+FRAME_WORDS = _phrases(
+    """what|where|when|who|why|how|many|did|is|was|are|there|will|bring|number|today|and|because|but|if|can|help|
+    with|it|not|left"""
+)
 VOCABULARY = tuple(
     sorted(
         {word for phrase in (*SUBJECT, *PAST, *THING, *PLACE, *TIME, *ADJECTIVE, *NOUN, *NUMBER, *COUNTED, *GREETING)
@@ -162,11 +164,11 @@ class Speech:
 
 
 ESPEAK_ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-gb-x-gbclan")
-ESPEAK_VARIANTS = tuple(
-    """m1 m2 m3 m4 m5 m6 f1 f2 f3 f4 Alex Andy Annie Mario Michael Lee linda steph Storm Gene Hugo Jacky anika
-    belinda benjamin edward grandma grandpa iven john kaukovalta marcelo max miguel norbert pablo paul pedro quincy
-    rob robert sandro shelby steph2 travis zac Alicia Andrea Denis Diogo adam antonio boris caleb david ed
-    Henrique Marco""".split()
+ESPEAK_VARIANTS = _phrases(
+    """m1|m2|m3|m4|m5|m6|f1|f2|f3|f4|Alex|Andy|Annie|Mario|Michael|Lee|linda|steph|Storm|Gene|
+    Hugo|Jacky|anika|belinda|benjamin|edward|grandma|grandpa|iven|john|kaukovalta|marcelo|max|miguel|
+    norbert|pablo|paul|pedro|quincy|rob|robert|sandro|shelby|steph2|travis|zac|Alicia|Andrea|Denis|
+    Diogo|adam|antonio|boris|caleb|david|ed|Henrique|Marco"""
 )
 FLITE_VOICES = ("slt", "kal16", "awb")
 # Never trained on: an accent, five espeak-ng variants, and a whole flite speaker.
@@ -204,7 +206,17 @@ def speak(text: str, voice: Voice) -> Speech:
 def _flite(text: str, voice: Voice) -> tuple[npt.NDArray[np.int16], int, tuple[SpokenWord, ...]]:
     with tempfile.TemporaryDirectory(prefix="flite-") as folder:
         path = Path(folder, "speech.wav")
-        command = ["flite", "-voice", voice.name, "--setf", f"duration_stretch={voice.speed}", "-t", text, "-o", path]
+        command = [
+            "flite",
+            "-voice",
+            voice.name,
+            "--setf",
+            f"duration_stretch={voice.speed}",
+            "-t",
+            text,
+            "-o",
+            str(path),
+        ]
         subprocess.run(command, check=True, capture_output=True)
         with wave.open(str(path)) as speech:
             return np.frombuffer(speech.readframes(speech.getnframes()), np.int16), speech.getframerate(), ()
@@ -243,7 +255,7 @@ class _Espeak:
 
     def _receive(self, audio: object, count: int, events: object) -> int:
         if audio and count > 0:
-            self._audio.append(np.ctypeslib.as_array(audio, (count,)).copy())  # type: ignore[call-overload]
+            self._audio.append(np.ctypeslib.as_array(audio, (count,)).copy())
         index = 0
         while (event := events[index]).type:  # type: ignore[index]
             name = event.name.decode("utf-8", "replace")

@@ -9,6 +9,7 @@ single words comes first, then phrases, then sentences with CTC and TDT together
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -19,14 +20,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import Pool, get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
+import tiny_corpus
 import torch
 import torch.distributed
-import tiny_corpus
 from tdt_loss import tdt_loss
 from tiny_corpus import SAMPLE_RATE
 
@@ -34,8 +35,15 @@ T = TypeVar("T")
 SEED = 20261122
 WIDTH, LAYERS, TOKENS, FEATURES = 128, 8, 256, 80
 DURATIONS = (0, 1, 2, 3, 4)
-CORPUS: dict[tiny_corpus.Kind, tuple[int, float]] = {"words": (12_000, 0.3), "random": (24_000, 0.45), "sentences": (26_000, 0.35)}  # clips, share of flite
-DEVELOPMENT: dict[tiny_corpus.Kind, int] = {"random": 100, "sentences": 100}  # of each engine; other seeds, and no sentence shared with training
+CORPUS: dict[tiny_corpus.Kind, tuple[int, float]] = {
+    "words": (12_000, 0.3),
+    "random": (24_000, 0.45),
+    "sentences": (26_000, 0.35),
+}  # clips, share of flite
+DEVELOPMENT: dict[tiny_corpus.Kind, int] = {
+    "random": 100,
+    "sentences": 100,
+}  # of each engine; other seeds, and no sentence shared with training
 DEVELOPMENT_SEED, TRAINING_SEED = 5_000_000, 0  # measure_accuracy.py draws its test set from further seeds
 TEST_SEED, TEST_CLIPS = 9_000_000, 400
 
@@ -91,7 +99,9 @@ def test_jobs() -> list[tuple[tiny_corpus.Kind, int]]:
     return [(kind, TEST_SEED + index) for kind in ("sentences", "random") for index in range(TEST_CLIPS)]
 
 
-def build_corpus(folder: Path, kinds: Sequence[tiny_corpus.Kind]) -> tuple[dict[tiny_corpus.Kind, list[Clip]], dict[str, list[Clip]]]:
+def build_corpus(
+    folder: Path, kinds: Sequence[tiny_corpus.Kind]
+) -> tuple[dict[tiny_corpus.Kind, list[Clip]], dict[str, list[Clip]]]:
     """The training and development clips, synthesized once into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with Pool() as pool:
@@ -101,11 +111,7 @@ def build_corpus(folder: Path, kinds: Sequence[tiny_corpus.Kind]) -> tuple[dict[
                 jobs = [(kind, DEVELOPMENT_SEED + index, share) for index in range(count)]
                 development[f"{kind} {engine}"] = pool.map(_synthesize, jobs, chunksize=8)
         held_out = {s for clips in development.values() for clip in clips for s in sentences_of(clip.text)}
-        held_out |= {
-            s
-            for kind, seed in test_jobs()
-            for s in sentences_of(tiny_corpus.utterance_text(kind, seed))
-        }
+        held_out |= {s for kind, seed in test_jobs() for s in sentences_of(tiny_corpus.utterance_text(kind, seed))}
         training = {}
         for kind in kinds:
             count, share = CORPUS[kind]
@@ -197,7 +203,7 @@ def joined(clips: Sequence[Clip], stage: Stage, pick: random.Random) -> tuple[np
     parts: list[npt.NDArray[np.float32]] = []
     for clip in clips:
         lead = pick.randint(0, int(0.5 * SAMPLE_RATE * stage.noise)) if not parts else pick.randint(800, 16_000)
-        parts += [np.zeros(lead, np.float32), clip.samples.astype(np.float32) / 32768]
+        parts += [np.zeros(lead, np.float32), clip.samples.astype(np.float32) / np.float32(32768)]
     parts.append(np.zeros(pick.randint(0, int(0.5 * SAMPLE_RATE * stage.noise)), np.float32))
     return augmented(np.concatenate(parts), stage.noise, pick), " ".join(clip.text for clip in clips)
 
@@ -231,6 +237,12 @@ def batches(pool: Sequence[Clip], stage: Stage, most: float, pick: random.Random
     yield from made
 
 
+def next_batch(
+    epochs: Iterator[list[list[Clip]]], stage: Stage, pick: random.Random
+) -> list[tuple[npt.NDArray[np.float32], str]]:
+    return [joined(example, stage, pick) for example in next(epochs)]
+
+
 def ahead(make: Callable[[], T], count: int) -> Iterator[T]:
     """`count` results of `make`, each made in a thread while the one before is used."""
     with ThreadPoolExecutor(1) as thread:
@@ -247,7 +259,7 @@ def padded(arrays: Sequence[npt.NDArray[np.float32]]) -> tuple[torch.Tensor, tor
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths
 
 
-def error_rate(model: torch.nn.Module, clips: Sequence[Clip]) -> float:
+def error_rate(model: Any, clips: Sequence[Clip]) -> float:
     """Word error rate over cased, punctuated words, in percent."""
     import kaldialign
 
@@ -256,7 +268,7 @@ def error_rate(model: torch.nn.Module, clips: Sequence[Clip]) -> float:
     with torch.inference_mode():
         for start in range(0, len(clips), 20):
             part = clips[start : start + 20]
-            audio, lengths = padded([clip.samples.astype(np.float32) / 32768 for clip in part])
+            audio, lengths = padded([clip.samples.astype(np.float32) / np.float32(32768) for clip in part])
             encoded, frames = model(input_signal=audio, input_signal_length=lengths)
             texts = model.decoding.rnnt_decoder_predictions_tensor(encoded, frames, return_hypotheses=True)
             for clip, hypothesis in zip(part, texts, strict=True):
@@ -289,7 +301,9 @@ def train(work: Path, out: Path, first: str, processes: int) -> None:
     stages = STAGES[[stage.name for stage in STAGES].index(first) :]
     kinds = [kind for kind in CORPUS if any(kind in stage.kinds for stage in stages)]
     training, development = build_corpus(work / "corpus", kinds)
-    hours = {kind: round(sum(len(c.samples) for c in clips) / SAMPLE_RATE / 3600, 1) for kind, clips in training.items()}
+    hours = {
+        kind: round(sum(len(c.samples) for c in clips) / SAMPLE_RATE / 3600, 1) for kind, clips in training.items()
+    }
     print("hours of speech:", hours, flush=True)
     train_tokenizer(work / "tokenizer", [clip.text for clips in training.values() for clip in clips])
     fork = get_context("fork")  # the corpus is shared, not copied
@@ -316,8 +330,8 @@ def train_share(
 ) -> dict[str, object]:
     """One process's part; that of rank 0 also measures, tells and saves."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{work.resolve()}/meet-{os.getppid() if rank else os.getpid()}",
-                                         rank=rank, world_size=processes)  # fmt: skip
+    meeting = f"file://{work.resolve()}/meet-{os.getppid() if rank else os.getpid()}"
+    torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=processes)
     import nemo.collections.asr as nemo_asr
     from nemo.utils import logging as nemo_logging
     from omegaconf import OmegaConf, open_dict
@@ -345,9 +359,11 @@ def train_share(
         if stage.fresh:
             optimizer, warm_up = new_optimizer(parameters), 0
         pool = [clip for kind, count in stage.kinds.items() for clip in training[kind][:count]]
-        epochs = itertools.chain.from_iterable(batches(pool, stage, stage.seconds / processes, pick) for _ in itertools.count())
+        epochs = itertools.chain.from_iterable(
+            batches(pool, stage, stage.seconds / processes, pick) for _ in itertools.count()
+        )
         recent: list[tuple[float, float]] = []
-        prepared = ahead(lambda: [joined(example, stage, pick) for example in next(epochs)], stage.steps)
+        prepared = ahead(functools.partial(next_batch, epochs, stage, pick), stage.steps)
         for step, made in enumerate(prepared, start=1):
             high, low = stage.rate
             warm_up += 1
@@ -414,7 +430,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("build/tiny"), help="corpus, tokenizer and checkpoints")
     parser.add_argument("--out", type=Path, default=Path("models/parakeet-tdt-tiny"), help="where the model goes")
-    parser.add_argument("--from", dest="first", default="words", choices=[s.name for s in STAGES], help="stage to begin at")
+    parser.add_argument(
+        "--from", dest="first", default="words", choices=[s.name for s in STAGES], help="stage to begin at"
+    )
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     train(arguments.work, arguments.out, arguments.first, arguments.processes)

@@ -12,7 +12,30 @@ SENTENCE_ENDS = (".", "?", "!", "…")
 CLOSING = "\"'”’)]»"  # may follow the mark that ends a sentence
 # Ending in a full stop without ending a sentence.
 ABBREVIATIONS = frozenset(
-    "mr. mrs. ms. dr. prof. st. jr. sr. vs. etc. e.g. i.e. no. inc. ltd. co. corp. gen. col. sgt. rev. hon.".split()
+    [
+        "mr.",
+        "mrs.",
+        "ms.",
+        "dr.",
+        "prof.",
+        "st.",
+        "jr.",
+        "sr.",
+        "vs.",
+        "etc.",
+        "e.g.",
+        "i.e.",
+        "no.",
+        "inc.",
+        "ltd.",
+        "co.",
+        "corp.",
+        "gen.",
+        "col.",
+        "sgt.",
+        "rev.",
+        "hon.",
+    ]
 )
 SEGMENT_GAP_SECONDS = 2.0  # no sentence goes on after a silence this long
 
@@ -51,7 +74,9 @@ def ends_sentence(word: str) -> bool:
     bare = word.rstrip(CLOSING)
     if not bare.endswith(SENTENCE_ENDS):
         return False
-    return not (bare.lower() in ABBREVIATIONS or (len(bare) == 2 and bare[0].isupper() and bare != "I." and bare[1] == "."))
+    return not (
+        bare.lower() in ABBREVIATIONS or (len(bare) == 2 and bare[0].isupper() and bare != "I." and bare[1] == ".")
+    )
 
 
 def segments_of(words: Iterable[Word]) -> tuple[Segment, ...]:

@@ -1,4 +1,4 @@
-"""Knows everything that can go wrong in words that a caller understands. Does not know HTTP (see server/http_errors.py).
+"""Knows everything that can go wrong in words for callers. Does not know HTTP (see server/http_errors.py).
 
 SpeechError
 ├── RequestError            the caller's fault; names the field

@@ -125,7 +125,10 @@ def as_nemo_timestamps(transcript: Transcript) -> dict[str, list[dict[str, Any]]
     """NeMo's own shape: offsets in encoder frames of 0.08 s, start and end in seconds."""
 
     def entry(kind: str, text: str, start: float, end: float) -> dict[str, Any]:
-        offsets = {"start_offset": round(start / ENCODER_FRAME_SECONDS), "end_offset": round(end / ENCODER_FRAME_SECONDS)}
+        offsets = {
+            "start_offset": round(start / ENCODER_FRAME_SECONDS),
+            "end_offset": round(end / ENCODER_FRAME_SECONDS),
+        }
         return {kind: text, **offsets, "start": _seconds(start), "end": _seconds(end)}
 
     return {

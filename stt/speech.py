@@ -66,9 +66,7 @@ def speech_spans(probabilities: npt.NDArray[np.float32], num_samples: int, rules
     return tuple(spans)
 
 
-def utterances(
-    spans: Sequence[Span], probabilities: npt.NDArray[np.float32], max_samples: int
-) -> tuple[Span, ...]:
+def utterances(spans: Sequence[Span], probabilities: npt.NDArray[np.float32], max_samples: int) -> tuple[Span, ...]:
     """Group speech spans into stretches of at most `max_samples`, each beginning and ending at a pause.
 
     A span that is longer by itself is cut where the detector is least sure of speech, in the last third that fits.

@@ -133,7 +133,7 @@ def encode(samples: Samples, *, container: str, codec: str, rate: int, layout: s
     with av.open(out, "w", format=container, options={"strict": "experimental"}) as file:
         stream = file.add_stream(codec, rate=rate, options={"strict": "experimental"})
         assert isinstance(stream, av.AudioStream)
-        stream.layout = layout  # type: ignore[assignment]
+        stream.layout = layout
         stream.codec_context.open()
         resampler = av.AudioResampler(
             format=stream.format, layout=layout, rate=rate, frame_size=stream.codec_context.frame_size or 1024

@@ -125,9 +125,7 @@ def test_silence_and_the_shortest_audio_are_no_error(engine: Parakeet) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_hears_the_same_words(
-    precision: str, engine: Parakeet, samples: dict[str, Sample]
-) -> None:
+def test_half_precision_hears_the_same_words(precision: str, engine: Parakeet, samples: dict[str, Sample]) -> None:
     half = Parakeet(BUNDLED_FILE, device="cpu", precision=precision)  # type: ignore[arg-type]
     audio = samples["short"].audio()
     assert half.precision == precision

@@ -23,12 +23,14 @@ class Echo:
         self.poison: set[int] = set()
         self.go = threading.Event()
         self.go.set()
+        self.started = threading.Event()
         self.threads: set[int] = set()
 
     def recognize(self, batch: Sequence[Audio]) -> list[Hypothesis]:
         lengths = [len(audio.samples) for audio in batch]
         self.batches.append(lengths)
         self.threads.add(threading.get_ident())
+        self.started.set()
         assert self.go.wait(10)
         if self.poison & set(lengths):
             raise ValueError("poisoned")
@@ -64,8 +66,7 @@ def test_what_waits_while_the_device_is_busy_is_decoded_together(runner: Runner,
     async def ask() -> None:
         echo.go.clear()
         first = asyncio.create_task(runner.recognize(audio(1)))
-        while not echo.batches:
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(echo.started.wait)
         others = [asyncio.create_task(runner.recognize(audio(n))) for n in range(2, 14)]
         await asyncio.sleep(0.01)
         echo.go.set()
@@ -94,8 +95,7 @@ def test_a_caller_who_leaves_costs_the_device_nothing(runner: Runner, echo: Echo
     async def ask() -> None:
         echo.go.clear()
         first = asyncio.create_task(runner.recognize(audio(1)))
-        while not echo.batches:
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(echo.started.wait)
         leaving = [asyncio.create_task(runner.recognize(audio(n))) for n in (2, 3)]
         staying = asyncio.create_task(runner.recognize(audio(4)))
         await asyncio.sleep(0.01)

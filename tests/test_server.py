@@ -81,7 +81,7 @@ class TestTranscriptions:
     def test_only_the_granularities_asked_for_are_there(
         self, server: Server, samples: dict[str, Sample], granularities: list[str] | None, present: str, absent: str
     ) -> None:
-        fields = {} if granularities is None else {"timestamp_granularities[]": granularities}
+        fields: dict[str, Any] = {} if granularities is None else {"timestamp_granularities[]": granularities}
         body = post(server, samples["short"].path.read_bytes(), response_format="verbose_json", **fields).json()
         assert body[present]
         assert absent not in body
@@ -96,9 +96,7 @@ class TestTranscriptions:
         assert " ".join(caption.text for caption in captions) == sample.text
 
     def test_logprobs_are_the_models_own(self, client: openai.OpenAI, samples: dict[str, Sample]) -> None:
-        answer = client.audio.transcriptions.create(
-            file=samples["short"].path, model="whisper-1", include=["logprobs"]
-        )
+        answer = client.audio.transcriptions.create(file=samples["short"].path, model="whisper-1", include=["logprobs"])
         assert answer.logprobs
         assert "".join(entry.token or "" for entry in answer.logprobs) == answer.text
         assert all(entry.logprob is not None and entry.logprob <= 0 for entry in answer.logprobs)
@@ -213,7 +211,11 @@ class TestErrors:
             ({"response_format": "xml"}, "response_format", "'xml'"),
             ({"response_format": "diarized_json"}, "response_format", "speaker"),
             ({"timestamp_granularities[]": "word"}, "timestamp_granularities", "verbose_json"),
-            ({"response_format": "verbose_json", "timestamp_granularities[]": "char"}, "timestamp_granularities", "char"),
+            (
+                {"response_format": "verbose_json", "timestamp_granularities[]": "char"},
+                "timestamp_granularities",
+                "char",
+            ),
             ({"include[]": "logprobs", "response_format": "text"}, "include", "json"),
             ({"language": "fr"}, "language", "'fr'"),
             ({"temperature": "2"}, "temperature", "'2'"),
@@ -314,7 +316,7 @@ class TestOldWrapper:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The service with keys, and with limits low enough to reach."""
     log: Path = tmp_path_factory.mktemp("guarded") / "log"
-    limits = {"STT_MAX_AUDIO_SECONDS": "20", "STT_MAX_UPLOAD_BYTES": "3000000"}
+    limits: Any = {"STT_MAX_AUDIO_SECONDS": "20", "STT_MAX_UPLOAD_BYTES": "3000000"}
     with Serve(log, STT_API_KEYS="first-key,second-key", **limits) as running:
         yield running
 
@@ -327,6 +329,7 @@ class TestAccess:
             openai.OpenAI(base_url=guarded.openai_url, api_key="wrong").models.list()
         assert refusal.value.code == "invalid_api_key"
         assert httpx.get(f"{guarded.url}/debug/cfg").status_code == 401
+        assert httpx.post(f"{guarded.url}/transcribe", files={"file": b"x"}).status_code == 401
         assert httpx.get(f"{guarded.url}/healthz").status_code == 200
 
     def test_limits_of_bytes_and_seconds_are_named(self, guarded: Server, samples: dict[str, Sample]) -> None:
@@ -336,3 +339,8 @@ class TestAccess:
         with pytest.raises(openai.APIStatusError, match="3000000 bytes") as refusal:
             client.audio.transcriptions.create(file=("big.wav", bytes(3_000_001)), model="whisper-1")
         assert refusal.value.status_code == 413
+        wrapper = httpx.post(
+            f"{guarded.url}/transcribe", files={"file": bytes(3_000_001)}, headers={"authorization": "Bearer first-key"}
+        )
+        assert wrapper.status_code == 413
+        error_of(wrapper)

@@ -21,9 +21,7 @@ from tests.conftest import ROOT, Sample, Serve, Server, clean_environment, free_
         ("STT_DEVICE", "cuda:99", "no such GPU"),
     ],
 )
-def test_what_cannot_be_served_is_one_line_and_exit_status_1(
-    tmp_path: Path, name: str, value: str, says: str
-) -> None:
+def test_what_cannot_be_served_is_one_line_and_exit_status_1(tmp_path: Path, name: str, value: str, says: str) -> None:
     bentoml = Path(sys.executable).with_name("bentoml")
     ended = subprocess.run(
         [bentoml, "serve", "service:ParakeetSTT", "--host", "127.0.0.1", "--port", str(free_port())],
@@ -56,9 +54,7 @@ def test_the_guard_itself_refuses_and_records(tmp_path: Path) -> None:
     assert "192.0.2.1" in refused.read_text()
 
 
-def test_the_built_bento_serves_from_the_store_in_another_folder(
-    tmp_path: Path, samples: dict[str, Sample]
-) -> None:
+def test_the_built_bento_serves_from_the_store_in_another_folder(tmp_path: Path, samples: dict[str, Sample]) -> None:
     home = str(tmp_path / "store")
     bentoml = Path(sys.executable).with_name("bentoml")
     subprocess.run([bentoml, "build"], cwd=ROOT, env=clean_environment(BENTOML_HOME=home), check=True, timeout=180)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Form, Request, UploadFile
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,7 +18,6 @@ from stt.errors import NotAuthorized, UnknownModel, UploadTooLarge
 from stt.server import http_errors, openai_form
 from stt.server.serving import ServedModel, Serving
 
-OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 SUBTITLE_TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
 
 
@@ -27,24 +27,41 @@ def serving_of(request: Request) -> Serving:
     return serving
 
 
-def guard(request: Request, serving: Annotated[Serving, Depends(serving_of)]) -> None:
+def guard(request: Request) -> None:
     """Let the request pass if no keys are set, or it carries one of them.
 
-    Raises NotAuthorized (401), or UploadTooLarge (413) by the announced length, before the body is read.
+    Raises NotAuthorized, or UploadTooLarge by the announced length.
     """
-    keys = serving.settings.api_keys
+    settings = serving_of(request).settings
+    keys = settings.api_keys
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # Every key is compared, each in constant time, so that the time tells nothing about any of them.
     known = [hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode()) for key in keys]
     if keys and not (scheme.lower() == "bearer" and any(known)):
         raise NotAuthorized("Incorrect or missing API key: send `Authorization: Bearer <key>`.")
-    limit = serving.settings.max_upload_bytes
+    limit = settings.max_upload_bytes
     if int(request.headers.get("content-length") or 0) > limit:
         raise UploadTooLarge(f"The request body is larger than the limit of {limit} bytes.", param="file")
 
 
 Service = Annotated[Serving, Depends(serving_of)]
-routes = APIRouter(dependencies=[Depends(guard)])
+
+
+class GuardedRoute(APIRoute):
+    """A route that is guarded before FastAPI reads the body, as a dependency would not be."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The route's own handler, behind `guard`."""
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            guard(request)
+            return await handle(request)
+
+        return guarded
+
+
+routes = APIRouter(route_class=GuardedRoute)
 
 
 class SeedTranscription(BaseModel):
@@ -167,8 +184,9 @@ def answer_health(app: FastAPI) -> Callable[[ASGIApp], ASGIApp]:
     def wrap(inner: ASGIApp) -> ASGIApp:
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http" or scope["path"] != "/healthz":
-                return await inner(scope, receive, send)
-            await health(app)(scope, receive, send)
+                await inner(scope, receive, send)
+            else:
+                await health(app)(scope, receive, send)
 
         return handle
 

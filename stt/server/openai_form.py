@@ -64,7 +64,7 @@ def parse(form: FormData, *, served: str, languages: tuple[str, ...]) -> Transcr
         key.startswith("chunking_strategy[") for key in form
     ):
         raise UnsupportedField(
-            f"chunking_strategy: only \"auto\" is supported, not {strategy or 'an object'}", param="chunking_strategy"
+            f'chunking_strategy: only "auto" is supported, not {strategy or "an object"}', param="chunking_strategy"
         )
     response_format = _one(form, "response_format") or "json"
     if response_format == "diarized_json":

@@ -67,7 +67,7 @@ class Serving:
             audio = await loop.run_in_executor(self._workers, lambda: decode(upload, max_seconds=limit))
             if not cut and audio.duration > LONGEST_WHOLE_SECONDS:
                 raise InvalidField(
-                    f"should_chunk=false takes at most {LONGEST_WHOLE_SECONDS} seconds of audio, not {audio.duration:.0f}",
+                    f"should_chunk=false takes at most {LONGEST_WHOLE_SECONDS} s of audio, not {audio.duration:.0f} s",
                     param="should_chunk",
                 )
             return await self._transcriber.transcribe(audio, cut=cut)

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any
 
-OWN = {"127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "", None}  # noqa: S104  (bound, not called)
+OWN = {"127.0.0.1", "::1", "localhost", "0.0.0.0", "::", "", None}
 
 
 def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
