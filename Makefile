@@ -1,6 +1,6 @@
 # What a person types. Each target makes .venv from the lock when it is missing or stale.
 .DELETE_ON_ERROR:
-.PHONY: serve test check format bench bento lock env-example accuracy clean
+.PHONY: serve test lint check format bench bento lock env-example accuracy clean
 
 PORT ?= 3000
 HOST ?= 127.0.0.1
@@ -15,17 +15,19 @@ serve: .venv/served ## serve on http://127.0.0.1:3000 (PORT=, HOST=)
 test: .venv/developed ## all tests
 	$(RUN) -m pytest -q
 
-check: .venv/developed ## lint, format, types, tests
+lint: .venv/developed ## lint, format, types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest -q
+
+check: lint test ## what CI runs
 
 format: .venv/developed
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: .venv/developed ## the short benchmark of a served model
+bench: .venv/developed ## what the engine and a served model reach here
+	$(RUN) scripts/bench_engine.py
 	$(RUN) scripts/bench_server.py
 
 accuracy: .venv/developed ## word error rate and word times; needs `apt-get install espeak-ng flite`
