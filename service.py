@@ -36,7 +36,7 @@ class ParakeetSTT:
         from models.silero import SileroDetector
 
         recognizer = Parakeet(source.path, device=settings.device, precision=settings.precision)
-        recognizer.warm_up()
+        recognizer.warm_up(settings.max_batch, settings.max_utterance_seconds)
         model = ServedModel(
             name=source.name,
             languages=source.languages,
@@ -50,13 +50,18 @@ class ParakeetSTT:
         announce(model)
         app.state.serving = Serving(settings, model, recognizer, SileroDetector())
 
+    def __is_ready__(self) -> bool:
+        """Read by BentoML for /readyz."""
+        serving: Serving = app.state.serving
+        return serving.is_alive
+
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
         """Before any worker starts: what can't be served is said in one line, with exit status 1."""
         try:
             settings = load()
-            catalogue.resolve(settings.model)
+            catalogue.check_archive(catalogue.resolve(settings.model).path)
             if settings.device.startswith("cuda"):
                 from models import devices
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,6 +124,23 @@ def resolve(setting: str | None) -> ModelSource:
     if entry is None:
         return _at_path(setting) if os.sep in setting or setting.endswith(".nemo") else _under_tag(setting)
     return _bundled() if entry.published is None else _fetched(entry)
+
+
+def check_archive(path: Path) -> None:
+    """Look whether the file can be a transducer with durations, without unpacking it.
+
+    Raises StartupError, in one line, if it can't.
+    """
+    try:
+        with tarfile.open(path) as archive:
+            names = {name.rpartition("/")[2]: name for name in archive.getnames()}
+            config = archive.extractfile(names["model_config.yaml"])
+            assert config is not None
+            known = {"model_weights.ckpt"} <= names.keys() and b"durations" in config.read()
+    except (tarfile.TarError, OSError, KeyError, EOFError):
+        known = False
+    if not known:
+        raise StartupError(f"{path} is no Parakeet-TDT model: set STT_MODEL to a complete .nemo file of one")
 
 
 def _bundled() -> ModelSource:

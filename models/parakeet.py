@@ -1,7 +1,7 @@
 """Knows NeMo's transducer models with token-and-duration decoding. Does not know HTTP, files of callers, or batching.
 
 The only path used is encoder → greedy decoder → scoring, never `model.transcribe()`, which leaves the network in train
-mode. Token times, durations and log-probabilities come from the scoring pass (docs/decisions/0002-scoring-pass.md).
+mode. Token times, durations and log-probabilities come from the scoring pass (docs/decisions/0001-scoring-pass.md).
 """
 
 from __future__ import annotations
@@ -36,12 +36,11 @@ from nemo.utils import logging as nemo_logging  # noqa: E402
 nemo_logging.setLevel(nemo_logging.ERROR)
 
 MAX_SYMBOLS = 10  # tokens per encoder frame; the value that Parakeet's own config decodes with
-WARM_UP_SECONDS = (1.0, 8.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The decoder's tokens of a batch, each tensor of shape (batch, most tokens)."""
+    """The decoder's tokens of a batch; every list but `lengths` is of shape (batch, most tokens)."""
 
     lengths: list[int]
     tokens: list[list[int]]
@@ -71,7 +70,6 @@ class Parakeet:
         self._model = _prepared(model, self._device, self._dtype)
         self._durations = torch.tensor(list(durations), device=self._device)
         self._pieces: list[str] = list(model.tokenizer.ids_to_tokens(list(range(model.tokenizer.vocab_size))))
-        self._blank = len(self._pieces)
 
     @property
     def device(self) -> str:
@@ -89,17 +87,16 @@ class Parakeet:
         text: str = OmegaConf.to_yaml(self._model.cfg, resolve=True)
         return text
 
-    @property
-    def parameters(self) -> int:
-        """How many weights the network has."""
-        return sum(parameter.numel() for parameter in self._model.parameters())
+    def warm_up(self, most: int, longest: float) -> None:
+        """Decode noise, so that no caller pays for what happens only the first time.
 
-    def warm_up(self) -> None:
-        """Decode noise once in each typical shape, so that no caller pays for first-time allocations."""
-        generator = np.random.default_rng(0)
-        for seconds in WARM_UP_SECONDS:
-            noise = generator.standard_normal(int(seconds * SAMPLE_RATE), np.float32) * np.float32(0.01)
-            self.recognize([Audio(noise)])
+        most, longest: the largest batch and the longest utterance, in seconds, to come. A GPU decodes one batch of
+        that size, since CUDA graphs are captured again for anything larger than before.
+        """
+        shapes = [(1, 1.0)] if self._device.type == "cpu" else [(1, 1.0), (most, longest)]
+        for count, seconds in shapes:
+            noise = np.random.default_rng(0).standard_normal(int(seconds * SAMPLE_RATE), np.float32)
+            self.recognize([Audio(noise * np.float32(0.01))] * count)
 
     def recognize(self, batch: Sequence[Audio]) -> list[Hypothesis]:
         """Decode each utterance independently, in input order. See `stt.recognizer.Recognizer`."""

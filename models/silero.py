@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from silero_vad import load_silero_vad
+import torch
 
-from stt.audio import SAMPLE_RATE, Audio
+threads = torch.get_num_threads()
+from silero_vad import load_silero_vad  # noqa: E402
+
+torch.set_num_threads(threads)  # its import sets one thread, for the whole process
+
+from stt.audio import SAMPLE_RATE, Audio  # noqa: E402
 
 
 class SileroDetector:

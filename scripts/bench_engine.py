@@ -18,7 +18,6 @@ from statistics import median
 sys.path.append(str(Path(__file__).parents[1]))
 
 import torch
-from silero_vad import load_silero_vad
 
 from models import catalogue
 from models.parakeet import Parakeet
@@ -45,6 +44,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 def window_by_window(audio: Audio) -> None:
     """Silero's TorchScript form, as most services call it."""
+    from silero_vad import load_silero_vad  # after models.silero, which mends what its import does to torch
+
     detector = load_silero_vad()
     wave = torch.from_numpy(audio.samples)
     for start in range(0, len(wave) - WINDOW_SAMPLES, WINDOW_SAMPLES):

@@ -67,13 +67,14 @@ def plain(text: str) -> list[str]:
 
 def time_errors(speech: tiny_corpus.Speech, words: Sequence[Word]) -> list[tuple[float, float]]:
     """(start, end) errors in seconds of the words whose times espeak-ng tells; only where every word is right."""
-    said = speech.text.split()
-    if [word.text for word in words] != said:
+    said = plain(speech.text)
+    if plain(" ".join(word.text for word in words)) != said:
         return []
     errors = []
     at = 0
     for truth in speech.words:
-        at = said.index(truth.word, at)
+        (word,) = plain(truth.word)
+        at = said.index(word, at)
         errors.append((abs(words[at].start - truth.start), abs(words[at].end - truth.end)))
         at += 1
     return errors

@@ -431,7 +431,11 @@ if __name__ == "__main__":
     parser.add_argument("--work", type=Path, default=Path("build/tiny"), help="corpus, tokenizer and checkpoints")
     parser.add_argument("--out", type=Path, default=Path("models/parakeet-tdt-tiny"), help="where the model goes")
     parser.add_argument(
-        "--from", dest="first", default="words", choices=[s.name for s in STAGES], help="stage to begin at"
+        "--from",
+        dest="first",
+        default="words",
+        choices=["words", *(s.name for s in STAGES if s.fresh)],
+        help="stage to begin at",
     )
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     arguments = parser.parse_args()

@@ -11,32 +11,7 @@ WORD_START = "▁"  # SentencePiece's mark for "a space was here"
 SENTENCE_ENDS = (".", "?", "!", "…")
 CLOSING = "\"'”’)]»"  # may follow the mark that ends a sentence
 # Ending in a full stop without ending a sentence.
-ABBREVIATIONS = frozenset(
-    [
-        "mr.",
-        "mrs.",
-        "ms.",
-        "dr.",
-        "prof.",
-        "st.",
-        "jr.",
-        "sr.",
-        "vs.",
-        "etc.",
-        "e.g.",
-        "i.e.",
-        "no.",
-        "inc.",
-        "ltd.",
-        "co.",
-        "corp.",
-        "gen.",
-        "col.",
-        "sgt.",
-        "rev.",
-        "hon.",
-    ]
-)
+ABBREVIATIONS = frozenset({"mr.", "mrs.", "ms.", "dr.", "prof.", "st.", "vs.", "e.g.", "i.e."})
 SEGMENT_GAP_SECONDS = 2.0  # no sentence goes on after a silence this long
 
 

@@ -53,7 +53,7 @@ def as_vtt(transcript: Transcript) -> str:
     return "WEBVTT\n\n" + "".join(f"{line}\n{text}\n\n" for line, text in cues)
 
 
-SUBTITLES: Mapping[str, Callable[[Transcript], str]] = {"text": as_text, "srt": as_srt, "vtt": as_vtt}
+WRITERS: Mapping[str, Callable[[Transcript], str]] = {"text": as_text, "srt": as_srt, "vtt": as_vtt}
 
 
 def as_json(transcript: Transcript, *, logprobs: bool = False) -> dict[str, Any]:

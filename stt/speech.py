@@ -21,14 +21,14 @@ class SpeechRules:
     """When sound counts as speech.
 
     onset, offset: thresholds to enter and to leave speech; with min_silence_ms Silero's own defaults
-    (`get_speech_timestamps`). pad_ms: kept around each span, as long as the original wrapper's.
+    (`get_speech_timestamps`). pad_ms: kept around each span, so that no soft consonant is lost at its edges.
     """
 
     onset: float = 0.5
     offset: float = 0.35
     min_silence_ms: int = 100
     min_speech_ms: int = 64
-    pad_ms: int = 120
+    pad_ms: int = 200
 
 
 def speech_spans(probabilities: npt.NDArray[np.float32], num_samples: int, rules: SpeechRules) -> tuple[Span, ...]:

@@ -23,6 +23,7 @@ from models.catalogue import BUNDLED_FILE
 from models.parakeet import Parakeet
 from stt.audio import Audio, Samples
 from stt.server.decoding import decode
+from stt.server.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
@@ -79,7 +80,12 @@ def free_port() -> int:
 
 def clean_environment(**changes: str) -> dict[str, str]:
     """This process's environment without settings of the service, and with `changes`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("STT_")}
+    names = {
+        str(alias)
+        for field in Settings.model_fields.values()
+        for alias in getattr(field.validation_alias, "choices", ())
+    }
+    kept = {name: value for name, value in os.environ.items() if name not in names}
     return {**kept, "BENTOML_DO_NOT_TRACK": "True", **changes}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from stt.alignment import words_of
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import StartupError
 from stt.transcript import ENCODER_FRAME_SECONDS, Hypothesis
-from tests.conftest import Sample
+from tests.conftest import ROOT, Sample
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +159,18 @@ def test_an_archive_without_weights_is_refused_in_one_line(tmp_path: Path) -> No
 def test_a_gpu_that_is_not_there_is_named() -> None:
     with pytest.raises(StartupError, match="cuda"):
         Parakeet(BUNDLED_FILE, device="cuda")
+
+
+def test_importing_the_detector_leaves_torch_its_threads() -> None:
+    code = "import torch; torch.set_num_threads(3); import models.silero; print(torch.get_num_threads())"
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True).stdout
+    assert printed.split() == [b"3"]
+
+
+def test_the_bundled_model_is_small_and_warms_up(engine: Parakeet) -> None:
+    assert BUNDLED_FILE.stat().st_size <= 12_000_000
+    assert len((BUNDLED_FILE.parent / "vocabulary.txt").read_text().split()) >= 400
+    engine.warm_up(2, 5.0)
 
 
 def test_hypotheses_are_plain_values(engine: Parakeet, utterances: Sequence[Audio]) -> None:

@@ -183,13 +183,14 @@ class TestManyCallers:
         alone = [post(server, data).json()["text"] for data in files]
         assert len(set(alone)) == 16
         delays: list[float] = []
+        statuses: set[int] = set()
         done = threading.Event()
 
         def watch() -> None:
             with httpx.Client() as http:
                 while not done.is_set():
                     asked = time.perf_counter()
-                    assert http.get(f"{server.url}/healthz").status_code == 200
+                    statuses.add(http.get(f"{server.url}/healthz").status_code)
                     delays.append(time.perf_counter() - asked)
                     time.sleep(0.005)
 
@@ -200,6 +201,7 @@ class TestManyCallers:
                 assert [r.json()["text"] for r in callers.map(lambda data: post(server, data), files)] == alone
         done.set()
         watcher.join()
+        assert statuses == {200}
         assert len(delays) > 50
         assert float(np.percentile(delays, 99)) < 0.1
 
@@ -251,6 +253,11 @@ class TestErrors:
         assert response.status_code == 400
         error = error_of(response)
         assert (error["param"], error["code"]) == ("file", code)
+
+    def test_a_flag_is_true_or_false(self, server: Server) -> None:
+        response = httpx.post(f"{server.url}/transcribe", files={"file": b"x"}, data={"should_chunk": "perhaps"})
+        assert response.status_code == 400
+        assert error_of(response)["param"] == "should_chunk"
 
     def test_missing_fields_are_named(self, server: Server) -> None:
         assert error_of(post(server, None))["param"] == "file"
@@ -343,4 +350,16 @@ class TestAccess:
             f"{guarded.url}/transcribe", files={"file": bytes(3_000_001)}, headers={"authorization": "Bearer first-key"}
         )
         assert wrapper.status_code == 413
+
+        def unannounced() -> Iterator[bytes]:
+            yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="big.wav"\r\n\r\n'
+            for _ in range(31):
+                yield bytes(100_000)
+            yield b"\r\n--x--\r\n"
+
+        headers = {"authorization": "Bearer first-key", "content-type": "multipart/form-data; boundary=x"}
+        for path in ("/transcribe", "/v1/audio/transcriptions"):
+            chunked = httpx.post(guarded.url + path, content=unannounced(), headers=headers)
+            assert chunked.status_code == 413
+            error_of(chunked)
         error_of(wrapper)

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # no .env
     for field in Settings.model_fields.values():
         for alias in getattr(field.validation_alias, "choices", ()):
             monkeypatch.delenv(str(alias), raising=False)
@@ -74,3 +75,9 @@ def test_a_wrong_value_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, name: 
 def test_the_example_file_is_the_settings() -> None:
     assert (ROOT / ".env.example").read_text() == env_example()
     assert "# STT_MODEL=" in env_example()
+
+
+def test_a_file_named_env_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("STT_MAX_BATCH=3\nLOG_LEVEL=error\n")
+    monkeypatch.setenv("LOG_LEVEL", "debug")
+    assert (load().max_batch, load().log_level) == (3, "debug")

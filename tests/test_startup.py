@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models.catalogue import BUNDLED_FILE
 from tests.conftest import ROOT, Sample, Serve, Server, clean_environment, free_port
 
 
@@ -32,6 +33,19 @@ def test_what_cannot_be_served_is_one_line_and_exit_status_1(tmp_path: Path, nam
     (line,) = (ended.stdout + ended.stderr).splitlines()
     assert line.startswith("parakeet-stt: ")
     assert says in line
+
+
+def test_a_file_that_is_no_model_is_one_line_and_exit_status_1(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.nemo"
+    broken.write_bytes(BUNDLED_FILE.read_bytes()[:100_000])
+    bentoml = Path(sys.executable).with_name("bentoml")
+    ended = subprocess.run(
+        [bentoml, "serve", "service:ParakeetSTT"], cwd=ROOT, env=clean_environment(STT_MODEL=str(broken)),
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    (line,) = (ended.stdout + ended.stderr).splitlines()
+    assert "broken.nemo is no Parakeet-TDT model" in line
 
 
 def test_the_running_service_never_reached_for_another_machine(server: Server, samples: dict[str, Sample]) -> None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from stt import formats
 from stt.errors import NotAuthorized, UnknownModel, UploadTooLarge
 from stt.server import http_errors, openai_form
 from stt.server.serving import ServedModel, Serving
 
-SUBTITLE_TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
+T = TypeVar("T")
+DISCONNECT_POLL_SECONDS = 0.5
+MEDIA_TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"}
 
 
 def serving_of(request: Request) -> Serving:
@@ -36,12 +40,46 @@ def guard(request: Request) -> None:
     keys = settings.api_keys
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     # Every key is compared, each in constant time, so that the time tells nothing about any of them.
-    known = [hmac.compare_digest(given.strip().encode(), key.get_secret_value().encode()) for key in keys]
+    known = [hmac.compare_digest(given.strip().encode("latin-1"), key.get_secret_value().encode()) for key in keys]
     if keys and not (scheme.lower() == "bearer" and any(known)):
         raise NotAuthorized("Incorrect or missing API key: send `Authorization: Bearer <key>`.")
-    limit = settings.max_upload_bytes
-    if int(request.headers.get("content-length") or 0) > limit:
-        raise UploadTooLarge(f"The request body is larger than the limit of {limit} bytes.", param="file")
+    if int(request.headers.get("content-length") or 0) > settings.max_upload_bytes:
+        raise too_large(settings.max_upload_bytes)
+
+
+def too_large(limit: int) -> UploadTooLarge:
+    """The refusal of a body over `limit` bytes."""
+    return UploadTooLarge(f"The request body is larger than the limit of {limit} bytes.", param="file")
+
+
+def bounded(receive: Receive, limit: int) -> Receive:
+    """`receive`, which raises UploadTooLarge once the body has more than `limit` bytes, announced or not."""
+    received = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise too_large(limit)
+        return message
+
+    return receive_bounded
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled when the caller leaves: nothing tells a handler that by itself.
+
+    Raises ClientDisconnect then.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=DISCONNECT_POLL_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
 
 
 Service = Annotated[Serving, Depends(serving_of)]
@@ -56,7 +94,8 @@ class GuardedRoute(APIRoute):
 
         async def guarded(request: Request) -> Response:
             guard(request)
-            return await handle(request)
+            limit = serving_of(request).settings.max_upload_bytes
+            return await handle(Request(request.scope, bounded(request.receive, limit)))
 
         return guarded
 
@@ -99,34 +138,54 @@ TRANSCRIPTION_BODY = {
 }
 
 
+SEED_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "include_timestamps": {"type": "boolean", "default": False},
+                        "should_chunk": {"type": "boolean", "default": True},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
 @routes.post("/v1/audio/transcriptions", openapi_extra=TRANSCRIPTION_BODY, response_model=None)
 async def create_transcription(request: Request, serving: Service) -> Response:
     """OpenAI's transcription endpoint."""
     async with request.form() as form:
         wanted = openai_form.parse(form, served=serving.model.name, languages=serving.model.languages)
-        recording = await serving.transcribe(wanted.file.file)
+        recording = await unless_gone(request, serving.transcribe(wanted.file.file, language=wanted.language))
     if wanted.response_format == "verbose_json":
-        return JSONResponse(
-            formats.as_verbose_json(
-                recording, words="word" in wanted.granularities, segments="segment" in wanted.granularities
-            )
+        body = await asyncio.to_thread(
+            formats.as_verbose_json,
+            recording,
+            words="word" in wanted.granularities,
+            segments="segment" in wanted.granularities,
         )
+        return JSONResponse(body)
     if wanted.response_format == "json":
         return JSONResponse(formats.as_json(recording.transcript, logprobs=wanted.logprobs))
-    write = formats.SUBTITLES[wanted.response_format]
-    return PlainTextResponse(write(recording.transcript), media_type=SUBTITLE_TYPES[wanted.response_format])
+    write = formats.WRITERS[wanted.response_format]
+    return PlainTextResponse(write(recording.transcript), media_type=MEDIA_TYPES[wanted.response_format])
 
 
-@routes.post("/transcribe")
-async def transcribe(
-    serving: Service,
-    file: UploadFile,
-    include_timestamps: Annotated[bool, Form()] = False,
-    should_chunk: Annotated[bool, Form()] = True,
-) -> SeedTranscription:
+@routes.post("/transcribe", openapi_extra=SEED_BODY)
+async def transcribe(request: Request, serving: Service) -> SeedTranscription:
     """The original wrapper's endpoint: text, and NeMo's own timestamps if asked for."""
-    recording = await serving.transcribe(file.file, cut=should_chunk)
-    timestamps = formats.as_nemo_timestamps(recording.transcript) if include_timestamps else None
+    async with request.form() as form:
+        upload, cut = openai_form.upload_of(form), openai_form.flag(form, "should_chunk", default=True)
+        stamped = openai_form.flag(form, "include_timestamps", default=False)
+        recording = await unless_gone(request, serving.transcribe(upload.file, cut=cut))
+    timestamps = await asyncio.to_thread(formats.as_nemo_timestamps, recording.transcript) if stamped else None
     return SeedTranscription(text=recording.transcript.text, timestamps=timestamps)
 
 
@@ -179,7 +238,7 @@ def create_app() -> FastAPI:
 
 
 def answer_health(app: FastAPI) -> Callable[[ASGIApp], ASGIApp]:
-    """Middleware that answers `GET /healthz` itself: BentoML's own route of that name says less, and comes first."""
+    """Middleware that answers `/healthz` itself: BentoML's own route of that name says less, and comes first."""
 
     def wrap(inner: ASGIApp) -> ASGIApp:
         async def handle(scope: Scope, receive: Receive, send: Send) -> None:
@@ -194,10 +253,10 @@ def answer_health(app: FastAPI) -> Callable[[ASGIApp], ASGIApp]:
 
 
 def health(app: FastAPI) -> JSONResponse:
-    """200 and what is served once the model is loaded and warm; 503 before and after."""
+    """200 and what is served, once the model is loaded and warm; 503 before, and when nothing can be answered."""
     serving: Serving | None = getattr(app.state, "serving", None)
-    if serving is None:
-        return JSONResponse({"status": "loading"}, 503)
+    if serving is None or not serving.is_alive:
+        return JSONResponse({"status": "unavailable"}, 503)
     model = serving.model
     details = {"model": model.name, "demo": model.is_demo, "device": model.device, "precision": model.precision}
     return JSONResponse({"status": "ok", **details})

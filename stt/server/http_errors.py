@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from stt.errors import NotAuthorized, RequestError, UnknownModel, UploadTooLarge
 
@@ -48,7 +49,14 @@ async def _http_error(request: Request, exc: Exception) -> JSONResponse:
 
 
 async def _timeout(_: Request, exc: Exception) -> JSONResponse:
-    return envelope(503, "The transcription took longer than this server allows.", code="timeout")
+    response = envelope(503, "The transcription took longer than this server allows.", code="timeout")
+    response.headers["x-should-retry"] = "false"  # the official client would ask for the same work twice more
+    return response
+
+
+async def _gone(_: Request, exc: Exception) -> JSONResponse:
+    """Nobody reads this; 499 is what the log shows, as nginx has it."""
+    return envelope(499, "The client closed the connection.", code="client_closed_request")
 
 
 async def _server_error(request: Request, exc: Exception) -> JSONResponse:
@@ -62,5 +70,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(asyncio.TimeoutError, _timeout)
     app.add_exception_handler(Exception, _server_error)

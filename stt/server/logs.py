@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 from stt.server.serving import ServedModel
 
 logger = logging.getLogger("stt")
 DEMO_NOTICE = """
 ================================================================================
-  THIS IS NOT PARAKEET. STT_MODEL is not set, so the bundled tiny model is served.
+  THIS IS NOT PARAKEET. The bundled tiny model is served.
   It was trained on a few hundred words of synthetic speech: it is for trying the
   service and for tests, and useless on recordings of people.
   To serve the real model:  STT_MODEL=nvidia/parakeet-tdt-0.6b-v2
@@ -25,7 +26,7 @@ def configure(level: str) -> None:
 
 
 def announce(model: ServedModel) -> None:
-    """Say what is served, so that nobody mistakes the tiny model for Parakeet."""
-    logger.info("serving %s on %s in %s", model.name, model.device, model.precision)
+    """Say what is served, at any log level, so that nobody mistakes the tiny model for Parakeet."""
+    print(f"parakeet-stt: serving {model.name} on {model.device} in {model.precision}", file=sys.stderr, flush=True)
     if model.is_demo:
-        logger.warning(DEMO_NOTICE)
+        print(DEMO_NOTICE, file=sys.stderr, flush=True)

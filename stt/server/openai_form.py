@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pydantic import TypeAdapter, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from stt.errors import InvalidField, RequestError, UnknownModel, UnsupportedField
@@ -35,6 +36,7 @@ class TranscriptionRequest:
     response_format: ResponseFormat
     granularities: frozenset[str]
     logprobs: bool
+    language: str | None
 
 
 def upload_of(form: FormData) -> UploadFile:
@@ -46,6 +48,20 @@ def upload_of(form: FormData) -> UploadFile:
     if not isinstance(file, UploadFile):
         raise RequestError("file: an uploaded media file is required", param="file", code="missing_required_parameter")
     return file
+
+
+def flag(form: FormData, name: str, *, default: bool) -> bool:
+    """A yes-or-no field, as pydantic reads booleans.
+
+    Raises InvalidField for anything else.
+    """
+    value = _one(form, name)
+    if not value:
+        return default
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        raise InvalidField(f"{name}: true or false is expected, not {value!r}", param=name) from None
 
 
 def parse(form: FormData, *, served: str, languages: tuple[str, ...]) -> TranscriptionRequest:
@@ -87,6 +103,7 @@ def parse(form: FormData, *, served: str, languages: tuple[str, ...]) -> Transcr
         response_format=response_format,  # type: ignore[arg-type]  # one of FORMATS
         granularities=granularities or frozenset({"segment"}),
         logprobs=bool(include),
+        language=(_one(form, "language") or "").lower() or None,
     )
 
 

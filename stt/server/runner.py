@@ -29,6 +29,7 @@ class Runner:
     def __init__(self, recognizer: Recognizer, *, max_batch: int) -> None:
         self._recognizer = recognizer
         self._max_batch = max_batch
+        self._closed = False
         self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
@@ -38,12 +39,20 @@ class Runner:
 
         Raises RecognitionError if the model fails on this utterance; no other caller sees that.
         """
+        if not self.is_alive:
+            raise RecognitionError("the model's thread has ended")
         item = _Item(audio)
         self._waiting.put(item)
         return await asyncio.wrap_future(item.result)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether anything that is asked now will be answered."""
+        return self._thread.is_alive() and not self._closed
+
     def close(self) -> None:
         """Finish what waits and end the thread: a thread inside torch at interpreter exit aborts the process."""
+        self._closed = True
         self._waiting.put(None)
         self._thread.join()
 
@@ -66,15 +75,24 @@ class Runner:
     def _decode(self, items: list[_Item]) -> None:
         if not items:
             return
+        failure = self._tried(items)
+        if failure is None:
+            return
+        if len(items) == 1:
+            items[0].result.set_exception(RecognitionError(f"the model failed: {failure}"))
+            return
+        # One of them may be to blame, or all together were too much: the halves are tried apart, after what the failed
+        # batch held has been let go.
+        self._decode(items[: len(items) // 2])
+        self._decode(items[len(items) // 2 :])
+
+    def _tried(self, items: list[_Item]) -> str | None:
+        """Recognize the items and answer their askers; what went wrong, if anything did."""
         try:
             hypotheses = self._recognizer.recognize([item.audio for item in items])
+            answers = list(zip(items, hypotheses, strict=True))
         except Exception as exc:  # whatever the model raises belongs to the askers, never to this thread
-            if len(items) > 1:  # one of them may be to blame: the halves are tried apart
-                self._decode(items[: len(items) // 2])
-                self._decode(items[len(items) // 2 :])
-                return
-            error = exc if isinstance(exc, RecognitionError) else RecognitionError(f"the model failed: {exc}")
-            items[0].result.set_exception(error)
-            return
-        for item, hypothesis in zip(items, hypotheses, strict=True):
+            return str(exc)
+        for item, hypothesis in answers:
             item.result.set_result(hypothesis)
+        return None

@@ -52,13 +52,18 @@ class Serving:
             detect=self._detect,
             max_utterance=settings.max_utterance_seconds,
             rules=SpeechRules(onset=settings.vad_threshold, offset=max(settings.vad_threshold - 0.15, 0.01)),
-            language=model.languages[0],
+            max_in_flight=settings.max_batch,
         )
 
-    async def transcribe(self, upload: BinaryIO, *, cut: bool = True) -> Recording:
+    @property
+    def is_alive(self) -> bool:
+        """Whether a request that comes now will be answered."""
+        return self._runner.is_alive
+
+    async def transcribe(self, upload: BinaryIO, *, language: str | None = None, cut: bool = True) -> Recording:
         """Decode an uploaded media file and transcribe it.
 
-        cut: False for one pass over the whole.
+        language: what the caller says is spoken; else the model's first. cut: False for one pass over the whole.
         Raises AudioError for a bad file, TimeoutError past the request's time limit.
         """
         async with asyncio.timeout(self.settings.request_timeout_seconds):
@@ -70,7 +75,7 @@ class Serving:
                     f"should_chunk=false takes at most {LONGEST_WHOLE_SECONDS} s of audio, not {audio.duration:.0f} s",
                     param="should_chunk",
                 )
-            return await self._transcriber.transcribe(audio, cut=cut)
+            return await self._transcriber.transcribe(audio, language=language or self.model.languages[0], cut=cut)
 
     def close(self) -> None:
         """End all threads, after what they are at."""

@@ -32,9 +32,12 @@ def _names(name: str, *old: str) -> AliasChoices:
 
 
 class Settings(BaseSettings):
-    """All settings, from the environment. Each field's first alias is its name; further ones are the old wrapper's."""
+    """All settings, from the environment or a file `.env`.
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True)
+    Each field's first alias is its name; further ones are those of the old wrapper.
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, env_file=".env")
 
     model: str | None = Field(
         default=None,
@@ -90,7 +93,7 @@ class Settings(BaseSettings):
     request_timeout_seconds: float = Field(
         default=600.0,
         gt=0,
-        le=3600,
+        le=800,  # BentoML's own limit, 900 s with the upload, answers outside the envelope
         validation_alias=_names("REQUEST_TIMEOUT_SECONDS", "PROCESSING_TIMEOUT"),
         description="A request that takes longer is given up and answered with 503.",
     )
