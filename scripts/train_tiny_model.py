@@ -35,16 +35,29 @@ T = TypeVar("T")
 SEED = 20261122
 WIDTH, LAYERS, TOKENS, FEATURES = 128, 8, 256, 80
 DURATIONS = (0, 1, 2, 3, 4)
-CORPUS: dict[tiny_corpus.Kind, tuple[int, float]] = {
-    "words": (12_000, 0.3),
-    "random": (24_000, 0.45),
-    "sentences": (26_000, 0.35),
-}  # clips, share of flite
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the training set: `count` clips of one kind, from the seed `first` on; flite: the share it speaks."""
+
+    kind: tiny_corpus.Kind
+    first: int
+    count: int
+    flite: float
+
+
+CORPUS = {
+    "words": Part("words", 0, 12_000, 0.3),
+    "random": Part("random", 0, 24_000, 0.45),
+    "sentences": Part("sentences", 0, 26_000, 0.35),
+    "more random": Part("random", 24_000, 24_000, 0.25),
+}
 DEVELOPMENT: dict[tiny_corpus.Kind, int] = {
     "random": 100,
     "sentences": 100,
 }  # of each engine; other seeds, and no sentence shared with training
-DEVELOPMENT_SEED, TRAINING_SEED = 5_000_000, 0  # measure_accuracy.py draws its test set from further seeds
+DEVELOPMENT_SEED = 5_000_000  # measure_accuracy.py draws its test set from further seeds
 TEST_SEED, TEST_CLIPS = 9_000_000, 400
 
 
@@ -71,7 +84,7 @@ class Stage:
     tdt: float
     noise: float
     join: float
-    kinds: dict[tiny_corpus.Kind, int]
+    parts: dict[str, int]  # of the corpus, and how many clips of each
     fresh: bool = False
 
 
@@ -82,6 +95,7 @@ STAGES = (
     Stage("transducer", 500, 90, (1e-3, 1e-3), 0.3, 1, 0.5, 0, {"random": 24_000, "sentences": 10_000}),
     Stage("everything", 3_500, 64, (1e-3, 2e-4), 0, 1, 1.0, 20, {"random": 24_000, "sentences": 26_000}, fresh=True),
     Stage("finish", 4_400, 64, (6e-4, 1e-5), 0, 1, 0.5, 20, {"random": 24_000, "sentences": 26_000}, fresh=True),
+    Stage("polish", 1_400, 64, (3e-4, 1e-6), 0, 1, 0.5, 20, {"more random": 24_000, "sentences": 8_000}, fresh=True),
 )
 
 
@@ -99,9 +113,7 @@ def test_jobs() -> list[tuple[tiny_corpus.Kind, int]]:
     return [(kind, TEST_SEED + index) for kind in ("sentences", "random") for index in range(TEST_CLIPS)]
 
 
-def build_corpus(
-    folder: Path, kinds: Sequence[tiny_corpus.Kind]
-) -> tuple[dict[tiny_corpus.Kind, list[Clip]], dict[str, list[Clip]]]:
+def build_corpus(folder: Path, parts: Sequence[str]) -> tuple[dict[str, list[Clip]], dict[str, list[Clip]]]:
     """The training and development clips, synthesized once into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with Pool() as pool:
@@ -113,14 +125,14 @@ def build_corpus(
         held_out = {s for clips in development.values() for clip in clips for s in sentences_of(clip.text)}
         held_out |= {s for kind, seed in test_jobs() for s in sentences_of(tiny_corpus.utterance_text(kind, seed))}
         training = {}
-        for kind in kinds:
-            count, share = CORPUS[kind]
-            path = folder / f"{kind}.npz"
+        for name in parts:
+            part = CORPUS[name]
+            path = folder / f"{name}.npz"
             if not path.exists():
-                jobs = [(kind, TRAINING_SEED + index, share) for index in range(count)]
+                jobs = [(part.kind, part.first + index, part.flite) for index in range(part.count)]
                 clips = pool.map(_synthesize, jobs, chunksize=64)
                 kept = [clip for clip in clips if len(clip.samples) < 14 * SAMPLE_RATE]
-                if kind != "words":
+                if part.kind != "words":
                     kept = [clip for clip in kept if not held_out.intersection(sentences_of(clip.text))]
                 np.savez(
                     path,
@@ -129,8 +141,8 @@ def build_corpus(
                     texts=np.array([clip.text for clip in kept]),
                 )
             with np.load(path) as saved:
-                parts = np.split(saved["samples"], np.cumsum(saved["lengths"])[:-1])
-                training[kind] = [Clip(part, str(text)) for part, text in zip(parts, saved["texts"], strict=True)]
+                sounds = np.split(saved["samples"], np.cumsum(saved["lengths"])[:-1])
+                training[name] = [Clip(sound, str(text)) for sound, text in zip(sounds, saved["texts"], strict=True)]
     return training, development
 
 
@@ -299,8 +311,8 @@ def train(work: Path, out: Path, first: str, processes: int) -> None:
     threads, since the operations of so small a network are too short to divide.
     """
     stages = STAGES[[stage.name for stage in STAGES].index(first) :]
-    kinds = [kind for kind in CORPUS if any(kind in stage.kinds for stage in stages)]
-    training, development = build_corpus(work / "corpus", kinds)
+    parts = [name for name in CORPUS if any(name in stage.parts for stage in stages)]
+    training, development = build_corpus(work / "corpus", parts)
     hours = {
         kind: round(sum(len(c.samples) for c in clips) / SAMPLE_RATE / 3600, 1) for kind, clips in training.items()
     }
@@ -325,7 +337,7 @@ def train_share(
     work: Path,
     out: Path,
     stages: Sequence[Stage],
-    training: dict[tiny_corpus.Kind, list[Clip]],
+    training: dict[str, list[Clip]],
     development: dict[str, list[Clip]],
 ) -> dict[str, object]:
     """One process's part; that of rank 0 also measures, tells and saves."""
@@ -358,7 +370,7 @@ def train_share(
     for stage in stages:
         if stage.fresh:
             optimizer, warm_up = new_optimizer(parameters), 0
-        pool = [clip for kind, count in stage.kinds.items() for clip in training[kind][:count]]
+        pool = [clip for name, count in stage.parts.items() for clip in training[name][:count]]
         epochs = itertools.chain.from_iterable(
             batches(pool, stage, stage.seconds / processes, pick) for _ in itertools.count()
         )
