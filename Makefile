@@ -47,7 +47,8 @@ clean:
 	rm -rf .venv build
 
 .venv/made: requirements-uv.lock
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed, and none is on the PATH." >&2; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || \
+		{ echo "Python 3.11 or 3.12 is needed: none is on the PATH, or PYTHON= names another." >&2; exit 1; }
 	@echo "Making .venv with $$($(PYTHON) --version) ..."
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv

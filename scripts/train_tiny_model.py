@@ -52,6 +52,7 @@ CORPUS = {
     "random": Part("random", 0, 24_000, 0.45),
     "sentences": Part("sentences", 0, 26_000, 0.35),
     "more random": Part("random", 24_000, 24_000, 0.25),
+    "yet more random": Part("random", 48_000, 24_000, 0.4),
 }
 DEVELOPMENT: dict[tiny_corpus.Kind, int] = {
     "random": 100,
@@ -96,6 +97,9 @@ STAGES = (
     Stage("everything", 3_500, 64, (1e-3, 2e-4), 0, 1, 1.0, 20, {"random": 24_000, "sentences": 26_000}, fresh=True),
     Stage("finish", 4_400, 64, (6e-4, 1e-5), 0, 1, 0.5, 20, {"random": 24_000, "sentences": 26_000}, fresh=True),
     Stage("polish", 1_400, 64, (3e-4, 1e-6), 0, 1, 0.5, 20, {"more random": 24_000, "sentences": 8_000}, fresh=True),
+    Stage(
+        "widen", 2_800, 64, (3e-4, 1e-6), 0, 1, 0.5, 20, {"yet more random": 24_000, "sentences": 12_000}, fresh=True
+    ),
 )
 
 
@@ -199,7 +203,7 @@ def augmented(clip: npt.NDArray[np.float32], amount: float, pick: random.Random)
     if pick.random() < 0.5 * amount:  # resampling shifts pitch and formants too: another speaker
         factor = pick.uniform(0.88, 1.12)
         clip = np.interp(np.arange(0, len(clip) - 1, factor), np.arange(len(clip)), clip).astype(np.float32)
-    if pick.random() < 0.25 * amount:  # telephony and lossy codecs
+    if pick.random() < 0.5 * amount:  # telephony and lossy codecs
         spectrum = np.fft.rfft(clip, scipy.fft.next_fast_len(len(clip)))
         spectrum[int(len(spectrum) * pick.uniform(3_200, 7_500) / (SAMPLE_RATE / 2)) :] = 0
         clip = np.fft.irfft(spectrum)[: len(clip)].astype(np.float32)
