@@ -17,13 +17,14 @@ from models import catalogue
 from stt.errors import StartupError
 from stt.server.app import answer_health, create_app
 from stt.server.logs import announce, configure
-from stt.server.serving import ServedModel, Serving
-from stt.server.settings import load
+from stt.server.pace import measured
+from stt.server.serving import Engine, ServedModel, Serving
+from stt.server.settings import load, worker_count
 
 app = create_app()
 
 
-@bentoml.service(name="parakeet_stt", workers=1, traffic={"timeout": 900}, metrics={"enabled": False})
+@bentoml.service(name="parakeet_stt", workers=worker_count(), traffic={"timeout": 900}, metrics={"enabled": False})
 @bentoml.asgi_app(app)
 class ParakeetSTT:
     """Speech to text over HTTP, one process a device. Ready means loaded and warm."""
@@ -32,11 +33,19 @@ class ParakeetSTT:
         settings = load()
         configure(settings.log_level)
         source = catalogue.resolve(settings.model)
+        from models import devices
         from models.parakeet import Parakeet
         from models.silero import SileroDetector
 
-        recognizer = Parakeet(source.path, device=settings.device, precision=settings.precision)
+        device = devices.of_worker(settings.device, bentoml.server_context.worker_index or 1, settings.workers)
+        recognizer = Parakeet(source.path, device=device, precision=settings.precision, threads=settings.threads)
         recognizer.warm_up(settings.max_batch, settings.max_utterance_seconds)
+        engine = Engine(
+            recognizer,
+            cost=measured(recognizer, most_items=settings.max_batch),
+            room=recognizer.room(),
+            memory_bytes=recognizer.memory_bytes,
+        )
         model = ServedModel(
             name=source.name,
             languages=source.languages,
@@ -48,7 +57,7 @@ class ParakeetSTT:
             config=recognizer.config,
         )
         announce(model)
-        app.state.serving = Serving(settings, model, recognizer, SileroDetector())
+        app.state.serving = Serving(settings, model, engine, SileroDetector())
 
     def __is_ready__(self) -> bool:
         """Read by BentoML for /readyz."""

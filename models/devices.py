@@ -11,6 +11,18 @@ from stt.errors import StartupError
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+def of_worker(device: str, worker: int, workers: int) -> str:
+    """The device of one of several processes, numbered from 1: each has the GPU of its number, or all share the CPU.
+
+    Raises StartupError for a setting that would put several on one GPU.
+    """
+    if workers == 1 or device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return device
+    if ":" in device:
+        raise StartupError(f"STT_DEVICE is {device!r}, which {workers} workers can't share: set STT_DEVICE=cuda")
+    return f"cuda:{worker - 1}"
+
+
 def resolve(device: str, precision: Precision) -> tuple[torch.device, torch.dtype]:
     """The device to run on and the type of the weights.
 

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf, open_dict
 
 from models import devices
 from stt.audio import SAMPLE_RATE, Audio
-from stt.errors import RecognitionError, StartupError
+from stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
 from stt.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
 
 # Read by Hugging Face's libraries when NeMo imports them: nothing here may reach for a hub.
@@ -35,6 +35,7 @@ from nemo.utils import logging as nemo_logging  # noqa: E402
 
 nemo_logging.setLevel(nemo_logging.ERROR)
 
+USABLE_MEMORY = 0.7  # of what is free: the allocator leaves gaps, and attention grows with the square of the length
 MAX_SYMBOLS = 10  # tokens per encoder frame; the value that Parakeet's own config decodes with
 
 
@@ -52,13 +53,17 @@ class Scored:
 class Parakeet:
     """A loaded Parakeet-TDT (or any NeMo BPE transducer with durations) on one device. Not thread-safe."""
 
-    def __init__(self, path: Path, *, device: str = "auto", precision: devices.Precision = "auto") -> None:
+    def __init__(
+        self, path: Path, *, device: str = "auto", precision: devices.Precision = "auto", threads: int = 0
+    ) -> None:
         """Load the .nemo file at `path` and make it ready to decode.
 
-        device, precision: as in `models.devices`.
+        device, precision: as in `models.devices`. threads: on a CPU, for the whole process; 0 leaves torch's choice.
         Raises StartupError if the file is no such model or the device is not there.
         """
         self._device, self._dtype = devices.resolve(device, precision)
+        if threads:
+            torch.set_num_threads(threads)
         typecheck.set_typecheck_enabled(enabled=False)  # 5 ms a call
         try:
             model = nemo_asr.models.ASRModel.restore_from(str(path), map_location="cpu")
@@ -90,13 +95,15 @@ class Parakeet:
     def warm_up(self, most: int, longest: float) -> None:
         """Decode noise, so that no caller pays for what happens only the first time.
 
-        most, longest: the largest batch and the longest utterance, in seconds, to come. A GPU decodes one batch of
-        that size, since CUDA graphs are captured again for anything larger than before.
+        most, longest: the largest batch and the longest utterance, in seconds, to come. On a GPU the search goes over a
+        batch of both, since its CUDA graph is captured again for anything larger than before.
         """
-        shapes = [(1, 1.0)] if self._device.type == "cpu" else [(1, 1.0), (most, longest)]
-        for count, seconds in shapes:
-            noise = np.random.default_rng(0).standard_normal(int(seconds * SAMPLE_RATE), np.float32)
-            self.recognize([Audio(noise * np.float32(0.01))] * count)
+        noise = np.random.default_rng(0).standard_normal(int(longest * SAMPLE_RATE), np.float32) * np.float32(0.01)
+        self.recognize([Audio(noise[:SAMPLE_RATE])])
+        if self._device.type != "cpu":
+            with torch.inference_mode():
+                encoded, frames = self._encode([Audio(noise)])
+                self._decode(encoded.repeat(most, 1, 1), frames.repeat(most))
 
     def recognize(self, batch: Sequence[Audio]) -> list[Hypothesis]:
         """Decode each utterance independently, in input order. See `stt.recognizer.Recognizer`."""
@@ -107,8 +114,32 @@ class Parakeet:
                 encoded, frames = self._encode(batch)
                 scored = self._score(encoded, *self._decode(encoded, frames))
         except RuntimeError as exc:
-            raise RecognitionError(f"the model failed on a batch of {len(batch)}: {_first_line(exc)}") from exc
+            raise self._understood(exc, len(batch)) from exc
         return [self._hypothesis(scored, item, audio.duration) for item, audio in enumerate(batch)]
+
+    def room(self) -> float | None:
+        """The padded seconds of audio that the GPU's free memory holds, by the peak of one batch; None on a CPU."""
+        if self._device.type == "cpu":
+            return None
+        torch.cuda.reset_peak_memory_stats(self._device)
+        before = torch.cuda.memory_allocated(self._device)
+        seconds, count = 10, 16
+        self.recognize([Audio(np.zeros(seconds * SAMPLE_RATE, np.float32))] * count)
+        used = max(1, torch.cuda.max_memory_allocated(self._device) - before)
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return USABLE_MEMORY * free / used * seconds * count
+
+    def memory_bytes(self) -> float:
+        """What torch holds of the GPU's memory; 0 on a CPU."""
+        return 0.0 if self._device.type == "cpu" else float(torch.cuda.memory_reserved(self._device))
+
+    def _understood(self, exc: RuntimeError, count: int) -> RecognitionError:
+        message = f"the model failed on a batch of {count}: {_first_line(exc)}"
+        if isinstance(exc, torch.OutOfMemoryError) or "can't allocate memory" in str(exc):
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            return OutOfMemory(message)
+        return DeviceLost(message) if isinstance(exc, torch.AcceleratorError) else RecognitionError(message)
 
     def _encode(self, batch: Sequence[Audio]) -> tuple[torch.Tensor, torch.Tensor]:
         """Encoder output, shape (batch, frames, features), and each item's number of frames."""

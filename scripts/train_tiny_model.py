@@ -22,6 +22,7 @@ from multiprocessing import Pool, get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
@@ -346,6 +347,7 @@ def train_share(
 ) -> dict[str, object]:
     """One process's part; that of rank 0 also measures, tells and saves."""
     torch.set_num_threads(1)
+    numba.set_num_threads(1)  # its threads spin while they wait, and would take the other processes' cores
     meeting = f"file://{work.resolve()}/meet-{os.getppid() if rank else os.getpid()}"
     torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=processes)
     import nemo.collections.asr as nemo_asr

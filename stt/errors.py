@@ -11,7 +11,10 @@ SpeechError
 │   ├── UploadTooLarge
 │   ├── UnknownModel
 │   └── NotAuthorized
+├── Overloaded              nobody's fault: too much is waiting, come back later
 ├── RecognitionError        our fault, while recognizing
+│   ├── OutOfMemory         a batch did not fit
+│   └── DeviceLost          nothing will work until the process is restarted
 └── StartupError            our fault, or the operator's, before serving: one line says what to do
 """
 
@@ -90,8 +93,24 @@ class NotAuthorized(RequestError):
     code = "invalid_api_key"
 
 
+class Overloaded(SpeechError):
+    """More is waiting than this server takes on; it should be done in `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class RecognitionError(SpeechError):
     """The model failed on audio that should have been fine."""
+
+
+class OutOfMemory(RecognitionError):
+    """The batch is more than the device's memory holds; a smaller one may fit."""
+
+
+class DeviceLost(RecognitionError):
+    """The device failed for good: only a new process can use it again."""
 
 
 class StartupError(SpeechError):

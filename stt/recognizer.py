@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,14 @@ import numpy.typing as npt
 
 from stt.audio import Audio
 from stt.transcript import Hypothesis
+
+
+class Priority(IntEnum):
+    """What goes to the device first."""
+
+    LIVE = 0  # somebody is speaking
+    SHORT = 1  # a recording that is one utterance
+    LONG = 2  # a part of a longer one
 
 
 class Recognizer(Protocol):
@@ -20,7 +29,8 @@ class Recognizer(Protocol):
 
         batch: mono 16 kHz utterances; their lengths may differ.
         Returns one hypothesis per utterance; times in seconds from that utterance's start, in steps of 0.08 s.
-        Raises RecognitionError if the model fails.
+        Raises RecognitionError if the model fails: OutOfMemory if the batch is more than the device holds, DeviceLost
+        if nothing will work any more.
         """
         ...
 

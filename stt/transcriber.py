@@ -7,19 +7,20 @@ thread of its own, since for hours of words it takes long enough to stall an eve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from stt.alignment import segments_of, words_of
 from stt.audio import SAMPLE_RATE, Audio, Span
+from stt.recognizer import Priority
 from stt.speech import SpeechRules, speech_spans, utterances
 from stt.transcript import Hypothesis, Transcript, Word
 
-T = TypeVar("T")
 Probabilities = npt.NDArray[np.float32]
 
 
@@ -31,18 +32,22 @@ class Recording:
     probabilities: Probabilities
 
 
+class Recognize(Protocol):
+    """Utterances to their hypotheses, in order; closing the generator gives up those that are left."""
+
+    def __call__(self, utterances: Iterable[Audio], *, priority: Priority) -> AsyncGenerator[Hypothesis, None]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Transcriber:
     """The whole way, over a recognizer and a detector that somebody else runs.
 
-    max_utterance: seconds; longer audio is cut at pauses. max_in_flight: utterances of one recording that wait for the
-    recognizer at once, so that a long recording leaves room for others.
+    max_utterance: seconds; longer audio is cut at pauses.
     """
 
-    recognize: Callable[[Audio], Awaitable[Hypothesis]]
+    recognize: Recognize
     detect: Callable[[Audio], Awaitable[Probabilities]]
     max_utterance: float
-    max_in_flight: int
     rules: SpeechRules
 
     async def transcribe(self, audio: Audio, *, language: str, cut: bool = True) -> Recording:
@@ -54,15 +59,11 @@ class Transcriber:
         """
         probabilities = await self.detect(audio)
         speech = await asyncio.to_thread(speech_spans, probabilities, len(audio.samples), self.rules)
-        longest = int(self.max_utterance * SAMPLE_RATE) if cut else len(audio.samples)
-        spans = utterances(speech, probabilities, longest)
-        free = asyncio.Semaphore(self.max_in_flight)
-
-        async def recognized(span: Span) -> Hypothesis:
-            async with free:
-                return await self.recognize(audio.cut(span))
-
-        hypotheses = await gather_or_cancel([recognized(span) for span in spans])
+        longest = int(self.max_utterance * SAMPLE_RATE)
+        spans = utterances(speech, probabilities, longest if cut else len(audio.samples))
+        priority = Priority.SHORT if sum(span.length for span in spans) <= longest else Priority.LONG
+        async with aclosing(self.recognize([audio.cut(span) for span in spans], priority=priority)) as recognized:
+            hypotheses = [hypothesis async for hypothesis in recognized]
         return await asyncio.to_thread(_recording, spans, hypotheses, probabilities, audio.duration, language)
 
 
@@ -78,14 +79,3 @@ def _recording(
         offset = span.start / SAMPLE_RATE
         words += [word.shifted(offset) for word in words_of(hypothesis.tokens, span.length / SAMPLE_RATE)]
     return Recording(Transcript(tuple(words), segments_of(words), duration, language), probabilities)
-
-
-async def gather_or_cancel(calls: Sequence[Awaitable[T]]) -> list[T]:
-    """All results in order; when one fails or the caller leaves, the others are cancelled too."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return list(await asyncio.gather(*tasks))
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        raise

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stt import formats
 from stt.errors import NotAuthorized, UnknownModel, UploadTooLarge
 from stt.server import http_errors, openai_form
+from stt.server.accounting import Accounting
 from stt.server.serving import ServedModel, Serving
 
 T = TypeVar("T")
@@ -213,6 +214,13 @@ async def debug_config(serving: Service) -> str:
     return serving.model.config
 
 
+@routes.get("/metrics", include_in_schema=False)
+async def metrics(serving: Service) -> Response:
+    """What is counted, for Prometheus."""
+    body, media_type = serving.metrics.exposition()
+    return Response(body, media_type=media_type)
+
+
 @routes.api_route(
     "/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"], include_in_schema=False
 )
@@ -234,6 +242,7 @@ def create_app() -> FastAPI:
     app = FastAPI(title="Parakeet speech-to-text", docs_url=None, redoc_url=None)
     app.include_router(routes)
     http_errors.install(app)
+    app.add_middleware(Accounting, metrics=lambda: app.state.serving.metrics)
     return app
 
 

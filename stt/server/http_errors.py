@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from stt.errors import NotAuthorized, RequestError, UnknownModel, UploadTooLarge
+from stt.errors import NotAuthorized, Overloaded, RequestError, UnknownModel, UploadTooLarge
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ STATUS_OF: dict[type[RequestError], int] = {UploadTooLarge: 413, UnknownModel: 4
 
 def envelope(status: int, message: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:
     """OpenAI's error body, all four keys present."""
-    kind = "invalid_request_error" if status < 500 else "server_error"
+    kind = "requests" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
     return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
 
 
@@ -48,6 +48,13 @@ async def _http_error(request: Request, exc: Exception) -> JSONResponse:
     return response
 
 
+async def _overloaded(_: Request, exc: Exception) -> JSONResponse:
+    assert isinstance(exc, Overloaded)
+    response = envelope(429, exc.message, code="rate_limit_exceeded")
+    response.headers["retry-after"] = str(exc.retry_after)
+    return response
+
+
 async def _timeout(_: Request, exc: Exception) -> JSONResponse:
     response = envelope(503, "The transcription took longer than this server allows.", code="timeout")
     response.headers["x-should-retry"] = "false"  # the official client would ask for the same work twice more
@@ -59,7 +66,7 @@ async def _gone(_: Request, exc: Exception) -> JSONResponse:
     return envelope(499, "The client closed the connection.", code="client_closed_request")
 
 
-async def _server_error(request: Request, exc: Exception) -> JSONResponse:
+def unexpected(request: Request, exc: Exception) -> JSONResponse:
     """Everything else is our fault: the log has the reason, the caller gets none of our insides."""
     logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
     return envelope(500, "The server had an error while processing your request.", code="internal_error")
@@ -70,6 +77,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Overloaded, _overloaded)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(asyncio.TimeoutError, _timeout)
-    app.add_exception_handler(Exception, _server_error)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
 
 from stt.server.serving import ServedModel
 
 logger = logging.getLogger("stt")
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 DEMO_NOTICE = """
 ================================================================================
   THIS IS NOT PARAKEET. The bundled tiny model is served.
@@ -17,10 +21,27 @@ DEMO_NOTICE = """
 ================================================================================"""
 
 
+class _AsJson(logging.Formatter):
+    """One JSON object a line, with the id of the request that it is about."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if (asked := request_id.get()) is not None:
+            line["request_id"] = asked
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
 def configure(level: str) -> None:
-    """Log the service's own messages to standard error, one line each."""
+    """Log the service's own messages to standard error."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_AsJson())
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level.upper())
 

@@ -1,98 +1,208 @@
-"""Knows how waiting work reaches the one thread that owns the device, and how each result returns to its asker.
+"""Knows how waiting audio reaches the one thread that owns the device, and how each result returns to its asker.
 
-Does not know what the model is, nor HTTP. What waits while the device is busy is decoded together next.
+Does not know what the model is, nor HTTP. The order is decided in schedule.py, the size of a batch in pace.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import queue
 import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from stt.audio import Audio
-from stt.errors import RecognitionError
-from stt.recognizer import Recognizer
+from stt.audio import SAMPLE_RATE, Audio
+from stt.errors import DeviceLost, OutOfMemory, Overloaded, RecognitionError
+from stt.recognizer import Priority, Recognizer
+from stt.server.metrics import Metrics
+from stt.server.pace import Pace
+from stt.server.schedule import Schedule
 from stt.transcript import Hypothesis
 
+logger = logging.getLogger(__name__)
+AHEAD = 2  # full batches of one recording that wait at once, so that the next is there when one is done
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Item:
     audio: Audio
+    priority: Priority
+    owner: object  # equal for the utterances of one recording
+    since: float = field(default_factory=time.perf_counter)
     result: Future[Hypothesis] = field(default_factory=Future)
 
 
 class Runner:
-    """One recognizer behind one thread. `recognize` may be called by any number of tasks at once."""
+    """One recognizer behind one thread, for any number of askers.
 
-    def __init__(self, recognizer: Recognizer, *, max_batch: int) -> None:
+    pace: how large a batch may be; nobody else may use it. max_waiting: seconds of audio that may wait before further
+    askers are refused. on_lost: called once, by the device's thread, if the device is lost.
+    """
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        pace: Pace,
+        *,
+        max_waiting: float,
+        metrics: Metrics,
+        on_lost: Callable[[DeviceLost], None],
+    ) -> None:
         self._recognizer = recognizer
-        self._max_batch = max_batch
+        self._pace = pace
+        self._max_waiting = max_waiting
+        self._metrics = metrics
+        self._on_lost = on_lost
         self._closed = False
-        self._waiting: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._lost: DeviceLost | None = None
+        self._schedule: Schedule[_Item] = Schedule()
+        self._arrived: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._waiting = dict.fromkeys(Priority, 0)  # samples of audio without an answer
+        self._waiting_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
         self._thread.start()
-
-    async def recognize(self, audio: Audio) -> Hypothesis:
-        """Decode one utterance. A caller that is cancelled while it waits costs the device nothing.
-
-        Raises RecognitionError if the model fails on this utterance; no other caller sees that.
-        """
-        if not self.is_alive:
-            raise RecognitionError("the model's thread has ended")
-        item = _Item(audio)
-        self._waiting.put(item)
-        return await asyncio.wrap_future(item.result)
 
     @property
     def is_alive(self) -> bool:
         """Whether anything that is asked now will be answered."""
-        return self._thread.is_alive() and not self._closed
+        return self._thread.is_alive() and not self._closed and self._lost is None
+
+    def waiting(self, priority: Priority = Priority.LONG) -> float:
+        """Seconds of audio of this priority and above that have no answer yet."""
+        return sum(samples for one, samples in self._waiting.items() if one <= priority) / SAMPLE_RATE
+
+    def admit(self, priority: Priority) -> None:
+        """Let a new asker in, or raise Overloaded if too much of this priority and above waits already.
+
+        The part of a long recording that waits is bounded (see `recognize`), so its length does not matter here.
+        """
+        waiting = self.waiting(priority)
+        if waiting >= self._max_waiting:
+            self._metrics.refused.inc()
+            retry_after = max(1, math.ceil(waiting / self._pace.speed))
+            raise Overloaded(
+                f"The server is busy: {waiting:.0f} s of audio are waiting, and it takes on no more than "
+                f"{self._max_waiting:.0f} s. Please retry after {retry_after} s.",
+                retry_after=retry_after,
+            )
+
+    async def recognize(self, utterances: Iterable[Audio], *, priority: Priority) -> AsyncGenerator[Hypothesis, None]:
+        """Decode the utterances of one asker; yields their hypotheses in order.
+
+        No more of them wait than fill a few batches. Closing the iterator takes those that wait out of the queue.
+        Raises Overloaded before the first, RecognitionError when the model fails on one; no other asker sees that.
+        """
+        self.admit(priority)
+        owner, pending, ahead = object(), deque[tuple[float, asyncio.Future[Hypothesis]]](), 0.0
+        most_ahead = AHEAD * self._pace.limits.seconds
+        try:
+            for audio in utterances:
+                while pending and ahead + audio.duration > most_ahead:
+                    yield await pending[0][1]
+                    ahead -= pending.popleft()[0]
+                pending.append((audio.duration, self._submit(_Item(audio, priority, owner))))
+                ahead += audio.duration
+            while pending:
+                yield await pending[0][1]
+                pending.popleft()
+        finally:
+            for _, result in pending:
+                if not result.cancel() and not result.cancelled():
+                    result.exception()  # looked at, or asyncio complains that nobody did
 
     def close(self) -> None:
         """Finish what waits and end the thread: a thread inside torch at interpreter exit aborts the process."""
         self._closed = True
-        self._waiting.put(None)
+        self._arrived.put(None)
         self._thread.join()
 
+    def _submit(self, item: _Item) -> asyncio.Future[Hypothesis]:
+        if not self.is_alive:
+            raise self._lost or RecognitionError("the model's thread has ended")
+        samples = len(item.audio.samples)
+        self._count(item.priority, samples)
+        item.result.add_done_callback(lambda _: self._count(item.priority, -samples))
+        self._arrived.put(item)
+        return asyncio.wrap_future(item.result)
+
+    def _count(self, priority: Priority, samples: int) -> None:
+        with self._waiting_lock:
+            self._waiting[priority] += samples
+
+    # What follows runs in the device's thread.
+
     def _run(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            items, last = [first], False
-            while len(items) < self._max_batch and not last:
-                try:
-                    item = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-                if item is None:
-                    last = True
-                else:
-                    items.append(item)
-            self._decode([item for item in items if item.result.set_running_or_notify_cancel()])
-            if last:
+        ending = False
+        while True:
+            ending = self._receive(wait=not ending and not len(self._schedule)) or ending
+            self._schedule.discard(lambda item: item.result.cancelled())
+            items = [
+                item for item in self._schedule.take(self._pace.limits) if item.result.set_running_or_notify_cancel()
+            ]
+            now = time.perf_counter()
+            for item in items:
+                self._metrics.queue_seconds.observe(now - item.since)
+            self._decode(items)
+            if ending and not len(self._schedule):
                 return
+
+    def _receive(self, *, wait: bool) -> bool:
+        """Move what has arrived into the schedule; wait: for something to arrive. True once the end has come."""
+        try:
+            while (item := self._arrived.get(block=wait)) is not None:
+                wait = False
+                self._schedule.add(item, seconds=item.audio.duration, priority=item.priority, owner=item.owner)
+        except queue.Empty:
+            return False
+        return True
 
     def _decode(self, items: list[_Item]) -> None:
         if not items:
             return
+        if self._lost is not None:
+            for item in items:
+                item.result.set_exception(self._lost)
+            return
         failure = self._tried(items)
         if failure is None:
             return
-        if len(items) == 1:
-            items[0].result.set_exception(RecognitionError(f"the model failed: {failure}"))
+        if isinstance(failure, DeviceLost):
+            self._lost = failure
+            self._on_lost(failure)
+        if self._lost or len(items) == 1:
+            self._metrics.recognition_errors.inc()
+            for item in items:
+                item.result.set_exception(failure)
             return
         # One of them may be to blame, or all together were too much: the halves are tried apart, after what the failed
         # batch held has been let go.
         self._decode(items[: len(items) // 2])
         self._decode(items[len(items) // 2 :])
 
-    def _tried(self, items: list[_Item]) -> str | None:
+    def _tried(self, items: list[_Item]) -> RecognitionError | None:
         """Recognize the items and answer their askers; what went wrong, if anything did."""
+        lengths = [item.audio.duration for item in items]
+        padded = max(lengths) * len(items)
+        began = time.perf_counter()
         try:
             hypotheses = self._recognizer.recognize([item.audio for item in items])
             answers = list(zip(items, hypotheses, strict=True))
+        except OutOfMemory as exc:
+            self._metrics.out_of_memory.inc()
+            self._pace.too_much(padded)
+            return OutOfMemory(exc.message)
+        except DeviceLost as exc:
+            return DeviceLost(exc.message)
         except Exception as exc:  # whatever the model raises belongs to the askers, never to this thread
-            return str(exc)
+            return RecognitionError(f"the model failed: {exc}")
+        seconds = time.perf_counter() - began
+        self._pace.done(padded, seconds)
+        self._metrics.batch(items=len(items), real=sum(lengths), padded=padded, seconds=seconds)
         for item, hypothesis in answers:
             item.result.set_result(hypothesis)
         return None

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
+
+from prometheus_client import Histogram
 
 from stt.audio import Audio
-from stt.errors import InvalidField
-from stt.recognizer import Recognizer, SpeechDetector
+from stt.errors import DeviceLost, InvalidField
+from stt.recognizer import Priority, Recognizer, SpeechDetector
 from stt.server.decoding import decode
+from stt.server.metrics import Metrics
+from stt.server.pace import Cost, Pace, budget
 from stt.server.runner import Runner
 from stt.server.settings import Settings
 from stt.speech import SpeechRules
@@ -20,6 +29,11 @@ from stt.transcriber import Probabilities, Recording, Transcriber
 LONGEST_WHOLE_SECONDS = 300
 # Decoding and speech detection are single-threaded C code that releases the GIL.
 WORKER_THREADS = 4
+QUEUE_TIME = 60.0  # seconds of work that may wait, unless the operator sets the audio that may
+LAST_WORDS_SECONDS = 1.0  # for the answers on their way when the device is lost
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +50,47 @@ class ServedModel:
     config: str
 
 
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A loaded recognizer, what its batches cost, and the padded seconds of audio that its device's memory holds."""
+
+    recognizer: Recognizer
+    cost: Cost
+    room: float | None
+    memory_bytes: Callable[[], float]
+
+
 class Serving:
     """A loaded model, the threads that run it, and the settings that bound it."""
 
-    def __init__(
-        self, settings: Settings, model: ServedModel, recognizer: Recognizer, detector: SpeechDetector
-    ) -> None:
+    def __init__(self, settings: Settings, model: ServedModel, engine: Engine, detector: SpeechDetector) -> None:
         self.settings = settings
         self.model = model
+        self.metrics = Metrics()
         self._detector = detector
-        self._runner = Runner(recognizer, max_batch=settings.max_batch)
+        seconds = settings.batch_seconds or budget(
+            engine.cost, longest=settings.max_utterance_seconds, room=engine.room
+        )
+        pace = Pace(engine.cost, seconds=seconds, items=settings.max_batch)
+        self._runner = Runner(
+            engine.recognizer,
+            pace,
+            max_waiting=settings.max_queue_seconds or max(QUEUE_TIME * engine.cost.speed, 2 * seconds),
+            metrics=self.metrics,
+            on_lost=_end_process,
+        )
         self._workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="media")
         self._transcriber = Transcriber(
             recognize=self._runner.recognize,
             detect=self._detect,
             max_utterance=settings.max_utterance_seconds,
             rules=SpeechRules(onset=settings.vad_threshold, offset=max(settings.vad_threshold - 0.15, 0.01)),
-            max_in_flight=settings.max_batch,
         )
+        self.metrics.watch("queue_audio_seconds", "Audio that has no answer yet, in seconds.", self._runner.waiting)
+        self.metrics.watch("batch_budget_seconds", "Padded seconds that a batch may hold now.",
+                           lambda: pace.limits.seconds)  # fmt: skip
+        self.metrics.watch("device_memory_bytes", "Memory in use on the device.", engine.memory_bytes)
+        logger.info("batches of up to %.0f s; %.0f x real time", seconds, engine.cost.speed)
 
     @property
     def is_alive(self) -> bool:
@@ -64,12 +101,13 @@ class Serving:
         """Decode an uploaded media file and transcribe it.
 
         language: what the caller says is spoken; else the model's first. cut: False for one pass over the whole.
-        Raises AudioError for a bad file, TimeoutError past the request's time limit.
+        Raises AudioError for a bad file, Overloaded, TimeoutError past the request's time limit.
         """
+        self._runner.admit(Priority.SHORT)  # again in the runner, with the real priority
         async with asyncio.timeout(self.settings.request_timeout_seconds):
-            loop = asyncio.get_running_loop()
             limit = self.settings.max_audio_seconds
-            audio = await loop.run_in_executor(self._workers, lambda: decode(upload, max_seconds=limit))
+            audio = await self._timed(self.metrics.decode_seconds, lambda: decode(upload, max_seconds=limit))
+            self.metrics.audio_seconds.inc(audio.duration)
             if not cut and audio.duration > LONGEST_WHOLE_SECONDS:
                 raise InvalidField(
                     f"should_chunk=false takes at most {LONGEST_WHOLE_SECONDS} s of audio, not {audio.duration:.0f} s",
@@ -83,5 +121,21 @@ class Serving:
         self._runner.close()
 
     async def _detect(self, audio: Audio) -> Probabilities:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._workers, self._detector.probabilities, audio)
+        return await self._timed(self.metrics.detect_seconds, lambda: self._detector.probabilities(audio))
+
+    async def _timed(self, histogram: Histogram, work: Callable[[], T]) -> T:
+        """The result of `work` in a thread; what it took there, without the wait for a thread, is counted."""
+
+        def timed() -> T:
+            began = time.perf_counter()
+            result = work()
+            histogram.observe(time.perf_counter() - began)
+            return result
+
+        return await asyncio.get_running_loop().run_in_executor(self._workers, timed)
+
+
+def _end_process(lost: DeviceLost) -> None:
+    """End this process, so that whoever runs it starts a new one: only that can use the device again."""
+    logger.critical("the device is lost, the process ends: %s", lost.message)
+    threading.Timer(LAST_WORDS_SECONDS, os._exit, (1,)).start()

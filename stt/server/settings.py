@@ -58,11 +58,38 @@ class Settings(BaseSettings):
         "CPU.",
     )
     max_batch: int = Field(
-        default=8,
+        default=64,
         ge=1,
-        le=256,
+        le=1024,
         validation_alias=_names("MAX_BATCH", "BATCH_SIZE"),
-        description="Utterances decoded together, at most, when more than one is waiting.",
+        description="Utterances decoded together, at most.",
+    )
+    batch_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        validation_alias=_names("BATCH_SECONDS"),
+        description="Seconds of audio decoded together, at most, the padding included. Unset: measured at start.",
+    )
+    max_queue_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        validation_alias=_names("MAX_QUEUE_SECONDS"),
+        description="Seconds of audio that may wait; above it, requests are answered with 429. Unset: what the device "
+        "does in a minute.",
+    )
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        validation_alias=_names("THREADS"),
+        description="Threads of the recognizer on a CPU. 0: torch's choice, one a core.",
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        validation_alias=_names("WORKERS"),
+        description="Processes, each with a model of its own: one for each GPU of this machine.",
     )
     max_utterance_seconds: float = Field(
         default=24.0,
@@ -126,6 +153,14 @@ def load() -> Settings:
     except ValidationError as exc:
         problems = [f"{_spelled(str(error['loc'][0]))}: {error['msg']}" for error in exc.errors(include_input=False)]
         raise StartupError("Wrong settings. " + "; ".join(problems)) from exc
+
+
+def worker_count() -> int:
+    """How many processes serve; 1 where the settings are wrong, which is told elsewhere."""
+    try:
+        return load().workers
+    except StartupError:
+        return 1
 
 
 def _spelled(name: str) -> str:

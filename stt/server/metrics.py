@@ -1,0 +1,68 @@
+"""Knows what is counted, and under which names Prometheus reads it. Does not know who counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for every first one, which nothing reads
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500)
+ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1)
+
+
+class Metrics:
+    """The metrics of one process. Every label takes values from a small fixed set: routes are templates."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self.requests = self._counter("requests", "Requests answered.", "route", "method", "code")
+        self.request_seconds = self._histogram("request_seconds", "From the request to its answer.", SECONDS, "route")
+        self.audio_seconds = self._counter("audio_seconds", "Audio received, in seconds, after decoding.")
+        self.decode_seconds = self._histogram("decode_seconds", "Decoding an upload into samples.", SECONDS)
+        self.detect_seconds = self._histogram("detect_seconds", "Finding speech in a recording.", SECONDS)
+        self.queue_seconds = self._histogram("queue_seconds", "An utterance's wait for the device.", SECONDS)
+        self.inference_seconds = self._histogram("inference_seconds", "The recognizer's time for a batch.", SECONDS)
+        self.batch_items = self._histogram("batch_items", "Utterances in a batch.", ITEMS)
+        self.batch_fill = self._histogram("batch_fill", "Real over padded seconds of a batch.", SHARES)
+        self.inference_audio_seconds = self._counter("inference_audio_seconds", "Audio recognized, in seconds.")
+        self.recognition_errors = self._counter("recognition_errors", "Utterances that the model failed on.")
+        self.out_of_memory = self._counter("out_of_memory", "Batches that did not fit into the device's memory.")
+        self.refused = self._counter("refused", "Requests refused because too much was waiting.")
+        self.rtfx = self._gauge("rtfx", "Seconds of audio recognized in a second, in the latest batch.")
+
+    def batch(self, *, items: int, real: float, padded: float, seconds: float) -> None:
+        """Count a batch: how many utterances, their audio without and with padding, and the time it took."""
+        self.batch_items.observe(items)
+        self.batch_fill.observe(real / padded)
+        self.inference_seconds.observe(seconds)
+        self.inference_audio_seconds.inc(real)
+        self.rtfx.set(real / seconds)
+
+    def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
+        """A gauge that is read when somebody asks."""
+        self._gauge(name, meaning).set_function(value)
+
+    def exposition(self) -> tuple[bytes, str]:
+        """Everything in Prometheus' text format, and its media type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(name, meaning, labels, namespace="stt", registry=self._registry)
+
+    def _gauge(self, name: str, meaning: str) -> Gauge:
+        return Gauge(name, meaning, namespace="stt", registry=self._registry)
+
+    def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, meaning, labels, namespace="stt", registry=self._registry, buckets=buckets)
