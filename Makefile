@@ -6,7 +6,7 @@ PORT ?= 3000
 HOST ?= 127.0.0.1
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
 	$$name -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$name && break; done)
-UV = .venv/bin/uv pip install --python .venv/bin/python --require-hashes
+UV = .venv/bin/uv pip install --python .venv/bin/python --require-hashes --compile-bytecode
 RUN = .venv/bin/python
 
 serve: .venv/served ## serve on http://127.0.0.1:3000 (PORT=, HOST=)

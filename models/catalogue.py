@@ -143,6 +143,13 @@ def check_archive(path: Path) -> None:
         raise StartupError(f"{path} is no Parakeet-TDT model: set STT_MODEL to a complete .nemo file of one")
 
 
+def read_ahead(path: Path) -> None:
+    """Ask the system to bring the file into memory in the background, while the libraries are imported."""
+    if hasattr(os, "posix_fadvise"):  # not on macOS
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
 def _bundled() -> ModelSource:
     if not BUNDLED_FILE.is_file():
         raise StartupError(

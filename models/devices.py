@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 import torch
@@ -9,6 +10,16 @@ import torch
 from stt.errors import StartupError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def cpu_threads() -> int:
+    """Threads for a network on the CPU: one core is left to whatever else the process does.
+
+    torch's threads spin while they wait for each other. When one has no core, all the others wait with theirs taken:
+    with as many threads as cores and one other busy thread, batches take six times as long (docs/benchmarks.md).
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)
 
 
 def of_worker(device: str, worker: int, workers: int) -> str:

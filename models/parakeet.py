@@ -33,6 +33,8 @@ import nemo.collections.asr as nemo_asr  # noqa: E402
 from nemo.core.classes.common import typecheck  # noqa: E402
 from nemo.utils import logging as nemo_logging  # noqa: E402
 
+from models import nemo_archive  # noqa: E402
+
 nemo_logging.setLevel(nemo_logging.ERROR)
 
 USABLE_MEMORY = 0.7  # of what is free: the allocator leaves gaps, and attention grows with the square of the length
@@ -58,15 +60,15 @@ class Parakeet:
     ) -> None:
         """Load the .nemo file at `path` and make it ready to decode.
 
-        device, precision: as in `models.devices`. threads: on a CPU, for the whole process; 0 leaves torch's choice.
+        device, precision: as in `models.devices`. threads: on a CPU, for the whole process; 0 leaves one core free.
         Raises StartupError if the file is no such model or the device is not there.
         """
         self._device, self._dtype = devices.resolve(device, precision)
-        if threads:
-            torch.set_num_threads(threads)
+        if self._device.type == "cpu":
+            torch.set_num_threads(threads or devices.cpu_threads())
         typecheck.set_typecheck_enabled(enabled=False)  # 5 ms a call
         try:
-            model = nemo_asr.models.ASRModel.restore_from(str(path), map_location="cpu")
+            model = nemo_archive.restore(path)
         except Exception as exc:  # NeMo raises whatever tar, YAML, Hydra and torch raise
             raise StartupError(f"{path} can't be loaded as a NeMo speech model: {_first_line(exc)}") from exc
         durations = OmegaConf.select(model.cfg, "decoding.durations")

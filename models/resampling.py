@@ -6,13 +6,15 @@ import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torchaudio.transforms
 
 from stt.audio import SAMPLE_RATE, Audio, Samples
+
+if TYPE_CHECKING:  # a second and a half, which the process that only starts the workers need not pay
+    import torch
 
 # The filter that torchaudio's resampling tutorial takes from librosa's "kaiser_best". Measured at 48 kHz: 0.0 dB at
 # 7 kHz and -101 dB at 8.1 kHz; torchaudio's default has -1.8 dB and -7.3 dB there.
@@ -93,6 +95,9 @@ def _kernel(rate: int) -> tuple[torch.Tensor, int, int]:
 
     Every `step` input samples give `outputs` samples at 16 kHz, and need `margin` more on either side.
     """
+    import torch
+    import torchaudio.transforms
+
     resample = torchaudio.transforms.Resample(rate, SAMPLE_RATE, **FILTER)
     shared = math.gcd(rate, SAMPLE_RATE)
     period, outputs = rate // shared, SAMPLE_RATE // shared
@@ -101,8 +106,10 @@ def _kernel(rate: int) -> tuple[torch.Tensor, int, int]:
     return torch.cat(shifted), resample.width, period * copies
 
 
-@torch.inference_mode()
 def _convolved(wave: Samples, kernel: torch.Tensor, step: int) -> Samples:
-    blocks = torch.nn.functional.conv1d(torch.from_numpy(wave)[None, None], kernel, stride=step)
-    samples: Samples = blocks[0].T.reshape(-1).numpy()
-    return np.clip(samples, -1, 1, out=samples)  # the filter overshoots at full scale
+    import torch
+
+    with torch.inference_mode():
+        blocks = torch.nn.functional.conv1d(torch.from_numpy(wave)[None, None], kernel, stride=step)
+        samples: Samples = blocks[0].T.reshape(-1).numpy()
+        return np.clip(samples, -1, 1, out=samples)  # the filter overshoots at full scale

@@ -3,7 +3,8 @@
     apt-get install espeak-ng flite && make accuracy
 
 No test sentence is in the training set, and the held-out voices were never trained on. Prints a table, then one JSON
-line. Words are compared twice: as they stand, with case and punctuation, and without both.
+line. Words are compared twice: as they stand, with case and punctuation, and without both. Exits with 1 where the
+bundled model's limits, those of the table for words as they stand, are not kept.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ SETS = (
     Set("sentences, held-out espeak-ng voices", "sentences", "espeak", True, 12),
     Set("sentences, held-out flite voice", "sentences", "flite", True, 12),
 )
+TIME_LIMITS = {"start_median_ms": 50, "start_p95_ms": 200, "end_median_ms": 100}
 
 
 def _clip(job: tuple[Set, int]) -> tiny_corpus.Speech:
@@ -90,7 +92,7 @@ def main() -> None:
     arguments = parser.parse_args()
     source = catalogue.resolve(arguments.model)
     model = Parakeet(source.path)
-    results: dict[str, object] = {"model": source.name, "clips": arguments.clips}
+    results: dict[str, list[float]] = {}
     timing: list[tuple[float, float]] = []
     print(f"{source.name}, {arguments.clips} clips of each set\n")
     print(f"{'word error rate, %':40} {'as it stands':>13} {'plain':>7} {'limit':>7}")
@@ -123,7 +125,9 @@ def main() -> None:
     print(f"\nword times against espeak-ng's, {times['words']} words: start median {times['start_median_ms']} ms, "
           f"95 % within {times['start_p95_ms']} ms; end median {times['end_median_ms']} ms, "
           f"95 % within {times['end_p95_ms']} ms")  # fmt: skip
-    print(json.dumps({**results, "times": times}))
+    print(json.dumps({"model": source.name, "clips": arguments.clips, **results, "times": times}))
+    kept = all(results[part.name][0] <= part.limit for part in SETS)
+    sys.exit(not (kept and all(times[name] <= limit for name, limit in TIME_LIMITS.items())))
 
 
 if __name__ == "__main__":

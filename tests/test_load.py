@@ -72,11 +72,11 @@ def test_256_callers_at_once_get_their_own_text(
 def test_over_the_limit_429_says_when_to_come_back_and_the_client_does(
     client: httpx.Client, said: list[tuple[str, bytes]], tmp_path: Path
 ) -> None:
-    asked = list(itertools.islice(itertools.cycle(said), 64))
-    with Serve(tmp_path / "log", STT_MAX_QUEUE_SECONDS="8") as server, ThreadPoolExecutor(64) as pool:
+    asked = list(itertools.islice(itertools.cycle(said), 48))
+    with Serve(tmp_path / "log", STT_MAX_QUEUE_SECONDS="20") as server, ThreadPoolExecutor(48) as pool:
         answers = list(pool.map(lambda one: ask(client, server, one[1]), asked))
         refused = [answer for answer in answers if answer.status_code != 200]
-        assert 0 < len(refused) < 64
+        assert 0 < len(refused) < 48
         for answer in refused:
             assert answer.status_code == 429
             assert 1 <= int(answer.headers["retry-after"]) <= 60
@@ -105,14 +105,14 @@ def test_clips_pass_a_long_file_by(
             delays.append(time.perf_counter() - began)
         return quantiles(delays, n=20)[-1]
 
-    idle = p95(20)
-    long = as_wav(*[samples["two-minutes"].audio()] * 12)
+    idle = p95(12)
+    long = as_wav(*[samples["two-minutes"].audio()] * 25)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(ask, client, server, long)
         while "stt_queue_audio_seconds 0.0" in (shown := client.get(f"{server.url}/metrics").text):
             assert not running.done(), "the long file never waited"
             time.sleep(0.01)
-        loaded = p95(20)
+        loaded = p95(12)
         assert not running.done(), "the long file was too short for this test"
         longest_batch = longest_batch_of(client.get(f"{server.url}/metrics").text, shown)
         assert running.result().status_code == 200

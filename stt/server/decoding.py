@@ -47,9 +47,12 @@ OPEN_OPTIONS = {
     "protocol_whitelist": "",  # no file, no address: the upload comes through Python's own reader
     # FFmpeg decodes pictures to learn about a video track: 150 MB for one of 8000 x 8000 points in a file of 16 kB.
     "codec_whitelist": ",".join(_audio_decoders()),
-    "probesize": str(5 << 20),  # bytes, about FFmpeg's default
     "analyzeduration": "5000000",  # 5 s, FFmpeg's default; left unset, some demuxers take up to 90 s
 }
+
+PROBE_BYTES = 5 << 20  # about FFmpeg's default
+HEADER_BYTES = 16 << 10  # enough where everything stands at the start; probing a short clip whole costs 5 ms
+HEADERS = ((b"RIFF", b"WAVE"), (b"fLaC", b""))  # the first four bytes, and those from the eighth on
 
 av.logging.set_level(None)  # FFmpeg writes to standard error what the caller is told anyway
 
@@ -62,9 +65,9 @@ def decode(source: BinaryIO, *, max_seconds: float) -> Audio:
     """
     if source.seek(0, 2) == 0:
         raise UndecodableAudio("The audio file is empty.")
-    source.seek(0)
+    options = {**OPEN_OPTIONS, "probesize": str(_probe_bytes(source))}
     try:
-        with av.open(source, mode="r", container_options=OPEN_OPTIONS, metadata_errors="ignore") as container:
+        with av.open(source, mode="r", container_options=options, metadata_errors="ignore") as container:
             pieces = list(_track(container, max_seconds))
     except (av.FFmpegError, ValueError, OSError) as exc:  # PyAV's own ones too, such as UnicodeDecodeError
         raise UndecodableAudio(
@@ -74,6 +77,15 @@ def decode(source: BinaryIO, *, max_seconds: float) -> Audio:
     if audio.duration < SHORTEST_SECONDS:
         raise AudioTooShort(f"Audio file is too short. Minimum audio length is {SHORTEST_SECONDS} seconds.")
     return audio
+
+
+def _probe_bytes(source: BinaryIO) -> int:
+    """How much of the file FFmpeg is to read before it says what is in it; leaves `source` at its start."""
+    source.seek(0)
+    start = source.read(12)
+    source.seek(0)
+    known = any(start.startswith(first) and start[8:].startswith(second) for first, second in HEADERS)
+    return HEADER_BYTES if known else PROBE_BYTES
 
 
 def _track(container: InputContainer, max_seconds: float) -> Iterator[npt.NDArray[np.float32]]:

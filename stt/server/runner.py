@@ -25,6 +25,7 @@ from stt.server.schedule import Schedule
 from stt.transcript import Hypothesis
 
 logger = logging.getLogger(__name__)
+QUEUE_TIME = 60.0  # seconds of work that may wait, unless the operator sets the audio that may
 AHEAD = 2  # full batches of one recording that wait at once, so that the next is there when one is done
 
 
@@ -41,7 +42,7 @@ class Runner:
     """One recognizer behind one thread, for any number of askers.
 
     pace: how large a batch may be; nobody else may use it. max_waiting: seconds of audio that may wait before further
-    askers are refused. on_lost: called once, by the device's thread, if the device is lost.
+    askers are refused; None for what the device does in a minute at its present speed. on_lost: called once, by the device's thread, if the device is lost.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Runner:
         recognizer: Recognizer,
         pace: Pace,
         *,
-        max_waiting: float,
+        max_waiting: float | None,
         metrics: Metrics,
         on_lost: Callable[[DeviceLost], None],
     ) -> None:
@@ -82,12 +83,13 @@ class Runner:
         The part of a long recording that waits is bounded (see `recognize`), so its length does not matter here.
         """
         waiting = self.waiting(priority)
-        if waiting >= self._max_waiting:
+        most = self._max_waiting or max(QUEUE_TIME * self._pace.speed, AHEAD * self._pace.limits.seconds)
+        if waiting >= most:
             self._metrics.refused.inc()
             retry_after = max(1, math.ceil(waiting / self._pace.speed))
             raise Overloaded(
                 f"The server is busy: {waiting:.0f} s of audio are waiting, and it takes on no more than "
-                f"{self._max_waiting:.0f} s. Please retry after {retry_after} s.",
+                f"{most:.0f} s. Please retry after {retry_after} s.",
                 retry_after=retry_after,
             )
 

@@ -29,7 +29,6 @@ from stt.transcriber import Probabilities, Recording, Transcriber
 LONGEST_WHOLE_SECONDS = 300
 # Decoding and speech detection are single-threaded C code that releases the GIL.
 WORKER_THREADS = 4
-QUEUE_TIME = 60.0  # seconds of work that may wait, unless the operator sets the audio that may
 LAST_WORDS_SECONDS = 1.0  # for the answers on their way when the device is lost
 
 T = TypeVar("T")
@@ -75,7 +74,7 @@ class Serving:
         self._runner = Runner(
             engine.recognizer,
             pace,
-            max_waiting=settings.max_queue_seconds or max(QUEUE_TIME * engine.cost.speed, 2 * seconds),
+            max_waiting=settings.max_queue_seconds,
             metrics=self.metrics,
             on_lost=_end_process,
         )

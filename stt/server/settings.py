@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         ge=0,
         le=1024,
         validation_alias=_names("THREADS"),
-        description="Threads of the recognizer on a CPU. 0: torch's choice, one a core.",
+        description="Threads of the recognizer on a CPU. 0: one fewer than there are cores.",
     )
     workers: int = Field(
         default=1,
