@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before bentoml reads it: a private service calls nobody
 
@@ -20,9 +22,24 @@ from stt.server.app import answer_health, create_app
 from stt.server.logs import announce, configure
 from stt.server.pace import measured
 from stt.server.serving import Engine, ServedModel, Serving
-from stt.server.settings import load, worker_count
+from stt.server.settings import Settings, load, worker_count
+
+if TYPE_CHECKING:
+    from models.parakeet import Parakeet
 
 app = create_app()
+
+
+def _load(settings: Settings, path: Path, thread: ThreadPoolExecutor) -> tuple[Parakeet, Engine]:
+    """The model, loaded, warm and measured. Runs in `thread`."""
+    from models import devices
+    from models.parakeet import Parakeet
+
+    device = devices.of_worker(settings.device, bentoml.server_context.worker_index or 1, settings.workers)
+    recognizer = Parakeet(path, device=device, precision=settings.precision, threads=settings.threads)
+    recognizer.warm_up(settings.max_batch, settings.max_utterance_seconds)
+    cost = measured(recognizer, most_items=settings.max_batch)
+    return recognizer, Engine(recognizer, thread, cost, recognizer.room(), recognizer.memory_bytes)
 
 
 @bentoml.service(name="parakeet_stt", workers=worker_count(), traffic={"timeout": 900}, metrics={"enabled": False})
@@ -35,19 +52,10 @@ class ParakeetSTT:
         configure(settings.log_level)
         source = catalogue.resolve(settings.model)
         gc.disable()  # nothing of what is loaded now is ever thrown away, and looking for it takes a third of the time
-        from models import devices
-        from models.parakeet import Parakeet
         from models.silero import SileroDetector
 
-        device = devices.of_worker(settings.device, bentoml.server_context.worker_index or 1, settings.workers)
-        recognizer = Parakeet(source.path, device=device, precision=settings.precision, threads=settings.threads)
-        recognizer.warm_up(settings.max_batch, settings.max_utterance_seconds)
-        engine = Engine(
-            recognizer,
-            cost=measured(recognizer, most_items=settings.max_batch),
-            room=recognizer.room(),
-            memory_bytes=recognizer.memory_bytes,
-        )
+        thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        recognizer, engine = thread.submit(_load, settings, source.path, thread).result()
         model = ServedModel(
             name=source.name,
             languages=source.languages,

@@ -89,6 +89,13 @@ def _mixed_down(samples: npt.NDArray[np.float32]) -> Samples:
     return mono.clip(-1, 1)
 
 
+def use_one_thread() -> None:
+    """Let torch use no thread besides the one that calls this, in what that one does: see `stt.server.runner`."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @lru_cache(maxsize=8)
 def _kernel(rate: int) -> tuple[torch.Tensor, int, int]:
     """The filter, shape (outputs, 1, step + 2 x margin), then margin and step in samples at `rate`.

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
 import numpy as np
@@ -99,7 +100,11 @@ def make(echo: Echo) -> Iterator[Make]:
         on_lost: Callable[[DeviceLost], None] = lambda _: None,
     ) -> Runner:
         pace = pace or Pace(Cost(overhead=1.0, speed=10.0), seconds=budget, items=16)
-        made.append(Runner(echo, pace, max_waiting=max_waiting, metrics=Metrics(), on_lost=on_lost))
+        made.append(
+            Runner(
+                echo, pace, device=ThreadPoolExecutor(1), max_waiting=max_waiting, metrics=Metrics(), on_lost=on_lost
+            )
+        )
         return made[-1]
 
     yield make_runner
@@ -322,7 +327,7 @@ def test_two_devices_work_side_by_side() -> None:
     devices = [Echo(), Echo()]
     pace = [Pace(Cost(1.0, 10.0), seconds=8.0, items=16) for _ in devices]
     runners = [
-        Runner(echo, own, max_waiting=1e9, metrics=Metrics(), on_lost=lambda _: None)
+        Runner(echo, own, device=ThreadPoolExecutor(1), max_waiting=1e9, metrics=Metrics(), on_lost=lambda _: None)
         for echo, own in zip(devices, pace, strict=True)
     ]
     devices[0].go.clear()

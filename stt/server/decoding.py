@@ -20,7 +20,7 @@ from av.codec import Codec, codecs_available
 from av.codec.codec import UnknownCodecError
 from av.container import InputContainer
 
-import models.resampling as resampling
+from models import resampling
 from stt.audio import Audio
 from stt.errors import AudioTooLong, AudioTooShort, UndecodableAudio
 

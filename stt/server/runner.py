@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from stt.audio import SAMPLE_RATE, Audio
@@ -41,8 +41,11 @@ class _Item:
 class Runner:
     """One recognizer behind one thread, for any number of askers.
 
-    pace: how large a batch may be; nobody else may use it. max_waiting: seconds of audio that may wait before further
-    askers are refused; None for what the device does in a minute at its present speed. on_lost: called once, by the device's thread, if the device is lost.
+    pace: how large a batch may be; nobody else may use it. device: the thread that loaded the recognizer; it runs it
+    until `close`. torch keeps a team of threads for every thread that uses it, and once all teams together are more
+    than the cores, they stop spinning for each other: a second team makes everything several times as slow
+    (docs/benchmarks.md). max_waiting: seconds of audio that may wait before further askers are refused; None for what
+    the device does in a minute at its present speed. on_lost: called once, by the device's thread.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Runner:
         recognizer: Recognizer,
         pace: Pace,
         *,
+        device: ThreadPoolExecutor,
         max_waiting: float | None,
         metrics: Metrics,
         on_lost: Callable[[DeviceLost], None],
@@ -65,13 +69,13 @@ class Runner:
         self._arrived: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._waiting = dict.fromkeys(Priority, 0)  # samples of audio without an answer
         self._waiting_lock = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
-        self._thread.start()
+        self._device = device
+        self._running = device.submit(self._run)
 
     @property
     def is_alive(self) -> bool:
         """Whether anything that is asked now will be answered."""
-        return self._thread.is_alive() and not self._closed and self._lost is None
+        return not self._running.done() and not self._closed and self._lost is None
 
     def waiting(self, priority: Priority = Priority.LONG) -> float:
         """Seconds of audio of this priority and above that have no answer yet."""
@@ -121,7 +125,7 @@ class Runner:
         """Finish what waits and end the thread: a thread inside torch at interpreter exit aborts the process."""
         self._closed = True
         self._arrived.put(None)
-        self._thread.join()
+        self._device.shutdown()
 
     def _submit(self, item: _Item) -> asyncio.Future[Hypothesis]:
         if not self.is_alive:

@@ -14,6 +14,7 @@ from typing import BinaryIO, TypeVar
 
 from prometheus_client import Histogram
 
+from models import resampling
 from stt.audio import Audio
 from stt.errors import DeviceLost, InvalidField
 from stt.recognizer import Priority, Recognizer, SpeechDetector
@@ -51,9 +52,13 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A loaded recognizer, what its batches cost, and the padded seconds of audio that its device's memory holds."""
+    """A loaded recognizer, the thread that loaded it and alone may run it, and what its batches cost.
+
+    room: the padded seconds of audio that the device's memory holds; None if that sets no limit.
+    """
 
     recognizer: Recognizer
+    thread: ThreadPoolExecutor
     cost: Cost
     room: float | None
     memory_bytes: Callable[[], float]
@@ -74,11 +79,14 @@ class Serving:
         self._runner = Runner(
             engine.recognizer,
             pace,
+            device=engine.thread,
             max_waiting=settings.max_queue_seconds,
             metrics=self.metrics,
             on_lost=_end_process,
         )
-        self._workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="media")
+        self._workers = ThreadPoolExecutor(
+            WORKER_THREADS, thread_name_prefix="media", initializer=resampling.use_one_thread
+        )
         self._transcriber = Transcriber(
             recognize=self._runner.recognize,
             detect=self._detect,
