@@ -12,14 +12,15 @@ from stt.errors import StartupError
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
-def cpu_threads() -> int:
-    """Threads for a network on the CPU: one core is left to whatever else the process does.
+def use_threads(count: int) -> None:
+    """Let torch use so many threads in what the calling thread does; 0: one fewer than there are cores.
 
     torch's threads spin while they wait for each other. When one has no core, all the others wait with theirs taken:
     with as many threads as cores and one other busy thread, batches take six times as long (docs/benchmarks.md).
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
+    torch.set_num_threads(count or max(1, cores - 1))
+    torch.get_num_threads()  # from here on it holds for this thread, whatever others set
 
 
 def of_worker(device: str, worker: int, workers: int) -> str:

@@ -60,12 +60,13 @@ class Parakeet:
     ) -> None:
         """Load the .nemo file at `path` and make it ready to decode.
 
-        device, precision: as in `models.devices`. threads: on a CPU, for the whole process; 0 leaves one core free.
+        device, precision: as in `models.devices`. threads: on a CPU, for the calling thread, which alone should then
+        use the model; 0 leaves one core free.
         Raises StartupError if the file is no such model or the device is not there.
         """
         self._device, self._dtype = devices.resolve(device, precision)
         if self._device.type == "cpu":
-            torch.set_num_threads(threads or devices.cpu_threads())
+            devices.use_threads(threads)
         typecheck.set_typecheck_enabled(enabled=False)  # 5 ms a call
         try:
             model = nemo_archive.restore(path)

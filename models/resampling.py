@@ -90,10 +90,10 @@ def _mixed_down(samples: npt.NDArray[np.float32]) -> Samples:
 
 
 def use_one_thread() -> None:
-    """Let torch use no thread besides the one that calls this, in what that one does: see `stt.server.runner`."""
-    import torch
+    """Resample with no thread besides the calling one; see `models.devices.use_threads`."""
+    from models import devices
 
-    torch.set_num_threads(1)
+    devices.use_threads(1)
 
 
 @lru_cache(maxsize=8)

@@ -11,8 +11,6 @@ which is what the search's share of the time depends on: see `calibrate`.
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import random
 import sys
 import tempfile

@@ -20,6 +20,7 @@ import openai
 import pytest
 import torch
 
+from models import devices
 from models.catalogue import BUNDLED_FILE
 from models.parakeet import Parakeet
 from models.silero import SileroDetector
@@ -210,7 +211,7 @@ def test_only_the_devices_thread_has_threads_of_torch(samples: dict[str, Sample]
             return super().probabilities(audio)
 
     thread = ThreadPoolExecutor(1)
-    thread.submit(lambda: (torch.set_num_threads(3), torch.ones(9) + 1)).result()  # as loading a model does
+    thread.submit(devices.use_threads, 3).result()
     engine = Engine(Recognizing(), thread, Cost(1, 1), None, lambda: 0)
     serving = Serving(Settings(), MODEL, engine, Detecting())
     with samples["short"].path.open("rb") as file:
