@@ -27,8 +27,8 @@ format: .venv/developed
 	.venv/bin/ruff format .
 
 bench: .venv/developed ## what the engine and a served model reach here
-	$(RUN) scripts/bench_engine.py
-	$(RUN) scripts/bench_server.py
+	$(RUN) scripts/bench_engine.py --short
+	$(RUN) scripts/bench_server.py --seconds 6
 
 accuracy: .venv/developed ## word error rate and word times; needs `apt-get install espeak-ng flite`
 	$(RUN) scripts/measure_accuracy.py

@@ -2,11 +2,11 @@
 
     .venv/bin/python scripts/bench_engine.py [--model NAME] [--precision float32] [--threads 3] [--short]
 
-Everybody decodes the same clips of 10 s, cut from the bundled long sample, with as many threads: this engine; NeMo's own
-`model.transcribe()`; onnx-asr with ONNX Runtime, on an export of the same weights; and the bound, which is the network's
-bare forward and search over batches prepared beforehand. A peer that can't run has a row that says why. The result is
-the audio decoded in a second, in seconds; every row is the median of passes over all the clips. Prints a table, then
-one JSON line. What the words are worth, measure_accuracy.py tells.
+Everybody decodes the same clips of 10 s, cut from the bundled long sample, with as many threads: this engine; the
+bound, which is the network's bare forward and search over batches prepared beforehand; NeMo's own `model.transcribe()`;
+and onnx-asr with ONNX Runtime, on an export of the same weights. A peer that can't run has a row that says why. Each
+row is the median of passes over all the clips, in seconds of audio decoded in one second. Prints a table, then one JSON
+line. What the words are worth, measure_accuracy.py tells.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT))
+sys.path.append(str(Path(__file__).parents[1]))
 
 import torch
 
@@ -38,6 +37,7 @@ from stt.audio import SAMPLE_RATE, Audio
 from stt.server.decoding import decode
 from stt.speech import WINDOW_SAMPLES
 
+ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "models" / "parakeet-tdt-tiny" / "samples" / "two-minutes.flac"
 CLIP_SECONDS = 10
 SIZES = (1, 4, 8, 16)
@@ -159,7 +159,7 @@ def transcribe(path: Path, engine: Parakeet) -> Iterator[Decode]:
 def onnx(path: Path, threads: int, device: str) -> Iterator[Decode]:
     """onnx-asr over ONNX Runtime, which computes in float32, on files written as its documentation asks for them."""
     import onnx_asr
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
 
     if device != "cpu":
         raise RuntimeError("compared on the CPU only: the installed ONNX Runtime knows no GPU")
@@ -277,6 +277,7 @@ def main() -> None:
         "--seconds", type=float, default=10, help="for each measurement, or one pass where that is more"
     )
     parser.add_argument("--short", action="store_true", help="under a minute with the bundled model")
+    parser.add_argument("--only", help="one row's name: nothing else is measured")
     arguments = parser.parse_args()
     budget: float = min(1.0, arguments.seconds) if arguments.short else arguments.seconds
     sizes = SHORT_SIZES if arguments.short else SIZES
@@ -286,12 +287,15 @@ def main() -> None:
     is_random = f"\n{RANDOM_MARK}:" in engine.config
     print(f"{source.name}{' (RANDOM WEIGHTS)' if is_random else ''} in {engine.precision} on {processor(engine)}, "
           f"{threads} threads; {len(clips(max(SIZES)))} clips of {CLIP_SECONDS} s\n", flush=True)  # fmt: skip
-    share = {size: shares(engine, size, budget / 4) for size in (1, 8)}
+    only: str | None = arguments.only
+    share = {} if only else {size: shares(engine, size, budget / 4) for size in (1, 8)}
     sounds = clips(max(SIZES))
     rows: list[Row] = []
     for contender in contenders(engine, source.path, threads, sizes):
-        rows.extend(measured(contender, sounds, budget))
-    rows.extend(detectors(budget / 4))
+        if only in (None, contender.name):
+            rows.extend(measured(contender, sounds, budget))
+    if not only:
+        rows.extend(detectors(budget / 4))
     print(table(rows))
     for size, parts in share.items():
         told = ", ".join(f"{name} {part:.1f} %" for name, part in parts.items())

@@ -200,9 +200,9 @@ async def measured(url: str, sounds: list[Clip], seconds: float, *, callers: int
 
 def the_bound(model: str | None) -> float:
     """What the bare network reaches, measured by bench_engine.py in a process of its own."""
-    command = [sys.executable, str(ROOT / "scripts" / "bench_engine.py"), "--bound"]
+    command = [sys.executable, str(ROOT / "scripts" / "bench_engine.py"), "--short", "--only", "bound"]
     output = subprocess.run([*command, *(["--model", model] if model else [])], check=True, capture_output=True)
-    bound: float = json.loads(output.stdout.splitlines()[-1])["bound_rtfx"]
+    bound: float = json.loads(output.stdout.splitlines()[-1])["best_rtfx"]["bound"]
     return bound
 
 

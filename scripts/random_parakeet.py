@@ -11,6 +11,7 @@ which is what the search's share of the time depends on: see `calibrate`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import sys
 import tempfile
@@ -34,6 +35,7 @@ HIDDEN, TOKENS = 640, 1024
 DURATIONS = (0, 1, 2, 3, 4)
 TOKENS_PER_SECOND = 3.5  # of fluent English in Parakeet's own tokens, about
 CALIBRATION_CLIPS = 12
+PARTS = 3  # of a clip
 HISTORY = 0.3  # how much the tokens so far say against what is heard: little, or the search falls into a loop
 STEPS = 12  # of the bisection
 
@@ -115,10 +117,11 @@ def build(tokenizer: Path) -> Any:
 def calibrate(model: Any, rate: float) -> Emission:
     """Make greedy decoding of the bundled speech find `rate` tokens a second, here and there as speech has them.
 
-    Random weights give nearly the same output for every frame: the few that are not blank would come in one lump, or
-    never. So the joint network gets what differs between frames at the size that a trained one has, and what they have
-    in common is taken out of its biases; then every token, blank and duration is as likely as any other, and one number
-    is left to find: how much blank is preferred.
+    Random weights give nearly the same output for every frame of a clip, and another one for the next clip: all tokens
+    would come in one lump, or never. So the joint network is made blind to what differs between parts of clips, gets
+    what differs between frames at the size that a trained one has, and loses in its biases what all have in common.
+    Then every token, blank and duration is as likely as any other, and one number is left to find: how much blank is
+    preferred.
     """
     sound = torch.from_numpy(clips(CALIBRATION_CLIPS)[0].samples)
     audio = torch.stack([torch.from_numpy(clip.samples) for clip in clips(CALIBRATION_CLIPS)])
@@ -131,8 +134,12 @@ def calibrate(model: Any, rate: float) -> Emission:
     joint = model.joint
     last = joint.joint_net[-1]
     with torch.no_grad():
-        heard = _standardized(joint.enc, encoded.transpose(1, 2).flatten(0, 1), 1.0)
-        said = _standardized(joint.pred, predicted.flatten(0, 1), HISTORY)
+        whole = encoded.shape[2] // PARTS * PARTS
+        _ignore_means(
+            joint.enc, encoded[:, :, :whole].transpose(1, 2).reshape(PARTS * len(encoded), -1, encoded.shape[1])
+        )
+        heard = _standardize(joint.enc, encoded.transpose(1, 2).flatten(0, 1), 1.0)
+        said = _standardize(joint.pred, predicted.flatten(0, 1), HISTORY)
         some = said[torch.randint(len(said), (len(heard),), generator=torch.Generator().manual_seed(SEED))]
         logits = last(torch.relu(heard + some))
         last.bias -= logits.mean(0)
@@ -152,14 +159,21 @@ def calibrate(model: Any, rate: float) -> Emission:
     return emission(model, encoded, frames)
 
 
-def _standardized(layer: torch.nn.Linear, inputs: torch.Tensor, size: float) -> torch.Tensor:
+def _standardize(layer: torch.nn.Linear, inputs: torch.Tensor, size: float) -> torch.Tensor:
     """The layer's outputs for `inputs`, after making each of them of mean 0 and of standard deviation `size`."""
-    outputs = layer(inputs)
+    outputs: torch.Tensor = layer(inputs)
     scale = size / outputs.std(0).clamp_min(1e-8)
-    layer.weight *= scale[:, None]
-    layer.bias -= outputs.mean(0)
-    layer.bias *= scale
+    layer.weight.mul_(scale[:, None])
+    layer.bias.sub_(outputs.mean(0)).mul_(scale)
     return (outputs - outputs.mean(0)) * scale
+
+
+def _ignore_means(layer: torch.nn.Linear, groups: torch.Tensor) -> None:
+    """Make the layer blind to what differs between the means of groups; `groups` is (groups, members, features)."""
+    means = groups.mean(1)
+    _, sizes, directions = torch.linalg.svd(means - means.mean(0), full_matrices=False)
+    directions = directions[sizes > 1e-5 * sizes[0]]
+    layer.weight.sub_(layer.weight @ directions.T @ directions)
 
 
 def emission(model: Any, encoded: torch.Tensor, frames: torch.Tensor) -> Emission:
@@ -179,7 +193,7 @@ def _numbers(values: Any) -> list[int]:
 
 def _gaps(positions: Sequence[int], end: int) -> list[int]:
     ends = [0, *positions, end]
-    return [after - before for before, after in zip(ends[:-1], ends[1:], strict=True)]
+    return [after - before for before, after in itertools.pairwise(ends)]
 
 
 def main() -> None:
