@@ -1,7 +1,8 @@
 """Knows the way of a recording: audio → speech spans → utterances → hypotheses → transcript. Does not know who asks.
 
-The two calls that take time, detecting and recognizing, are handed in as coroutines; what is computed here runs in a
-thread of its own, since for hours of words it takes long enough to stall an event loop.
+The two calls that take time, detecting and recognizing, are handed in as coroutines. What is computed here runs in a
+thread for long recordings, since for hours of words it takes long enough to stall an event loop; for short ones the
+thread would cost more than the work.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from stt.recognizer import Priority
 from stt.speech import SpeechRules, speech_spans, utterances
 from stt.transcript import Hypothesis, Transcript, Word
 
+P = ParamSpec("P")
+T = TypeVar("T")
+SHORT_SECONDS = 60
 Probabilities = npt.NDArray[np.float32]
 
 
@@ -58,13 +62,19 @@ class Transcriber:
         the first to the last speech at once, whatever its length.
         """
         probabilities = await self.detect(audio)
-        speech = await asyncio.to_thread(speech_spans, probabilities, len(audio.samples), self.rules)
+        in_its_place = _at_once if audio.duration <= SHORT_SECONDS else asyncio.to_thread
+        speech = await in_its_place(speech_spans, probabilities, len(audio.samples), self.rules)
         longest = int(self.max_utterance * SAMPLE_RATE)
         spans = utterances(speech, probabilities, longest if cut else len(audio.samples))
         priority = Priority.SHORT if sum(span.length for span in spans) <= longest else Priority.LONG
         async with aclosing(self.recognize([audio.cut(span) for span in spans], priority=priority)) as recognized:
             hypotheses = [hypothesis async for hypothesis in recognized]
-        return await asyncio.to_thread(_recording, spans, hypotheses, probabilities, audio.duration, language)
+        return await in_its_place(_recording, spans, hypotheses, probabilities, audio.duration, language)
+
+
+async def _at_once(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Like `asyncio.to_thread`, without the thread."""
+    return work(*args, **kwargs)
 
 
 def _recording(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,8 +29,12 @@ from stt.transcriber import Probabilities, Recording, Transcriber
 
 # Above this, attention over the whole recording would need gigabytes: 1.6 GB at five minutes for 0.6B (docs/limits.md).
 LONGEST_WHOLE_SECONDS = 300
-# Decoding and speech detection are single-threaded C code that releases the GIL.
-WORKER_THREADS = 4
+# Decoding and speech detection are single-threaded C code that releases the GIL. Half of the cores: the others are the
+# recognizer's, where it runs on the CPU.
+WORKER_THREADS = max(2, (os.cpu_count() or 1) // 2)
+# For how long a thread may keep Python to itself while another waits; Python's own is 5 ms. The event loop has to wait
+# its turn among the device's thread and those that decode: with 1 ms its lag is half (docs/benchmarks.md).
+SWITCH_SECONDS = 0.001
 LAST_WORDS_SECONDS = 1.0  # for the answers on their way when the device is lost
 
 T = TypeVar("T")
@@ -68,6 +73,7 @@ class Serving:
     """A loaded model, the threads that run it, and the settings that bound it."""
 
     def __init__(self, settings: Settings, model: ServedModel, engine: Engine, detector: SpeechDetector) -> None:
+        sys.setswitchinterval(SWITCH_SECONDS)
         self.settings = settings
         self.model = model
         self.metrics = Metrics()
