@@ -72,7 +72,7 @@ class Contender:
 
 @cache
 def clips(count: int) -> list[Audio]:
-    """So many clips of 10 s of the bundled long sample; its twelve come again where more are asked for."""
+    """So many clips of 10 s of the bundled long sample; they come again where it has fewer."""
     with SAMPLE.open("rb") as file:
         samples = decode(file, max_seconds=1000).samples
     size = CLIP_SECONDS * SAMPLE_RATE

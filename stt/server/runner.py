@@ -25,7 +25,8 @@ from stt.server.schedule import Schedule
 from stt.transcript import Hypothesis
 
 logger = logging.getLogger(__name__)
-QUEUE_TIME = 60.0  # seconds of work that may wait, unless the operator sets the audio that may
+# What may wait unless the operator sets it: so many seconds of work, and so much audio on any device.
+QUEUE_TIME, QUEUE_AUDIO = 60.0, 1800.0
 AHEAD = 2  # full batches of one recording that wait at once, so that the next is there when one is done
 
 
@@ -45,7 +46,8 @@ class Runner:
     until `close`. torch keeps a team of threads for every thread that uses it, and once all teams together are more
     than the cores, they stop spinning for each other: a second team makes everything several times as slow
     (docs/benchmarks.md). max_waiting: seconds of audio that may wait before further askers are refused; None for what
-    the device does in a minute at its present speed. on_lost: called once, by the device's thread.
+    the device does in a minute at its present speed, or half an hour if that is more. on_lost: called once, by the
+    device's thread.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Runner:
         The part of a long recording that waits is bounded (see `recognize`), so its length does not matter here.
         """
         waiting = self.waiting(priority)
-        most = self._max_waiting or max(QUEUE_TIME * self._pace.speed, AHEAD * self._pace.limits.seconds)
+        most = self._max_waiting or max(QUEUE_TIME * self._pace.speed, QUEUE_AUDIO)
         if waiting >= most:
             self._metrics.refused.inc()
             retry_after = max(1, math.ceil(waiting / self._pace.speed))

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
         gt=0,
         validation_alias=_names("MAX_QUEUE_SECONDS"),
         description="Seconds of audio that may wait; above it, requests are answered with 429. Unset: what the device "
-        "does in a minute.",
+        "does in a minute, or half an hour if that is more.",
     )
     threads: int = Field(
         default=0,
