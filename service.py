@@ -7,7 +7,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before bentoml reads it: a private service calls nobody
 
@@ -18,8 +18,10 @@ import bentoml
 
 from models import catalogue
 from stt.errors import StartupError
-from stt.server.app import answer_health, create_app
-from stt.server.logs import announce, configure
+from stt.server import native
+from stt.server.app import create_app
+from stt.server.gate import Gate
+from stt.server.logs import announce, configure, warn_if_exposed
 from stt.server.pace import measured
 from stt.server.serving import Engine, ServedModel, Serving
 from stt.server.settings import Settings, load, worker_count
@@ -67,9 +69,21 @@ class ParakeetSTT:
             config=recognizer.config,
         )
         announce(model)
+        warn_if_exposed(settings, sys.argv)
         app.state.serving = Serving(settings, model, engine, SileroDetector())
         gc.freeze()  # nor does any later collection go over it
         gc.enable()
+
+    @bentoml.api(route="/bentoml/transcribe")
+    async def transcribe(
+        self,
+        audio: Path,
+        language: str | None = None,
+        keywords: list[str] = [],
+        prompt: str = "",  # noqa: B006
+    ) -> dict[str, Any]:
+        """For BentoML's own client and BentoCloud's playground: OpenAI's verbose_json, with words and segments."""
+        return await native.transcribe(app.state.serving, audio, language, keywords, prompt)
 
     def __is_ready__(self) -> bool:
         """Read by BentoML for /readyz."""
@@ -88,7 +102,7 @@ class ParakeetSTT:
             if settings.device.startswith("cuda"):
                 from models import devices
 
-                devices.resolve(settings.device, settings.precision)
+                devices.resolve(settings.device)
         except StartupError as exc:
             sys.exit(f"parakeet-stt: {exc}")
 
@@ -98,4 +112,4 @@ class ParakeetSTT:
         app.state.serving.close()
 
 
-ParakeetSTT.add_asgi_middleware(answer_health(app))  # type: ignore[attr-defined]
+ParakeetSTT.add_asgi_middleware(Gate, serving=lambda: getattr(app.state, "serving", None))  # type: ignore[attr-defined]

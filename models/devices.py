@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from models import cpu
 from stt.errors import StartupError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -35,11 +36,9 @@ def of_worker(device: str, worker: int, workers: int) -> str:
     return f"cuda:{worker - 1}"
 
 
-def resolve(device: str, precision: Precision) -> tuple[torch.device, torch.dtype]:
-    """The device to run on and the type of the weights.
+def resolve(device: str) -> torch.device:
+    """The device to run on; `auto` is the first GPU, or the CPU where there is none.
 
-    device: `auto` is the first GPU, or the CPU where there is none. precision: `auto` is bfloat16 on a GPU and float32
-    on a CPU.
     Raises StartupError for a GPU that is not there.
     """
     if device == "auto":
@@ -47,7 +46,17 @@ def resolve(device: str, precision: Precision) -> tuple[torch.device, torch.dtyp
     found = torch.device(device)
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise StartupError(f"STT_DEVICE is {device!r}, and torch sees no such GPU here: set STT_DEVICE=cpu")
-    if precision == "auto":
-        precision = "float32" if found.type == "cpu" else "bfloat16"
-    dtype: torch.dtype = getattr(torch, precision)
-    return found, dtype
+    return found
+
+
+def type_of_weights(precision: Precision, device: torch.device, parameters: int) -> torch.dtype:
+    """What a precision setting means for a network of so many parameters.
+
+    `auto` is bfloat16 on a GPU; on a CPU it is float32, or bfloat16 for a large network where that is faster.
+    """
+    if precision != "auto":
+        dtype: torch.dtype = getattr(torch, precision)
+        return dtype
+    if device.type == "cpu":
+        return torch.bfloat16 if parameters >= cpu.LARGE and cpu.is_bfloat16_faster() else torch.float32
+    return torch.bfloat16

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf, open_dict
 
-from models import devices
+from models import cpu, devices
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
+from stt.phrases import Phrases
 from stt.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
 
 # Read by Hugging Face's libraries when NeMo imports them: nothing here may reach for a hub.
@@ -34,6 +36,7 @@ from nemo.core.classes.common import typecheck  # noqa: E402
 from nemo.utils import logging as nemo_logging  # noqa: E402
 
 from models import nemo_archive  # noqa: E402
+from models.boosting import Boosting  # noqa: E402
 
 nemo_logging.setLevel(nemo_logging.ERROR)
 
@@ -64,7 +67,7 @@ class Parakeet:
         use the model; 0 leaves one core free.
         Raises StartupError if the file is no such model or the device is not there.
         """
-        self._device, self._dtype = devices.resolve(device, precision)
+        self._device = devices.resolve(device)
         if self._device.type == "cpu":
             devices.use_threads(threads)
         typecheck.set_typecheck_enabled(enabled=False)  # 5 ms a call
@@ -75,9 +78,15 @@ class Parakeet:
         durations = OmegaConf.select(model.cfg, "decoding.durations")
         if not isinstance(model, nemo_asr.models.EncDecRNNTBPEModel) or not durations:
             raise StartupError(f"{path} is a {type(model).__name__} without durations, not a Parakeet-TDT model")
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        self._dtype = devices.type_of_weights(precision, self._device, parameters)
         self._model = _prepared(model, self._device, self._dtype)
         self._durations = torch.tensor(list(durations), device=self._device)
         self._pieces: list[str] = list(model.tokenizer.ids_to_tokens(list(range(model.tokenizer.vocab_size))))
+
+    @cached_property
+    def _boosting(self) -> Boosting:
+        return Boosting(self._model.decoding.decoding.decoding_computer, self._model.tokenizer)
 
     @property
     def device(self) -> str:
@@ -108,14 +117,15 @@ class Parakeet:
                 encoded, frames = self._encode([Audio(noise)])
                 self._decode(encoded.repeat(most, 1, 1), frames.repeat(most))
 
-    def recognize(self, batch: Sequence[Audio]) -> list[Hypothesis]:
+    def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
         """Decode each utterance independently, in input order. See `stt.recognizer.Recognizer`."""
         if not batch:
             return []
         try:
+            trees = self._boosting.planted(phrases) if any(phrases) else None
             with torch.inference_mode():
                 encoded, frames = self._encode(batch)
-                scored = self._score(encoded, *self._decode(encoded, frames))
+                scored = self._score(encoded, *self._decode(encoded, frames, trees))
         except RuntimeError as exc:
             raise self._understood(exc, len(batch)) from exc
         return [self._hypothesis(scored, item, audio.duration) for item, audio in enumerate(batch)]
@@ -156,9 +166,14 @@ class Parakeet:
         encoded, frames = self._model.encoder(audio_signal=features.to(self._dtype), length=feature_lengths)
         return encoded.transpose(1, 2), frames
 
-    def _decode(self, encoded: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _decode(
+        self, encoded: torch.Tensor, frames: torch.Tensor, trees: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
         """Greedy search: tokens and their frames, both of shape (batch, most tokens), and how many each item has."""
-        found, _ = self._model.decoding.decoding.decoding_computer(x=encoded, out_len=frames)
+        if trees is None:
+            found, _ = self._model.decoding.decoding.decoding_computer(x=encoded, out_len=frames)
+        else:
+            found, _ = self._boosting.search(encoded, frames, trees)
         lengths = found.current_lengths[: len(encoded)]
         most = int(lengths.max())
         return found.transcript[: len(encoded), :most], found.timestamps[: len(encoded), :most], lengths
@@ -218,6 +233,10 @@ def _prepared(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
         part.to(dtype)  # weights, not autocast; the mel front end stays float32
     model.freeze()
     model.eval()
+    if device.type == "cpu":
+        cpu.pack(model.encoder)
+        recurrent = model.decoder.prediction["dec_rnn"]
+        recurrent.lstm = cpu.SteppedLSTM(recurrent.lstm)
     return model
 
 

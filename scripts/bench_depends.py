@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -45,8 +45,9 @@ from fastapi.responses import PlainTextResponse
 from models import catalogue
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import RecognitionError
+from stt.phrases import Phrases
 from stt.recognizer import Priority, Recognizer
-from stt.server.app import unless_gone
+from stt.server.disconnects import unless_gone
 from stt.server.metrics import Metrics
 from stt.server.pace import Pace, budget, measured
 from stt.server.runner import Runner
@@ -81,10 +82,10 @@ class Observed:
         self._model.warm_up(RUNNER_MAX_BATCH, LONGEST)
         self.counts = {"batches": 0.0, "items": 0.0, "seconds": 0.0, "padded": 0.0}
 
-    def recognize(self, batch: Sequence[Audio]) -> list[Hypothesis]:
+    def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
         if any(audio.samples[:8].min() > LOUD for audio in batch):
             raise RecognitionError("poisoned")
-        found = self._model.recognize(batch)
+        found = self._model.recognize(batch, phrases)
         lengths = [audio.duration for audio in batch]
         added = {"batches": 1, "items": len(batch), "seconds": sum(lengths), "padded": max(lengths) * len(batch)}
         self.counts = {name: count + added[name] for name, count in self.counts.items()}
@@ -108,7 +109,11 @@ def text_of(hypothesis: Hypothesis) -> str:
 
 async def text_from(runner: Runner, pcm: bytes) -> str:
     """The text of one utterance."""
-    return " ".join([text_of(one) async for one in runner.recognize([audio_of(pcm)], priority=Priority.SHORT)])
+
+    async def arriving() -> AsyncGenerator[Audio, None]:
+        yield audio_of(pcm)
+
+    return " ".join([text_of(one) async for one in runner.recognize(arriving(), priority=Priority.SHORT)])
 
 
 class Arrangement(Protocol):

@@ -18,10 +18,11 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -204,7 +205,7 @@ def detectors(budget: float) -> Iterator[Row]:
     minute = Audio(torch.cat([torch.from_numpy(clip.samples) for clip in clips(6)]).numpy())
     detector = SileroDetector()
     for name, work in (
-        ("detector, sequence form", partial(detector.probabilities, minute)),
+        ("detector, sequence form", lambda: detector.stream().probabilities(minute.samples)),
         ("detector, window by window", partial(window_by_window, minute)),
     ):
         work()
@@ -254,12 +255,15 @@ def best(rows: Sequence[Row]) -> dict[str, float]:
     return found
 
 
-def table(rows: Sequence[Row]) -> str:
-    lines = [f"{'':30}{'precision':12}{'batch':>6}  x real time"]
+def shown(rows: Iterable[Row]) -> list[Row]:
+    """The same, each printed as soon as it is there."""
+    print(f"{'':30}{'precision':12}{'batch':>6}  x real time", flush=True)
+    kept = []
     for row in rows:
         result = f"not run: {row.not_run}" if row.rtfx is None else f"{row.rtfx:11.1f}"
-        lines.append(f"{row.contender:30}{row.precision:12}{row.batch:6}  {result}")
-    return "\n".join(lines)
+        print(f"{row.contender:30}{row.precision:12}{row.batch:6}  {result}", flush=True)
+        kept.append(row)
+    return kept
 
 
 def _first_line(exc: BaseException) -> str:
@@ -290,13 +294,13 @@ def main() -> None:
     only: str | None = arguments.only
     share = {} if only else {size: shares(engine, size, budget / 4) for size in (1, 8)}
     sounds = clips(max(SIZES))
-    rows: list[Row] = []
-    for contender in contenders(engine, source.path, threads, sizes):
-        if only in (None, contender.name):
-            rows.extend(measured(contender, sounds, budget))
-    if not only:
-        rows.extend(detectors(budget / 4))
-    print(table(rows))
+    chosen = [one for one in contenders(engine, source.path, threads, sizes) if only in (None, one.name)]
+    rows = shown(
+        chain(
+            *(measured(contender, sounds, budget) for contender in chosen),
+            detectors(budget / 4) if not only else (),
+        )
+    )
     for size, parts in share.items():
         told = ", ".join(f"{name} {part:.1f} %" for name, part in parts.items())
         print(f"the engine's time, batch {size}: {told}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from stt.speech import no_speech_probability
-from stt.transcriber import Probabilities, Recording
-from stt.transcript import ENCODER_FRAME_SECONDS, Segment, Token, Transcript
+from stt.transcriber import Recording
+from stt.transcript import ENCODER_FRAME_SECONDS, Segment, Token, Transcript, Word
+from stt.utterances import Probabilities
 
 SEEK_FRAME_SECONDS = 0.01  # `seek` counts the 10 ms frames of the spectrogram, as in openai/whisper
 # The English names that OpenAI's verbose_json uses, for the languages of the Parakeet family.
@@ -56,51 +59,190 @@ def as_vtt(transcript: Transcript) -> str:
 WRITERS: Mapping[str, Callable[[Transcript], str]] = {"text": as_text, "srt": as_srt, "vtt": as_vtt}
 
 
-def as_json(transcript: Transcript, *, logprobs: bool = False) -> dict[str, Any]:
+class LogProb(TypedDict):
+    """A token of the text, the natural logarithm of the model's own probability of it, and its UTF-8."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class InputTokens(TypedDict):
+    """What `input_tokens` counts: the model's encoder frames of 80 ms."""
+
+    text_tokens: int
+    audio_tokens: int
+
+
+class TokenUsage(TypedDict):
+    """What was heard and written, in the model's own units."""
+
+    type: Literal["tokens"]
+    input_tokens: int
+    input_token_details: InputTokens
+    output_tokens: int
+    total_tokens: int
+
+
+class DurationUsage(TypedDict):
+    """The length of the audio, rounded up."""
+
+    type: Literal["duration"]
+    seconds: int
+
+
+class Json(TypedDict):
+    """OpenAI's `json`."""
+
+    text: str
+    logprobs: NotRequired[list[LogProb]]
+    usage: TokenUsage
+
+
+class WordEntry(TypedDict):
+    """A word with its punctuation, and when it was said, in seconds."""
+
+    word: str
+    start: float
+    end: float
+
+
+class SegmentEntry(TypedDict):
+    """A sentence. seek: its start in frames of 10 ms. no_speech_prob: the speech detector's."""
+
+    id: int
+    seek: int
+    start: float
+    end: float
+    text: str
+    tokens: list[int]
+    temperature: float
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+class VerboseTranslation(TypedDict):
+    """OpenAI's `verbose_json` of a translation."""
+
+    language: str
+    duration: float
+    text: str
+    segments: NotRequired[list[SegmentEntry]]
+
+
+class VerboseJson(TypedDict):
+    """OpenAI's `verbose_json`, with the granularities asked for."""
+
+    task: Literal["transcribe"]
+    language: str
+    duration: float
+    text: str
+    words: NotRequired[list[WordEntry]]
+    segments: NotRequired[list[SegmentEntry]]
+    usage: DurationUsage
+
+
+class Delta(TypedDict):
+    """Text that is final and follows what was sent before."""
+
+    type: Literal["transcript.text.delta"]
+    delta: str
+    logprobs: NotRequired[list[LogProb]]
+
+
+class Done(TypedDict):
+    """The whole text: all deltas, one after another."""
+
+    type: Literal["transcript.text.done"]
+    text: str
+    logprobs: NotRequired[list[LogProb]]
+    usage: TokenUsage
+
+
+def as_json(transcript: Transcript, *, logprobs: bool = False) -> Json:
     """OpenAI's `json`. Usage counts audio in encoder frames: the model's own input tokens."""
-    tokens = transcript.tokens
-    frames = math.ceil(transcript.duration / ENCODER_FRAME_SECONDS)
-    body: dict[str, Any] = {"text": transcript.text}
+    body: Json = {"text": transcript.text, "usage": _token_usage(transcript)}
     if logprobs:
-        body["logprobs"] = [_logprob(token, first=index == 0) for index, token in enumerate(tokens)]
-    body["usage"] = {
-        "type": "tokens",
-        "input_tokens": frames,
-        "input_token_details": {"text_tokens": 0, "audio_tokens": frames},
-        "output_tokens": len(tokens),
-        "total_tokens": frames + len(tokens),
-    }
+        body["logprobs"] = _logprobs(transcript.tokens, first=True)
     return body
 
 
-def _logprob(token: Token, *, first: bool) -> dict[str, Any]:
+def as_delta(words: Sequence[Word], *, first: bool, logprobs: bool = False) -> Delta:
+    """OpenAI's event for words that have become final. first: whether none were sent before."""
+    text = " ".join(word.text for word in words)
+    body: Delta = {"type": "transcript.text.delta", "delta": text if first else f" {text}"}
+    if logprobs:
+        body["logprobs"] = _logprobs([token for word in words for token in word.tokens], first=first)
+    return body
+
+
+def as_done(transcript: Transcript, *, logprobs: bool = False) -> Done:
+    """OpenAI's last event."""
+    body: Done = {"type": "transcript.text.done", "text": transcript.text, "usage": _token_usage(transcript)}
+    if logprobs:
+        body["logprobs"] = _logprobs(transcript.tokens, first=True)
+    return body
+
+
+def _token_usage(transcript: Transcript) -> TokenUsage:
+    frames, tokens = math.ceil(transcript.duration / ENCODER_FRAME_SECONDS), len(transcript.tokens)
+    return {
+        "type": "tokens",
+        "input_tokens": frames,
+        "input_token_details": {"text_tokens": 0, "audio_tokens": frames},
+        "output_tokens": tokens,
+        "total_tokens": frames + tokens,
+    }
+
+
+def _logprobs(tokens: Sequence[Token], *, first: bool) -> list[LogProb]:
+    return [_logprob(token, first=first and index == 0) for index, token in enumerate(tokens)]
+
+
+def _logprob(token: Token, *, first: bool) -> LogProb:
     text = token.piece.replace("▁", " ")
     text = text.lstrip() if first else text
     return {"token": text, "logprob": token.logprob, "bytes": list(text.encode())}
 
 
-def as_verbose_json(recording: Recording, *, words: bool, segments: bool) -> dict[str, Any]:
+def as_verbose_json(recording: Recording, *, words: bool, segments: bool) -> VerboseJson:
     """OpenAI's `verbose_json`, with the granularities asked for."""
     transcript = recording.transcript
-    body: dict[str, Any] = {
+    body: VerboseJson = {
         "task": "transcribe",
         "language": LANGUAGE_NAMES[transcript.language],
         "duration": _seconds(transcript.duration),
         "text": transcript.text,
+        "usage": {"type": "duration", "seconds": math.ceil(transcript.duration)},
     }
     if words:
         body["words"] = [
             {"word": word.text, "start": _seconds(word.start), "end": _seconds(word.end)} for word in transcript.words
         ]
     if segments:
-        body["segments"] = [
-            _segment(index, segment, recording.probabilities) for index, segment in enumerate(transcript.segments)
-        ]
-    body["usage"] = {"type": "duration", "seconds": math.ceil(transcript.duration)}
+        body["segments"] = _segments(recording)
     return body
 
 
-def _segment(index: int, segment: Segment, probabilities: Probabilities) -> dict[str, Any]:
+def as_verbose_translation(recording: Recording) -> VerboseTranslation:
+    """OpenAI's `verbose_json` of a translation."""
+    transcript = recording.transcript
+    return {
+        "language": LANGUAGE_NAMES[transcript.language],
+        "duration": _seconds(transcript.duration),
+        "text": transcript.text,
+        "segments": _segments(recording),
+    }
+
+
+def _segments(recording: Recording) -> list[SegmentEntry]:
+    return [
+        _segment(index, segment, recording.probabilities) for index, segment in enumerate(recording.transcript.segments)
+    ]
+
+
+def _segment(index: int, segment: Segment, probabilities: Probabilities) -> SegmentEntry:
     return {
         "id": index,
         "seek": int(segment.start / SEEK_FRAME_SECONDS),

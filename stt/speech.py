@@ -1,12 +1,15 @@
-"""Knows how speech probabilities become spans, and spans become utterances to recognize. Does not know the detector.
+"""Knows how speech probabilities become spans, and spans utterances to recognize. Does not know the detector or audio.
 
-Three pure passes: probabilities → speech spans → utterances of bounded length, each with its exact offset in samples.
+Generators, one after another: probabilities → speech spans → padded spans → utterances of bounded length. Each gives a
+span as soon as nothing to come can change it. An empty span among them is a mark: the silence has lasted so long that
+what comes later has nothing to do with what was before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -31,67 +34,95 @@ class SpeechRules:
     pad_ms: int = 200
 
 
-def speech_spans(probabilities: npt.NDArray[np.float32], num_samples: int, rules: SpeechRules) -> tuple[Span, ...]:
-    """The spans that hold speech, in order, apart from each other, inside `[0, num_samples)`.
+def utterance_spans(
+    probabilities: Iterable[npt.NDArray[np.float32]], rules: SpeechRules, longest: float
+) -> Iterator[Span]:
+    """The stretches that hold speech, in order and apart from each other, each beginning and ending at a pause.
 
-    probabilities: one for each window of `WINDOW_SAMPLES`, shape (num_windows,).
+    probabilities: one for each window of `WINDOW_SAMPLES`, in arrays of any length; where they were divided makes no
+    difference. longest: samples of one stretch, at most; infinite for one stretch from the first to the last speech.
+    Speech without a pause for longer than that is cut where the detector is least sure of it, in the last third.
+    The last may reach beyond the audio, by its padding. Empty ones are marks: nothing before them is needed any more.
     """
-    raw: list[tuple[int, int]] = []
-    begun: int | None = None
-    silence_windows = rules.min_silence_ms * SAMPLE_RATE / 1000 / WINDOW_SAMPLES
-    quiet_since: int | None = None
-    for window, probability in enumerate(probabilities.tolist()):
+    pad = rules.pad_ms * SAMPLE_RATE // 1000
+    windows = chain.from_iterable(part.tolist() for part in probabilities)
+    return _grouped(_padded(_spoken(windows, rules, longest - 2 * pad, longest), pad), longest)
+
+
+def _spoken(windows: Iterable[float], rules: SpeechRules, longest: float, pause: float) -> Iterator[Span]:
+    """Where speech is, to the window; a mark each time that it has been silent for `pause` samples."""
+    shortest = rules.min_speech_ms * SAMPLE_RATE // 1000
+    silence = rules.min_silence_ms * SAMPLE_RATE / 1000
+    begun: int | None = None  # of the present speech
+    quiet: int | None = None  # since when there may be none
+    ended = 0  # the last speech, or the last mark
+    after_cut = False
+    heard: list[float] = []  # since `begun`
+    position = 0
+    for probability in windows:
+        position += WINDOW_SAMPLES
         if begun is None:
             if probability >= rules.onset:
-                begun, quiet_since = window, None
-        elif probability >= rules.offset:
-            quiet_since = None
+                begun, quiet, after_cut, heard = position - WINDOW_SAMPLES, None, False, [probability]
+            elif position - ended >= pause:
+                yield Span(position, position)
+                ended = position
+            continue
+        heard.append(probability)
+        if probability >= rules.offset:
+            quiet = None
         else:
-            quiet_since = window if quiet_since is None else quiet_since
-            if window + 1 - quiet_since >= silence_windows:
-                raw.append((begun, quiet_since))
-                begun = None
+            quiet = position - WINDOW_SAMPLES if quiet is None else quiet
+            if position - quiet >= silence:
+                if quiet - begun >= (1 if after_cut else shortest):
+                    yield Span(begun, quiet)
+                begun, ended = None, quiet
+                continue
+        if position - begun > longest:
+            first = len(heard) * 2 // 3
+            quietest = first + int(np.argmin(heard[first:-1]))
+            cut = position - (len(heard) - quietest) * WINDOW_SAMPLES + WINDOW_SAMPLES // 2
+            yield Span(begun, cut)
+            begun, after_cut, heard = cut, True, heard[quietest:]
     if begun is not None:
-        raw.append((begun, len(probabilities) if quiet_since is None else quiet_since))
-
-    pad = rules.pad_ms * SAMPLE_RATE // 1000
-    shortest = rules.min_speech_ms * SAMPLE_RATE / 1000
-    kept = [(a * WINDOW_SAMPLES, b * WINDOW_SAMPLES) for a, b in raw if (b - a) * WINDOW_SAMPLES >= shortest]
-    spans: list[Span] = []
-    for index, (start, end) in enumerate(kept):
-        # A pause shorter than two paddings is shared between its neighbours.
-        earliest = (kept[index - 1][1] + start + 1) // 2 if index else 0
-        latest = (end + kept[index + 1][0]) // 2 if index + 1 < len(kept) else num_samples
-        spans.append(Span(max(start - pad, earliest), min(end + pad, latest, num_samples)))
-    return tuple(spans)
+        end = position if quiet is None else quiet
+        if end - begun >= (1 if after_cut else shortest):
+            yield Span(begun, end)
 
 
-def utterances(spans: Sequence[Span], probabilities: npt.NDArray[np.float32], max_samples: int) -> tuple[Span, ...]:
-    """Group speech spans into stretches of at most `max_samples`, each beginning and ending at a pause.
-
-    A span that is longer by itself is cut where the detector is least sure of speech, in the last third that fits.
-    """
-    pieces = [piece for span in spans for piece in _cut_long(span, probabilities, max_samples)]
-    grouped: list[Span] = []
-    for piece in pieces:
-        if grouped and piece.end - grouped[-1].start <= max_samples:
-            grouped[-1] = Span(grouped[-1].start, piece.end)
+def _padded(spans: Iterable[Span], pad: int) -> Iterator[Span]:
+    """Each span with silence around it; a pause that is too short for two paddings is shared by its neighbours."""
+    start, last = 0, None  # of the span that waits for its end, and itself
+    for span in spans:
+        if last is not None:
+            middle = (last.end + span.start) // 2
+            yield Span(start, min(last.end + pad, middle))
+            start = max(span.start - pad, (last.end + span.start + 1) // 2)
         else:
-            grouped.append(piece)
-    return tuple(grouped)
+            start = max(span.start - pad, start)
+        if span.length:
+            last = span
+        else:
+            yield Span(start, start)
+            last = None
+    if last is not None:
+        yield Span(start, last.end + pad)
 
 
-def _cut_long(span: Span, probabilities: npt.NDArray[np.float32], max_samples: int) -> list[Span]:
-    parts = []
-    start = span.start
-    while span.end - start > max_samples:
-        last = (start + max_samples) // WINDOW_SAMPLES - 1
-        first = (start + max_samples * 2 // 3) // WINDOW_SAMPLES
-        quietest = first + int(np.argmin(probabilities[first : last + 1]))
-        cut = quietest * WINDOW_SAMPLES + WINDOW_SAMPLES // 2
-        parts.append(Span(start, cut))
-        start = cut
-    return [*parts, Span(start, span.end)]
+def _grouped(spans: Iterable[Span], longest: float) -> Iterator[Span]:
+    """Neighbours joined, with the pauses between them, as long as they stay within `longest`."""
+    group: Span | None = None
+    for span in spans:
+        if group and span.length and span.end - group.start <= longest:
+            group = Span(group.start, span.end)
+            continue
+        if group:
+            yield group
+        group = span if span.length else None
+        if not span.length:
+            yield span
+    if group:
+        yield group
 
 
 def no_speech_probability(probabilities: npt.NDArray[np.float32], start: float, end: float) -> float:

@@ -1,31 +1,30 @@
-"""Knows the way of a recording: audio → speech spans → utterances → hypotheses → transcript. Does not know who asks.
+"""Knows the way of a recording: utterances → hypotheses → words → transcript. Does not know who asks, nor threads.
 
-The two calls that take time, detecting and recognizing, are handed in as coroutines. What is computed here runs in a
-thread for long recordings, since for hours of words it takes long enough to stall an event loop; for short ones the
+Finding utterances and recognizing them take time; both are handed in. What is computed here goes through the caller's
+threads for long recordings, since for hours of words it takes long enough to stall an event loop; for short ones the
 thread would cost more than the work.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import ParamSpec, Protocol, TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from functools import partial
+from itertools import islice
+from typing import Protocol, TypeVar
 
 from stt.alignment import segments_of, words_of
-from stt.audio import SAMPLE_RATE, Audio, Span
+from stt.audio import Audio
+from stt.phrases import NONE, Phrases
 from stt.recognizer import Priority
-from stt.speech import SpeechRules, speech_spans, utterances
+from stt.speech import SpeechRules
 from stt.transcript import Hypothesis, Transcript, Word
+from stt.utterances import Probabilities, Utterance, Utterances
 
-P = ParamSpec("P")
 T = TypeVar("T")
 SHORT_SECONDS = 60
-Probabilities = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,56 +35,89 @@ class Recording:
     probabilities: Probabilities
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller may ask of a transcription.
+
+    language: what is spoken; None for the model's first. phrases: what to listen for. rules: when sound counts as
+    speech; None for the server's own. cut: False for one pass over the whole, whatever its length.
+    """
+
+    language: str | None = None
+    phrases: Phrases = NONE
+    rules: SpeechRules | None = None
+    cut: bool = True
+
+
 class Recognize(Protocol):
     """Utterances to their hypotheses, in order; closing the generator gives up those that are left."""
 
-    def __call__(self, utterances: Iterable[Audio], *, priority: Priority) -> AsyncGenerator[Hypothesis, None]: ...
+    def __call__(
+        self, utterances: AsyncIterator[Audio], *, priority: Priority, phrases: Phrases
+    ) -> AsyncGenerator[Hypothesis, None]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Transcriber:
-    """The whole way, over a recognizer and a detector that somebody else runs.
+class InThread(Protocol):
+    """The result of some work that takes time, done where it keeps nobody waiting."""
 
-    max_utterance: seconds; longer audio is cut at pauses.
+    def __call__(self, work: Callable[[], T]) -> Awaitable[T]: ...
+
+
+class Transcription:
+    """One recording on its way: first its `words`, as they become final, then the whole `recording`.
+
+    The recognizer hears speech only, with a little silence around it: models invent words for silence, and some say
+    nothing at all after too much of it. Every time is counted from the start of the recording.
+    language: as the transcript shall name it. phrases: what to listen for.
     """
 
-    recognize: Recognize
-    detect: Callable[[Audio], Awaitable[Probabilities]]
-    max_utterance: float
-    rules: SpeechRules
+    def __init__(
+        self,
+        utterances: Utterances,
+        *,
+        recognize: Recognize,
+        in_thread: InThread,
+        language: str,
+        phrases: Phrases = NONE,
+    ) -> None:
+        self._utterances = utterances
+        self._recognize = recognize
+        self._in_thread = in_thread
+        self._language = language
+        self._phrases = phrases
+        self._words: list[Word] = []
 
-    async def transcribe(self, audio: Audio, *, language: str, cut: bool = True) -> Recording:
-        """Recognize all speech in `audio`, with every time counted from its start.
+    async def words(self) -> AsyncGenerator[tuple[Word, ...], None]:
+        """The words of each utterance in which there are any, in order. Closing it gives up the rest."""
+        first = await self._in_thread(lambda: list(islice(self._utterances, 2)))
+        priority = Priority.SHORT if len(first) < 2 else Priority.LONG
+        places: deque[Utterance] = deque()
+        async with (
+            aclosing(self._all(first, places)) as utterances,
+            aclosing(self._recognize(utterances, priority=priority, phrases=self._phrases)) as hypotheses,
+        ):
+            async for hypothesis in hypotheses:
+                place = places.popleft()
+                words = words_of(hypothesis.tokens, place.audio.duration)
+                if words:
+                    self._words += (shifted := tuple(word.shifted(place.start) for word in words))
+                    yield shifted
 
-        The recognizer hears speech only, with a little silence around it: models invent words for silence, and some say
-        nothing at all after too much of it. language: as the transcript shall name it. cut: False recognizes all from
-        the first to the last speech at once, whatever its length.
-        """
-        probabilities = await self.detect(audio)
-        in_its_place = _at_once if audio.duration <= SHORT_SECONDS else asyncio.to_thread
-        speech = await in_its_place(speech_spans, probabilities, len(audio.samples), self.rules)
-        longest = int(self.max_utterance * SAMPLE_RATE)
-        spans = utterances(speech, probabilities, longest if cut else len(audio.samples))
-        priority = Priority.SHORT if sum(span.length for span in spans) <= longest else Priority.LONG
-        async with aclosing(self.recognize([audio.cut(span) for span in spans], priority=priority)) as recognized:
-            hypotheses = [hypothesis async for hypothesis in recognized]
-        return await in_its_place(_recording, spans, hypotheses, probabilities, audio.duration, language)
+    async def recording(self) -> Recording:
+        """All of it, once there are no more words."""
+        if self._utterances.duration <= SHORT_SECONDS:
+            return self._whole()
+        return await self._in_thread(self._whole)
 
+    async def _all(self, first: list[Utterance], places: deque[Utterance]) -> AsyncGenerator[Audio, None]:
+        for utterance in first:
+            places.append(utterance)
+            yield utterance.audio
+        while len(first) == 2 and (more := await self._in_thread(partial(next, self._utterances, None))) is not None:
+            places.append(more)
+            yield more.audio
 
-async def _at_once(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Like `asyncio.to_thread`, without the thread."""
-    return work(*args, **kwargs)
-
-
-def _recording(
-    spans: Sequence[Span],
-    hypotheses: Sequence[Hypothesis],
-    probabilities: Probabilities,
-    duration: float,
-    language: str,
-) -> Recording:
-    words: list[Word] = []
-    for span, hypothesis in zip(spans, hypotheses, strict=True):
-        offset = span.start / SAMPLE_RATE
-        words += [word.shifted(offset) for word in words_of(hypothesis.tokens, span.length / SAMPLE_RATE)]
-    return Recording(Transcript(tuple(words), segments_of(words), duration, language), probabilities)
+    def _whole(self) -> Recording:
+        words = tuple(self._words)
+        transcript = Transcript(words, segments_of(words), self._utterances.duration, self._language)
+        return Recording(transcript, self._utterances.probabilities)

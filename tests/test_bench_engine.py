@@ -29,11 +29,12 @@ def failing_above_one() -> Iterator[Decode]:
     yield work
 
 
-def test_a_peer_that_is_not_installed_has_rows_that_say_so() -> None:
+def test_a_peer_that_is_not_installed_has_rows_that_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     rows = list(bench_engine.measured(Contender("peer", "float32", (1, 4), missing), bench_engine.clips(4), 0))
     reason = "ImportError: No module named 'peer'"
     assert rows == [Row("peer", "float32", 1, not_run=reason), Row("peer", "float32", 4, not_run=reason)]
-    assert reason in bench_engine.table(rows)
+    assert bench_engine.shown(rows) == rows
+    assert reason in capsys.readouterr().out
     assert bench_engine.best(rows) == {}
 
 

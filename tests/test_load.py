@@ -23,13 +23,14 @@ import torch
 from models import devices
 from models.catalogue import BUNDLED_FILE
 from models.parakeet import Parakeet
-from models.silero import SileroDetector
-from stt.audio import SAMPLE_RATE, Audio
+from models.silero import SileroDetector, SileroStream
+from stt.audio import SAMPLE_RATE, Audio, Samples
+from stt.phrases import Phrases
 from stt.server.pace import Cost, measured
 from stt.server.serving import Engine, ServedModel, Serving
 from stt.server.settings import Settings
-from stt.transcriber import Probabilities
 from stt.transcript import Hypothesis
+from stt.utterances import Probabilities
 from tests.conftest import ROOT, Sample, Serve, Server
 
 MODEL = ServedModel("test", ("en",), "test", 0, True, "cpu", "float32", "")
@@ -204,14 +205,20 @@ def test_only_the_devices_thread_has_threads_of_torch(samples: dict[str, Sample]
     seen: dict[str, int] = {}
 
     class Recognizing:
-        def recognize(self, batch: Sequence[Audio]) -> list[Hypothesis]:
+        def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
             seen["device"] = torch.get_num_threads()
             return [Hypothesis(())] * len(batch)
 
     class Detecting(SileroDetector):
-        def probabilities(self, audio: Audio) -> Probabilities:
-            seen["media"] = torch.get_num_threads()
-            return super().probabilities(audio)
+        def stream(self) -> SileroStream:
+            stream = super().stream()
+
+            def probabilities(samples: Samples) -> Probabilities:
+                seen["media"] = torch.get_num_threads()
+                return SileroStream.probabilities(stream, samples)
+
+            stream.probabilities = probabilities  # type: ignore[method-assign]
+            return stream
 
     thread = ThreadPoolExecutor(1)
     thread.submit(devices.use_threads, 3).result()
@@ -235,7 +242,7 @@ from tests.test_load import MODEL, as_wav
 from models.silero import SileroDetector
 from stt.server.settings import Settings
 class Lost:
-    def recognize(self, batch):
+    def recognize(self, batch, phrases):
         raise DeviceLost("gone")
 engine = Engine(Lost(), ThreadPoolExecutor(1), Cost(1, 1), None, lambda: 0)
 serving = Serving(Settings(), MODEL, engine, SileroDetector())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from stt.audio import Audio
+from stt.phrases import Phrases
 from stt.server.pace import RECOVERY_BATCHES, Cost, Pace, budget, measured
 from stt.transcript import Hypothesis
 
@@ -19,7 +20,7 @@ class Clocked:
         self.now = 0.0
         self.counts: list[int] = []
 
-    def recognize(self, batch: Sequence[Audio]) -> list[Hypothesis]:
+    def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
         self.counts.append(len(batch))
         self.now += self.cost.time(max(audio.duration for audio in batch) * len(batch))
         return [Hypothesis(())] * len(batch)

@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 
@@ -16,6 +16,7 @@ import pytest
 
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import DeviceLost, OutOfMemory, Overloaded, RecognitionError
+from stt.phrases import Phrases
 from stt.recognizer import Priority
 from stt.server.metrics import Metrics
 from stt.server.pace import Cost, Pace
@@ -39,7 +40,7 @@ class Echo:
         self.started = threading.Event()
         self.threads: set[int] = set()
 
-    def recognize(self, batch: Sequence[Audio]) -> list[Hypothesis]:
+    def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
         lengths = [len(audio.samples) for audio in batch]
         self.threads.add(threading.get_ident())
         self.started.set()
@@ -66,8 +67,13 @@ def seconds(number: float) -> Audio:
     return audio(int(number * SAMPLE_RATE))
 
 
+async def arriving(utterances: Iterable[Audio]) -> AsyncGenerator[Audio, None]:
+    for utterance in utterances:
+        yield utterance
+
+
 async def ask(runner: Runner, *utterances: Audio, priority: Priority = Priority.SHORT) -> list[int]:
-    async with aclosing(runner.recognize(utterances, priority=priority)) as results:
+    async with aclosing(runner.recognize(arriving(utterances), priority=priority)) as results:
         return [hypothesis.tokens[0].id async for hypothesis in results]
 
 
@@ -299,7 +305,7 @@ def test_closing_the_iterator_takes_what_waits_out_of_the_queue(make: Make, echo
     runner = make(budget=1.0)
 
     async def main() -> None:
-        results = runner.recognize([seconds(1)] * 10, priority=Priority.LONG)
+        results = runner.recognize(arriving([seconds(1)] * 10), priority=Priority.LONG)
         async with aclosing(results):
             await anext(results)
             echo.go.clear()
@@ -308,6 +314,43 @@ def test_closing_the_iterator_takes_what_waits_out_of_the_queue(make: Make, echo
 
     asyncio.run(main())
     assert len(echo.decoded) <= 5
+
+
+def test_a_result_is_given_out_while_the_next_utterance_is_still_to_come(make: Make, echo: Echo) -> None:
+    runner = make()
+
+    async def main() -> list[int]:
+        told = asyncio.Event()
+
+        async def slowly() -> AsyncGenerator[Audio, None]:
+            yield audio(1)
+            await asyncio.wait_for(told.wait(), 10)
+            yield audio(2)
+
+        heard = []
+        async with aclosing(runner.recognize(slowly(), priority=Priority.LONG)) as results:
+            async for hypothesis in results:
+                heard.append(hypothesis.tokens[0].id)
+                told.set()
+        return heard
+
+    assert asyncio.run(main()) == [1, 2]
+
+
+def test_what_goes_wrong_while_utterances_are_made_reaches_the_asker_alone(make: Make, echo: Echo) -> None:
+    runner = make()
+
+    async def broken() -> AsyncGenerator[Audio, None]:
+        for _ in ():
+            yield audio(1)
+        raise ValueError("the file ends here")
+
+    async def main() -> list[int]:
+        with pytest.raises(ValueError, match="ends here"):
+            await anext(runner.recognize(broken(), priority=Priority.LONG))
+        return await ask(runner, audio(3))
+
+    assert asyncio.run(main()) == [3]
 
 
 def test_closing_finishes_what_waits(make: Make, echo: Echo) -> None:

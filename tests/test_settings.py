@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,14 @@ def test_the_new_name_wins_over_the_old(monkeypatch: pytest.MonkeyPatch) -> None
     assert load().device == "cpu"
 
 
-def test_api_keys_are_a_comma_separated_list_and_never_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_api_keys_only_the_hashes_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"# ours\nthird-key\n\nsha256:{hashlib.sha256(b'fourth').hexdigest()}\n")
     monkeypatch.setenv("STT_API_KEYS", "one-key, another")
+    monkeypatch.setenv("STT_API_KEYS_FILE", str(file))
     settings = load()
-    assert [key.get_secret_value() for key in settings.api_keys] == ["one-key", "another"]
+    keys = (b"one-key", b"another", b"third-key", b"fourth")
+    assert settings.key_digests == {hashlib.sha256(key).hexdigest() for key in keys}
     assert "one-key" not in repr(settings)
 
 
@@ -62,6 +67,7 @@ def test_api_keys_are_a_comma_separated_list_and_never_printed(monkeypatch: pyte
     [
         ("STT_DEVICE", "tpu"), ("STT_PRECISION", "int3"), ("BATCH_SIZE", "0"), ("TARGET_SR", "8000"),
         ("STT_VAD_THRESHOLD", "1.5"), ("STT_MAX_UTTERANCE_SECONDS", "600"), ("LOG_LEVEL", "loud"),
+        ("STT_API_KEYS", "sha256:1234"), ("STT_API_KEYS_FILE", "/nowhere"), ("STT_OPEN_TO_ALL", "everything"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

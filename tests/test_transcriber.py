@@ -4,38 +4,70 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
-from stt.audio import SAMPLE_RATE, Audio
+from stt.audio import SAMPLE_RATE, Audio, Samples
 from stt.errors import RecognitionError
+from stt.phrases import Phrases
 from stt.recognizer import Priority
 from stt.speech import WINDOW_SAMPLES, SpeechRules
-from stt.transcriber import Probabilities, Recording, Transcriber
+from stt.transcriber import Recording, Transcription
 from stt.transcript import Hypothesis, Token
+from stt.utterances import Probabilities, Utterances
 
+T = TypeVar("T")
 LIMIT = 10.0
+BLOCK = SAMPLE_RATE  # of the blocks that a recording comes in
+
+
+async def at_once(work: Callable[[], T]) -> T:
+    return work()
 
 
 class Heard:
-    """Answers one word a call, 0.08 s after its utterance began."""
+    """A recording of which only the detector's probabilities are known. Answers one word an utterance, 0.08 s into it.
+
+    read: the samples that have been read. most_held: and the most of them that could not be forgotten yet.
+    """
 
     def __init__(self, probabilities: Probabilities) -> None:
-        self.probabilities = probabilities
+        self.given = probabilities
         self.durations: list[float] = []
         self.priority: Priority | None = None
         self.fails_at = 0
         self.closed = False
         self.numbers = itertools.count()
+        self.read = 0
+        self.most_held = 0
+        self.asked = 0
+        self.utterances = Utterances(self.blocks(), self, rules=SpeechRules(), longest=LIMIT)
 
-    async def recognize(self, utterances: Iterable[Audio], *, priority: Priority) -> AsyncGenerator[Hypothesis, None]:
+    def blocks(self) -> Iterator[Samples]:
+        total = len(self.given) * WINDOW_SAMPLES
+        for start in range(0, total, BLOCK):
+            self.read = min(total, start + BLOCK)
+            yield np.zeros(self.read - start, np.float32)
+            self.most_held = max(self.most_held, sum(len(block) for _, block in self.utterances._held))
+
+    def probabilities(self, samples: Samples) -> npt.NDArray[np.float32]:
+        before, self.asked = self.asked, self.read // WINDOW_SAMPLES
+        return self.given[before : self.asked]
+
+    def rest(self) -> npt.NDArray[np.float32]:
+        return self.given[self.asked :]
+
+    async def recognize(
+        self, utterances: AsyncIterator[Audio], *, priority: Priority, phrases: Phrases
+    ) -> AsyncGenerator[Hypothesis, None]:
         self.priority = priority
         try:
-            for audio in utterances:
+            async for audio in utterances:
                 self.durations.append(audio.duration)
-                await asyncio.sleep(0)
                 if len(self.durations) == self.fails_at:
                     raise RecognitionError("no")
                 number = next(self.numbers)
@@ -43,13 +75,16 @@ class Heard:
         finally:
             self.closed = True
 
-    async def detect(self, audio: Audio) -> Probabilities:
-        return self.probabilities
-
     def transcribe(self, *, cut: bool = True) -> Recording:
-        transcriber = Transcriber(self.recognize, self.detect, LIMIT, SpeechRules())
-        audio = Audio(np.zeros(len(self.probabilities) * WINDOW_SAMPLES, np.float32))
-        return asyncio.run(transcriber.transcribe(audio, language="en", cut=cut))
+        if not cut:
+            self.utterances = Utterances(self.blocks(), self, rules=SpeechRules(), longest=None)
+
+        async def main() -> Recording:
+            transcription = Transcription(self.utterances, recognize=self.recognize, in_thread=at_once, language="en")
+            self.pieces = [" ".join(word.text for word in words) async for words in transcription.words()]
+            return await transcription.recording()
+
+        return asyncio.run(main())
 
 
 def talk(*parts: tuple[float, float]) -> Probabilities:
@@ -96,3 +131,26 @@ def test_a_failing_utterance_fails_its_recording_and_the_rest_is_given_up() -> N
         heard.transcribe()
     assert len(heard.durations) == 2
     assert heard.closed
+
+
+def test_words_come_out_before_the_rest_is_read() -> None:
+    heard = Heard(talk(*[(0.9, 6), (0.0, 2)] * 100))
+
+    async def main() -> None:
+        transcription = Transcription(heard.utterances, recognize=heard.recognize, in_thread=at_once, language="en")
+        words = transcription.words()
+        await anext(words)
+        await words.aclose()
+
+    asyncio.run(main())
+    assert heard.read < 40 * SAMPLE_RATE
+    assert heard.closed
+
+
+def test_hours_are_held_no_longer_than_an_utterance_needs() -> None:
+    heard = Heard(talk(*[(0.9, 6), (0.0, 2), (0.9, 25), (0.0, 600)] * 6))
+    recording = heard.transcribe()
+    assert recording.transcript.duration == pytest.approx(6 * 633, abs=0.1)
+    assert len(recording.probabilities) == len(heard.given)
+    assert heard.most_held <= 4 * LIMIT * SAMPLE_RATE  # an utterance, a pause, what may follow
+    assert heard.pieces == [word.text for word in recording.transcript.words]

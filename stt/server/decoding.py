@@ -21,7 +21,7 @@ from av.codec.codec import UnknownCodecError
 from av.container import InputContainer
 
 from models import resampling
-from stt.audio import Audio
+from stt.audio import SAMPLE_RATE, Audio, Samples
 from stt.errors import AudioTooLong, AudioTooShort, UndecodableAudio
 
 SUPPORTED = "flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav, webm"
@@ -58,25 +58,33 @@ av.logging.set_level(None)  # FFmpeg writes to standard error what the caller is
 
 
 def decode(source: BinaryIO, *, max_seconds: float) -> Audio:
-    """Read the best audio track of a media file. Blocking; safe to call from several threads.
+    """All of `decoded` at once."""
+    return Audio(np.concatenate(list(decoded(source, max_seconds=max_seconds))))
 
-    source: seekable. A damaged packet is skipped, and a file that ends early gives what is there.
-    Raises UndecodableAudio, AudioTooShort, or, as soon as more than `max_seconds` have been decoded, AudioTooLong.
+
+def decoded(source: BinaryIO, *, max_seconds: float) -> Iterator[Samples]:
+    """The best audio track of a media file, in blocks: float32, shape (num_samples,), mono at 16 kHz.
+
+    source: seekable. A damaged packet is skipped, and a file that ends early gives what is there. Blocking; each next
+    block may be asked for by another thread.
+    Raises UndecodableAudio, AudioTooShort at the end, or, as soon as more than `max_seconds` have been decoded,
+    AudioTooLong.
     """
     if source.seek(0, 2) == 0:
         raise UndecodableAudio("The audio file is empty.")
     options = {**OPEN_OPTIONS, "probesize": str(_probe_bytes(source))}
+    samples = 0
     try:
         with av.open(source, mode="r", container_options=options, metadata_errors="ignore") as container:
-            pieces = list(_track(container, max_seconds))
+            for block in _track(container, max_seconds):
+                samples += len(block)
+                yield block
     except (av.FFmpegError, ValueError, OSError) as exc:  # PyAV's own ones too, such as UnicodeDecodeError
         raise UndecodableAudio(
             f"The file could not be decoded: it is damaged, or not a media file. Supported formats: {SUPPORTED}."
         ) from exc
-    audio = Audio(np.concatenate([np.zeros(0, np.float32), *pieces]))
-    if audio.duration < SHORTEST_SECONDS:
+    if samples < SHORTEST_SECONDS * SAMPLE_RATE:
         raise AudioTooShort(f"Audio file is too short. Minimum audio length is {SHORTEST_SECONDS} seconds.")
-    return audio
 
 
 def _probe_bytes(source: BinaryIO) -> int:
@@ -88,7 +96,7 @@ def _probe_bytes(source: BinaryIO) -> int:
     return HEADER_BYTES if known else PROBE_BYTES
 
 
-def _track(container: InputContainer, max_seconds: float) -> Iterator[npt.NDArray[np.float32]]:
+def _track(container: InputContainer, max_seconds: float) -> Iterator[Samples]:
     """The best audio track as mono 16 kHz, shape (num_samples,), in pieces."""
     track = container.streams.best("audio")
     if not isinstance(track, AudioStream):

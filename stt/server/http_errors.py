@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from typing_extensions import TypedDict
 
 from stt.errors import NotAuthorized, Overloaded, RequestError, UnknownModel, UploadTooLarge
 
@@ -20,63 +21,70 @@ logger = logging.getLogger(__name__)
 STATUS_OF: dict[type[RequestError], int] = {UploadTooLarge: 413, UnknownModel: 404, NotAuthorized: 401}
 
 
+class Error(TypedDict):
+    """What went wrong. param: the field that is to blame, if one is. code: the reason, for programs."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(TypedDict):
+    """OpenAI's envelope around every error."""
+
+    error: Error
+
+
 def envelope(status: int, message: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:
     """OpenAI's error body, all four keys present."""
     kind = "requests" if status == 429 else "invalid_request_error" if status < 500 else "server_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
+    phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Error"
+    error: Error = {
+        "message": message or phrase,
+        "type": kind,
+        "param": param,
+        "code": code or phrase.lower().replace(" ", "_"),
+    }
+    return JSONResponse(ErrorBody(error=error), status)
 
 
-async def _request_error(_: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, RequestError)
-    status = next((STATUS_OF[kind] for kind in type(exc).__mro__ if kind in STATUS_OF), 400)
-    return envelope(status, exc.message, param=exc.param, code=exc.code)
-
-
-async def _validation_error(_: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, RequestValidationError)
-    problem: dict[str, Any] = exc.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"] if part != "body")
-    return envelope(400, f"{field}: {problem['msg']}", param=field or None, code="invalid_value")
-
-
-async def _http_error(request: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, HTTPException)
-    phrase = http.HTTPStatus(exc.status_code).phrase
-    detail = exc.detail if exc.detail != phrase else f"{phrase}: {request.method} {request.url.path}"
-    response = envelope(exc.status_code, detail, code=phrase.lower().replace(" ", "_"))
-    response.headers.update(exc.headers or {})
-    return response
-
-
-async def _overloaded(_: Request, exc: Exception) -> JSONResponse:
-    assert isinstance(exc, Overloaded)
-    response = envelope(429, exc.message, code="rate_limit_exceeded")
-    response.headers["retry-after"] = str(exc.retry_after)
-    return response
-
-
-async def _timeout(_: Request, exc: Exception) -> JSONResponse:
-    response = envelope(503, "The transcription took longer than this server allows.", code="timeout")
-    response.headers["x-should-retry"] = "false"  # the official client would ask for the same work twice more
-    return response
-
-
-async def _gone(_: Request, exc: Exception) -> JSONResponse:
-    """Nobody reads this; 499 is what the log shows, as nginx has it."""
-    return envelope(499, "The client closed the connection.", code="client_closed_request")
-
-
-def unexpected(request: Request, exc: Exception) -> JSONResponse:
-    """Everything else is our fault: the log has the reason, the caller gets none of our insides."""
+def answer_to(request: Request, exc: BaseException) -> JSONResponse:
+    """The answer to whatever was raised while `request` was served."""
+    if isinstance(exc, RequestError):
+        status = next((STATUS_OF[kind] for kind in type(exc).__mro__ if kind in STATUS_OF), 400)
+        return envelope(status, exc.message, param=exc.param, code=exc.code)
+    if isinstance(exc, RequestValidationError):
+        problem: dict[str, Any] = exc.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"] if part != "body")
+        return envelope(400, f"{field}: {problem['msg']}", param=field or None, code="invalid_value")
+    if isinstance(exc, HTTPException):
+        phrase = http.HTTPStatus(exc.status_code).phrase
+        detail = exc.detail if exc.detail != phrase else f"{phrase}: {request.method} {request.url.path}"
+        response = envelope(exc.status_code, detail)
+        response.headers.update(exc.headers or {})
+        return response
+    if isinstance(exc, Overloaded):
+        response = envelope(429, exc.message, code="rate_limit_exceeded")
+        response.headers["retry-after"] = str(exc.retry_after)
+        return response
+    if isinstance(exc, TimeoutError):
+        response = envelope(503, "The transcription took longer than this server allows.", code="timeout")
+        response.headers["x-should-retry"] = "false"  # the official client would ask for the same work twice more
+        return response
+    if isinstance(exc, ClientDisconnect):  # nobody reads this; 499 is what the log shows, as nginx has it
+        return envelope(499, "The client closed the connection.", code="client_closed_request")
+    # Everything else is our fault: the log has the reason, the caller gets none of our insides.
     logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
     return envelope(500, "The server had an error while processing your request.", code="internal_error")
 
 
 def install(app: FastAPI) -> None:
     """Answer every error of `app` in the envelope."""
-    app.add_exception_handler(RequestError, _request_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Overloaded, _overloaded)
-    app.add_exception_handler(ClientDisconnect, _gone)
-    app.add_exception_handler(asyncio.TimeoutError, _timeout)
+
+    async def answer(request: Request, exc: Exception) -> JSONResponse:
+        return answer_to(request, exc)
+
+    expected = (RequestError, RequestValidationError, HTTPException, Overloaded, ClientDisconnect, asyncio.TimeoutError)
+    for kind in expected:
+        app.add_exception_handler(kind, answer)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
+import os
+import socket
 import sys
+from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from stt.server.serving import ServedModel
+from stt.server.settings import Settings
 
 logger = logging.getLogger("stt")
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -18,6 +23,13 @@ DEMO_NOTICE = """
   It was trained on a few hundred words of synthetic speech: it is for trying the
   service and for tests, and useless on recordings of people.
   To serve the real model:  STT_MODEL=nvidia/parakeet-tdt-0.6b-v2
+================================================================================"""
+
+
+EXPOSED_NOTICE = """
+================================================================================
+  ANYBODY WHO REACHES {address} MAY USE THIS SERVICE: no API keys are set.
+  Set STT_API_KEYS or STT_API_KEYS_FILE, or listen on 127.0.0.1 only.
 ================================================================================"""
 
 
@@ -51,3 +63,16 @@ def announce(model: ServedModel) -> None:
     print(f"parakeet-stt: serving {model.name} on {model.device} in {model.precision}", file=sys.stderr, flush=True)
     if model.is_demo:
         print(DEMO_NOTICE, file=sys.stderr, flush=True)
+
+
+def warn_if_exposed(settings: Settings, arguments: Sequence[str]) -> None:
+    """Say, at any log level, that this worker listens where others can reach it, and asks nobody for a key.
+
+    arguments: of this process; BentoML hands its workers the socket as `--fd N`.
+    """
+    if settings.key_digests or "--fd" not in arguments:
+        return
+    with socket.socket(fileno=os.dup(int(arguments[arguments.index("--fd") + 1]))) as listening:
+        address = listening.getsockname()
+    if listening.family != socket.AF_UNIX and not ipaddress.ip_address(address[0]).is_loopback:
+        print(EXPOSED_NOTICE.format(address=f"{address[0]}:{address[1]}"), file=sys.stderr, flush=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
+import numpy as np
+import numpy.typing as npt
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -14,6 +17,9 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+
+from stt.audio import Samples
+from stt.recognizer import SpeechStream
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for every first one, which nothing reads
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500)
@@ -66,3 +72,40 @@ class Metrics:
 
     def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(name, meaning, labels, namespace="stt", registry=self._registry, buckets=buckets)
+
+
+def timed(blocks: Iterator[Samples], histogram: Histogram) -> Iterator[Samples]:
+    """The same; the time that making them took is counted once they end."""
+    seconds = 0.0
+    try:
+        while True:
+            began = time.perf_counter()
+            block = next(blocks, None)
+            seconds += time.perf_counter() - began
+            if block is None:
+                break
+            yield block
+    finally:
+        histogram.observe(seconds)
+
+
+class TimedStream:
+    """A detector's stream; the time that it took is counted at its end."""
+
+    def __init__(self, stream: SpeechStream, histogram: Histogram) -> None:
+        self._stream = stream
+        self._histogram = histogram
+        self._seconds = 0.0
+
+    def probabilities(self, samples: Samples) -> npt.NDArray[np.float32]:
+        """See `stt.recognizer.SpeechStream`."""
+        began = time.perf_counter()
+        found = self._stream.probabilities(samples)
+        self._seconds += time.perf_counter() - began
+        return found
+
+    def rest(self) -> npt.NDArray[np.float32]:
+        """See `stt.recognizer.SpeechStream`."""
+        found = self._stream.rest()
+        self._histogram.observe(self._seconds)
+        return found

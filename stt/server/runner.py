@@ -12,12 +12,14 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import DeviceLost, OutOfMemory, Overloaded, RecognitionError
+from stt.phrases import NONE, Phrases
 from stt.recognizer import Priority, Recognizer
 from stt.server.metrics import Metrics
 from stt.server.pace import Pace
@@ -35,6 +37,7 @@ class _Item:
     audio: Audio
     priority: Priority
     owner: object  # equal for the utterances of one recording
+    phrases: Phrases
     since: float = field(default_factory=time.perf_counter)
     result: Future[Hypothesis] = field(default_factory=Future)
 
@@ -99,26 +102,40 @@ class Runner:
                 retry_after=retry_after,
             )
 
-    async def recognize(self, utterances: Iterable[Audio], *, priority: Priority) -> AsyncGenerator[Hypothesis, None]:
-        """Decode the utterances of one asker; yields their hypotheses in order.
+    async def recognize(
+        self, utterances: AsyncIterator[Audio], *, priority: Priority, phrases: Phrases = NONE
+    ) -> AsyncGenerator[Hypothesis, None]:
+        """Decode the utterances of one asker; yields their hypotheses in order, each as soon as it is there.
 
-        No more of them wait than fill a few batches. Closing the iterator takes those that wait out of the queue.
+        phrases: what to listen for in all of them.
+
+        No more of them wait than fill a few batches; the next is asked for while others are decoded. Closing the
+        generator takes those that wait out of the queue.
         Raises Overloaded before the first, RecognitionError when the model fails on one; no other asker sees that.
         """
         self.admit(priority)
         owner, pending, ahead = object(), deque[tuple[float, asyncio.Future[Hypothesis]]](), 0.0
-        most_ahead = AHEAD * self._pace.limits.seconds
+        following: asyncio.Future[Audio | None] | None = _next(utterances)
         try:
-            for audio in utterances:
-                while pending and ahead + audio.duration > most_ahead:
-                    yield await pending[0][1]
-                    ahead -= pending.popleft()[0]
-                pending.append((audio.duration, self._submit(_Item(audio, priority, owner))))
-                ahead += audio.duration
-            while pending:
-                yield await pending[0][1]
-                pending.popleft()
+            while following or pending:
+                wanted: set[asyncio.Future[Any]] = {pending[0][1]} if pending else set()
+                if following and ahead < AHEAD * self._pace.limits.seconds:
+                    wanted.add(following)
+                done, _ = await asyncio.wait(wanted, return_when=asyncio.FIRST_COMPLETED)
+                if following in done:
+                    audio = following.result()
+                    if audio is not None:
+                        pending.append((audio.duration, self._submit(_Item(audio, priority, owner, phrases))))
+                        ahead += audio.duration
+                    following = _next(utterances) if audio is not None else None
+                while pending and pending[0][1].done():
+                    duration, result = pending.popleft()
+                    ahead -= duration
+                    yield result.result()
         finally:
+            if following:
+                following.cancel()
+                await asyncio.wait({following})
             for _, result in pending:
                 if not result.cancel() and not result.cancelled():
                     result.exception()  # looked at, or asyncio complains that nobody did
@@ -198,7 +215,7 @@ class Runner:
         padded = max(lengths) * len(items)
         began = time.perf_counter()
         try:
-            hypotheses = self._recognizer.recognize([item.audio for item in items])
+            hypotheses = self._recognizer.recognize([item.audio for item in items], [item.phrases for item in items])
             answers = list(zip(items, hypotheses, strict=True))
         except OutOfMemory as exc:
             self._metrics.out_of_memory.inc()
@@ -214,3 +231,7 @@ class Runner:
         for item, hypothesis in answers:
             item.result.set_result(hypothesis)
         return None
+
+
+def _next(utterances: AsyncIterator[Audio]) -> asyncio.Future[Audio | None]:
+    return asyncio.ensure_future(anext(utterances, None))

@@ -7,25 +7,24 @@ import logging
 import os
 import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
-from prometheus_client import Histogram
-
 from models import resampling
-from stt.audio import Audio
+from stt.audio import SAMPLE_RATE, Samples
 from stt.errors import DeviceLost, InvalidField
 from stt.recognizer import Priority, Recognizer, SpeechDetector
-from stt.server.decoding import decode
-from stt.server.metrics import Metrics
+from stt.server.decoding import decoded
+from stt.server.metrics import Metrics, TimedStream, timed
 from stt.server.pace import Cost, Pace, budget
 from stt.server.runner import Runner
 from stt.server.settings import Settings
 from stt.speech import SpeechRules
-from stt.transcriber import Probabilities, Recording, Transcriber
+from stt.transcriber import Options, Recording, Transcription
+from stt.utterances import Utterances
 
 # Above this, attention over the whole recording would need gigabytes: 1.6 GB at five minutes for 0.6B (docs/limits.md).
 LONGEST_WHOLE_SECONDS = 300
@@ -35,6 +34,7 @@ WORKER_THREADS = max(2, (os.cpu_count() or 1) // 2)
 # For how long a thread may keep Python to itself while another waits; Python's own is 5 ms. The event loop has to wait
 # its turn among the device's thread and those that decode: with 1 ms its lag is half (docs/benchmarks.md).
 SWITCH_SECONDS = 0.001
+DEFAULTS = Options()
 LAST_WORDS_SECONDS = 1.0  # for the answers on their way when the device is lost
 
 T = TypeVar("T")
@@ -93,12 +93,7 @@ class Serving:
         self._workers = ThreadPoolExecutor(
             WORKER_THREADS, thread_name_prefix="media", initializer=resampling.use_one_thread
         )
-        self._transcriber = Transcriber(
-            recognize=self._runner.recognize,
-            detect=self._detect,
-            max_utterance=settings.max_utterance_seconds,
-            rules=SpeechRules(onset=settings.vad_threshold, offset=max(settings.vad_threshold - 0.15, 0.01)),
-        )
+        self._rules = SpeechRules(onset=settings.vad_threshold, offset=max(settings.vad_threshold - 0.15, 0.01))
         self.metrics.watch("queue_audio_seconds", "Audio that has no answer yet, in seconds.", self._runner.waiting)
         self.metrics.watch("batch_budget_seconds", "Padded seconds that a batch may hold now.",
                            lambda: pace.limits.seconds)  # fmt: skip
@@ -110,42 +105,79 @@ class Serving:
         """Whether a request that comes now will be answered."""
         return self._runner.is_alive
 
-    async def transcribe(self, upload: BinaryIO, *, language: str | None = None, cut: bool = True) -> Recording:
-        """Decode an uploaded media file and transcribe it.
+    async def transcribe(self, upload: BinaryIO, options: Options = DEFAULTS) -> Recording:
+        """Decode an uploaded media file and transcribe all of it; see `transcription`.
 
-        language: what the caller says is spoken; else the model's first. cut: False for one pass over the whole.
-        Raises AudioError for a bad file, Overloaded, TimeoutError past the request's time limit.
+        Raises TimeoutError past the request's time limit.
+        """
+        async with (
+            asyncio.timeout(self.settings.request_timeout_seconds),
+            self.transcription(upload, options) as transcription,
+        ):
+            async with aclosing(transcription.words()) as words:
+                async for _ in words:
+                    pass
+            return await transcription.recording()
+
+    @asynccontextmanager
+    async def transcription(self, upload: BinaryIO, options: Options = DEFAULTS) -> AsyncGenerator[Transcription, None]:
+        """An uploaded media file on its way to text; leaving the context gives up what is not done.
+
+        Iterating over its words raises AudioError for a bad file, Overloaded, RecognitionError.
         """
         self._runner.admit(Priority.SHORT)  # again in the runner, with the real priority
-        async with asyncio.timeout(self.settings.request_timeout_seconds):
-            limit = self.settings.max_audio_seconds
-            audio = await self._timed(self.metrics.decode_seconds, lambda: decode(upload, max_seconds=limit))
-            self.metrics.audio_seconds.inc(audio.duration)
-            if not cut and audio.duration > LONGEST_WHOLE_SECONDS:
-                raise InvalidField(
-                    f"should_chunk=false takes at most {LONGEST_WHOLE_SECONDS} s of audio, not {audio.duration:.0f} s",
-                    param="should_chunk",
-                )
-            return await self._transcriber.transcribe(audio, language=language or self.model.languages[0], cut=cut)
+        blocks = timed(decoded(upload, max_seconds=self.settings.max_audio_seconds), self.metrics.decode_seconds)
+        utterances = Utterances(
+            blocks if options.cut else _short_enough(blocks),
+            TimedStream(self._detector.stream(), self.metrics.detect_seconds),
+            rules=options.rules or self._rules,
+            longest=self.settings.max_utterance_seconds if options.cut else None,
+        )
+        reading = threading.Lock()
+
+        async def in_thread(work: Callable[[], T]) -> T:
+            def alone() -> T:
+                with reading:
+                    return work()
+
+            return await asyncio.get_running_loop().run_in_executor(self._workers, alone)
+
+        try:
+            yield Transcription(
+                utterances,
+                recognize=self._runner.recognize,
+                in_thread=in_thread,
+                language=options.language or self.model.languages[0],
+                phrases=options.phrases,
+            )
+        finally:
+            self.metrics.audio_seconds.inc(utterances.duration)
+            if reading.acquire(blocking=False):
+                utterances.close()
+            else:  # a thread is at it, for a caller who has left
+                self._workers.submit(_closed, utterances, reading)
 
     def close(self) -> None:
         """End all threads, after what they are at."""
         self._workers.shutdown(cancel_futures=True)
         self._runner.close()
 
-    async def _detect(self, audio: Audio) -> Probabilities:
-        return await self._timed(self.metrics.detect_seconds, lambda: self._detector.probabilities(audio))
 
-    async def _timed(self, histogram: Histogram, work: Callable[[], T]) -> T:
-        """The result of `work` in a thread; what it took there, without the wait for a thread, is counted."""
+def _short_enough(blocks: Iterator[Samples]) -> Iterator[Samples]:
+    """The same; raises InvalidField once they are too much for one pass."""
+    samples = 0
+    for block in blocks:
+        samples += len(block)
+        if samples > LONGEST_WHOLE_SECONDS * SAMPLE_RATE:
+            raise InvalidField(
+                f"should_chunk=false takes at most {LONGEST_WHOLE_SECONDS} s of audio", param="should_chunk"
+            )
+        yield block
 
-        def timed() -> T:
-            began = time.perf_counter()
-            result = work()
-            histogram.observe(time.perf_counter() - began)
-            return result
 
-        return await asyncio.get_running_loop().run_in_executor(self._workers, timed)
+def _closed(utterances: Utterances, reading: threading.Lock) -> None:
+    with reading:
+        utterances.close()
 
 
 def _end_process(lost: DeviceLost) -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from stt.errors import StartupError
 
 PREFIX = "STT_"
+HASHED = "sha256:"
+OPENED = {
+    "metrics": ("/metrics",),
+    "debug": ("/debug/cfg",),
+    "docs": ("/docs", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/openapi.json"),
+}
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16"}
 
 
@@ -24,6 +34,31 @@ def _precision(value: object) -> object:
 
 def _comma_separated(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def digest(key: str) -> str:
+    """The SHA-256 of a key, in hexadecimal digits."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _digests(value: object) -> object:
+    """What is kept of the keys in an operator's list."""
+    keys = _comma_separated(value)
+    return [_digest_of(key) for key in keys] if isinstance(keys, list) else keys
+
+
+def _digest_of(entry: str) -> str:
+    if not entry.startswith(HASHED):
+        return digest(entry)
+    hashed = entry.removeprefix(HASHED).lower()
+    if not re.fullmatch("[0-9a-f]{64}", hashed):
+        raise ValueError(f"{HASHED} is to be followed by 64 hexadecimal digits")
+    return hashed
+
+
+def _keys_in(file: Path) -> list[str]:
+    lines = (line.strip() for line in file.read_text("utf-8").splitlines())
+    return [_digest_of(line) for line in lines if line and not line.startswith("#")]
 
 
 def _names(name: str, *old: str) -> AliasChoices:
@@ -54,8 +89,8 @@ class Settings(BaseSettings):
     precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], BeforeValidator(_precision)] = Field(
         default="auto",
         validation_alias=_names("PRECISION", "MODEL_PRECISION"),
-        description="auto, float32 (fp32), bfloat16 (bf16) or float16 (fp16). auto is bfloat16 on a GPU, float32 on a "
-        "CPU.",
+        description="auto, float32 (fp32), bfloat16 (bf16) or float16 (fp16). auto is bfloat16 on a GPU; on a "
+        "CPU it is float32, or bfloat16 if the processor is measured to be faster with it.",
     )
     max_batch: int = Field(
         default=64,
@@ -131,16 +166,53 @@ class Settings(BaseSettings):
         validation_alias=_names("SAMPLE_RATE", "TARGET_SR"),
         description="The rate that the model hears. Uploads may have any rate; this can only be 16000.",
     )
-    api_keys: Annotated[list[SecretStr], NoDecode, BeforeValidator(_comma_separated)] = Field(
+    api_keys: Annotated[list[str], NoDecode, BeforeValidator(_digests)] = Field(
         default=[],
         validation_alias=_names("API_KEYS"),
-        description="Comma-separated bearer keys. Unset: no key is asked for.",
+        description="Comma-separated bearer keys, each as it is or as sha256: and its hexadecimal SHA-256. Unset, with "
+        "no file of keys either: no key is asked for.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        validation_alias=_names("API_KEYS_FILE"),
+        description="A file with more keys, one a line, in either form; lines that begin with # are comments.",
+    )
+    open_to_all: Annotated[list[Literal["metrics", "debug", "docs"]], NoDecode, BeforeValidator(_comma_separated)] = (
+        Field(
+            default=[],
+            validation_alias=_names("OPEN_TO_ALL"),
+            description="Comma-separated: what needs no key even where keys are set. metrics, debug, docs.",
+        )
+    )
+    cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=[],
+        validation_alias=_names("CORS_ORIGINS"),
+        description="Comma-separated origins whose web pages may call this service; * for all. Unset: none.",
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         default="info",
         validation_alias=_names("LOG_LEVEL", "LOG_LEVEL"),
         description="debug, info, warning or error.",
     )
+
+    @cached_property
+    def key_digests(self) -> frozenset[str]:
+        """The SHA-256 of every key; the keys themselves are not kept."""
+        return frozenset(self.api_keys) | frozenset(_keys_in(self.api_keys_file) if self.api_keys_file else ())
+
+    @cached_property
+    def opened(self) -> frozenset[str]:
+        """The paths that need no key because the operator says so."""
+        return frozenset(path for name in self.open_to_all for path in OPENED[name])
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _is_readable(cls, file: Path | None) -> Path | None:
+        try:
+            _keys_in(file) if file else None
+        except OSError as exc:
+            raise ValueError(f"can't be read: {exc}") from exc
+        return file
 
 
 def load() -> Settings:

@@ -1,4 +1,4 @@
-"""What of the routes no client can show."""
+"""Work that nobody waits for any more."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from stt.server.app import unless_gone
+from stt.server.disconnects import unless_gone
 
 
 class Caller:
@@ -24,7 +24,7 @@ class Caller:
 
 @pytest.fixture(autouse=True)
 def polled_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stt.server.app.DISCONNECT_POLL_SECONDS", 0.01)
+    monkeypatch.setattr("stt.server.disconnects.POLL_SECONDS", 0.01)
 
 
 def test_work_is_cancelled_when_its_caller_leaves() -> None:

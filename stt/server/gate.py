@@ -1,0 +1,200 @@
+"""Knows what every request passes before any route, its own or BentoML's: an id, a key, a bound on its body, a count.
+
+Does not know what the routes do. Whatever answers an error in other words than the envelope is put into it here.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from stt.errors import NotAuthorized, RequestError, UploadTooLarge
+from stt.server import http_errors, logs
+from stt.server.serving import Serving
+from stt.server.settings import Settings, digest
+
+logger = logging.getLogger(__name__)
+UNANSWERED = 499  # the status in log and metrics of a request whose caller left, as nginx has it
+OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
+
+
+class Gate:
+    """Middleware around everything that the process answers over HTTP.
+
+    serving: the running service; None as long as it is not loaded.
+    """
+
+    def __init__(self, app: ASGIApp, *, serving: Callable[[], Serving | None]) -> None:
+        self._app = app
+        self._serving = serving
+        self._entrance: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request; what is not HTTP passes untouched."""
+        serving = self._serving()
+        if scope["type"] != "http" or serving is None:
+            await (health(None) if _is_health(scope) else self._app)(scope, receive, send)
+            return
+        if self._entrance is None:
+            origins = serving.settings.cors_origins
+            self._entrance = (
+                CORSMiddleware(self._handle, allow_origins=origins, allow_methods=["*"], allow_headers=["*"],
+                               expose_headers=["x-request-id", "retry-after"])
+                if origins else self._handle
+            )  # fmt: skip
+        await self._entrance(scope, receive, send)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        serving = self._serving()
+        assert serving is not None
+        began, request_id = time.perf_counter(), f"req_{uuid.uuid4().hex}"
+        logs.request_id.set(request_id)
+        answer = _Answer(Request(scope), send, request_id)
+        try:
+            if _is_health(scope):
+                await health(serving)(scope, receive, answer.send)
+                return
+            guard(Headers(scope=scope), scope["path"], serving.settings)
+            bounded = _bounded(receive, serving.settings.max_upload_bytes, answer)
+            await self._app(scope, bounded, answer.send)
+        except Exception as exc:
+            if answer.status != UNANSWERED:
+                raise  # too late for an answer: the server drops the connection
+            await http_errors.answer_to(Request(scope), exc)(scope, receive, answer.send)
+        finally:
+            seconds = time.perf_counter() - began
+            route = getattr(scope.get("route"), "path", "")
+            serving.metrics.requests.labels(route, scope["method"], answer.status).inc()
+            serving.metrics.request_seconds.labels(route).observe(seconds)
+            logger.info("%s %s %d %.0f ms", scope["method"], scope["path"], answer.status, 1000 * seconds)
+
+
+class _Answer:
+    """What is sent to one caller: with the request's id, and errors in the envelope. refusal: the reason, if known."""
+
+    def __init__(self, request: Request, send: Send, request_id: str) -> None:
+        self._request = request
+        self.status = UNANSWERED
+        self.refusal: RequestError | None = None
+        self._send = send
+        self._request_id = request_id
+        self._error: list[bytes] | None = None  # the body of an answer that is an error, until it is whole
+        self._start: Message = {}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["x-request-id"] = self._request_id
+            self._start = message
+            self.status = message["status"]
+            if self.status >= 400:
+                self._error = []
+                return
+        elif message["type"] == "http.response.body" and self._error is not None:
+            self._error.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                await self._send_error(b"".join(self._error))
+            return
+        await self._send(message)
+
+    async def _send_error(self, body: bytes) -> None:
+        """The body if it is an envelope already, else one around it."""
+        if not _is_envelope(body):
+            response = (
+                http_errors.answer_to(self._request, self.refusal)
+                if self.refusal
+                else http_errors.envelope(self.status, _said(body))
+            )
+            self.status = response.status_code
+            kept = {name: value for name, value in Headers(scope=self._start).items()
+                    if name not in ("content-length", "content-type")}  # fmt: skip
+            response.headers.update(kept)
+            self._start = {**self._start, "status": response.status_code, "headers": response.raw_headers}
+            body = bytes(response.body)
+        await self._send(self._start)
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def guard(headers: Headers, path: str, settings: Settings) -> None:
+    """Let the request pass if no keys are set, it carries one of them, or anybody may see this.
+
+    Raises NotAuthorized, or UploadTooLarge by the announced length.
+    """
+    if settings.key_digests and path not in OPEN_PATHS | settings.opened:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not is_known(given.strip(), settings):
+            raise NotAuthorized("Incorrect or missing API key: send `Authorization: Bearer <key>`.")
+    if int(headers.get("content-length") or 0) > settings.max_upload_bytes:
+        raise too_large(settings.max_upload_bytes)
+
+
+def is_known(key: str, settings: Settings) -> bool:
+    """Whether this is one of the keys. All are compared, each in constant time, so that the time tells nothing."""
+    given = digest(key)
+    return sum(hmac.compare_digest(given, known) for known in settings.key_digests) > 0
+
+
+def too_large(limit: int) -> UploadTooLarge:
+    """The refusal of a body over `limit` bytes."""
+    return UploadTooLarge(f"The request body is larger than the limit of {limit} bytes.", param="file")
+
+
+def _bounded(receive: Receive, limit: int, answer: _Answer) -> Receive:
+    """`receive`, which raises UploadTooLarge once the body has more than `limit` bytes, announced or not."""
+    received = 0
+
+    async def receive_bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            answer.refusal = too_large(limit)
+            raise answer.refusal
+        return message
+
+    return receive_bounded
+
+
+def health(serving: Serving | None) -> JSONResponse:
+    """200 and what is served, once the model is loaded and warm; 503 before, and when nothing can be answered."""
+    if serving is None or not serving.is_alive:
+        return JSONResponse({"status": "unavailable"}, 503)
+    model = serving.model
+    details = {"model": model.name, "demo": model.is_demo, "device": model.device, "precision": model.precision}
+    return JSONResponse({"status": "ok", **details})
+
+
+def _is_health(scope: Scope) -> bool:
+    """BentoML's own route of that name says less, and would come first."""
+    return bool(scope["type"] == "http" and scope["path"] == "/healthz")
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return None
+
+
+def _is_envelope(body: bytes) -> bool:
+    parsed = _parsed(body)
+    error = parsed.get("error") if isinstance(parsed, dict) else None
+    return isinstance(error, dict) and set(error) == set(http_errors.Error.__annotations__)
+
+
+def _said(body: bytes) -> str:
+    """What an error that is not in the envelope says."""
+    parsed = _parsed(body)
+    if isinstance(parsed, dict) and isinstance(parsed.get("error"), str):
+        return str(parsed["error"])
+    return body.decode("utf-8", "replace").strip()

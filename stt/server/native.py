@@ -1,0 +1,27 @@
+"""Knows how BentoML's own client is answered. Does not know BentoML: service.py has the signature that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stt import formats
+from stt.server import openai_form
+from stt.server.serving import Serving
+from stt.transcriber import Options
+
+
+async def transcribe(
+    serving: Serving, audio: Path, language: str | None, keywords: Sequence[str], prompt: str
+) -> dict[str, Any]:
+    """OpenAI's verbose_json of a file, with words and segments.
+
+    Raises RequestError as the HTTP routes do.
+    """
+    options = Options(
+        openai_form.language(language, (), serving.model.languages), openai_form.phrases(keywords, prompt)
+    )
+    with audio.open("rb") as file:
+        recording = await serving.transcribe(file, options)
+    return dict(formats.as_verbose_json(recording, words=True, segments=True))
