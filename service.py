@@ -79,8 +79,8 @@ class ParakeetSTT:
         self,
         audio: Path,
         language: str | None = None,
-        keywords: list[str] = [],
-        prompt: str = "",  # noqa: B006
+        keywords: tuple[str, ...] = (),
+        prompt: str = "",
     ) -> dict[str, Any]:
         """For BentoML's own client and BentoCloud's playground: OpenAI's verbose_json, with words and segments."""
         return await native.transcribe(app.state.serving, audio, language, keywords, prompt)

@@ -46,7 +46,7 @@ from models import catalogue
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import RecognitionError
 from stt.phrases import Phrases
-from stt.recognizer import Priority, Recognizer
+from stt.recognizer import Recognizer
 from stt.server.disconnects import unless_gone
 from stt.server.metrics import Metrics
 from stt.server.pace import Pace, budget, measured
@@ -113,7 +113,7 @@ async def text_from(runner: Runner, pcm: bytes) -> str:
     async def arriving() -> AsyncGenerator[Audio, None]:
         yield audio_of(pcm)
 
-    return " ".join([text_of(one) async for one in runner.recognize(arriving(), priority=Priority.SHORT)])
+    return " ".join([text_of(one) async for one in runner.recognize(arriving())])
 
 
 class Arrangement(Protocol):

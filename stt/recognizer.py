@@ -18,8 +18,8 @@ class Priority(IntEnum):
     """What goes to the device first."""
 
     LIVE = 0  # somebody is speaking
-    SHORT = 1  # a recording that is one utterance
-    LONG = 2  # a part of a longer one
+    SHORT = 1  # the first minute of a recording
+    LONG = 2  # what follows it
 
 
 class Recognizer(Protocol):

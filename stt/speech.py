@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -35,18 +35,26 @@ class SpeechRules:
 
 
 def utterance_spans(
-    probabilities: Iterable[npt.NDArray[np.float32]], rules: SpeechRules, longest: float
+    probabilities: Iterable[npt.NDArray[np.float32]], rules: SpeechRules, longest: float, *, soon: bool = False
 ) -> Iterator[Span]:
     """The stretches that hold speech, in order and apart from each other, each beginning and ending at a pause.
 
     probabilities: one for each window of `WINDOW_SAMPLES`, in arrays of any length; where they were divided makes no
     difference. longest: samples of one stretch, at most; infinite for one stretch from the first to the last speech.
     Speech without a pause for longer than that is cut where the detector is least sure of it, in the last third.
+    soon: whether the first are to be shorter, a quarter of that at most and then half, unless they hold no pause, or
+    all speech is within half of it anyway.
     The last may reach beyond the audio, by its padding. Empty ones are marks: nothing before them is needed any more.
     """
     pad = rules.pad_ms * SAMPLE_RATE // 1000
     windows = chain.from_iterable(part.tolist() for part in probabilities)
-    return _grouped(_padded(_spoken(windows, rules, longest - 2 * pad, longest), pad), longest)
+    spans = _padded(_spoken(windows, rules, longest - 2 * pad, longest), pad)
+    limits: Iterator[float] = repeat(longest)
+    if soon:
+        first, is_all = _until(longest / 2, spans)
+        spans = chain(first, spans)
+        limits = limits if is_all else chain((longest / 4, longest / 2), limits)
+    yield from _grouped(spans, limits)
 
 
 def _spoken(windows: Iterable[float], rules: SpeechRules, longest: float, pause: float) -> Iterator[Span]:
@@ -109,15 +117,27 @@ def _padded(spans: Iterable[Span], pad: int) -> Iterator[Span]:
         yield Span(start, last.end + pad)
 
 
-def _grouped(spans: Iterable[Span], longest: float) -> Iterator[Span]:
-    """Neighbours joined, with the pauses between them, as long as they stay within `longest`."""
+def _until(length: float, spans: Iterator[Span]) -> tuple[list[Span], bool]:
+    """The first spans, up to one that ends later than `length` after they begin; and whether there is none."""
+    first: list[Span] = []
+    for span in spans:
+        first.append(span)
+        if span.end - first[0].start > length:
+            return first, False
+    return first, True
+
+
+def _grouped(spans: Iterable[Span], limits: Iterator[float]) -> Iterator[Span]:
+    """Neighbours joined, with the pauses between them, as long as they stay within the limit of each."""
     group: Span | None = None
+    longest = next(limits)
     for span in spans:
         if group and span.length and span.end - group.start <= longest:
             group = Span(group.start, span.end)
             continue
         if group:
             yield group
+            longest = next(limits)
         group = span if span.length else None
         if not span.length:
             yield span

@@ -18,7 +18,6 @@ from typing import Protocol, TypeVar
 from stt.alignment import segments_of, words_of
 from stt.audio import Audio
 from stt.phrases import NONE, Phrases
-from stt.recognizer import Priority
 from stt.speech import SpeechRules
 from stt.transcript import Hypothesis, Transcript, Word
 from stt.utterances import Probabilities, Utterance, Utterances
@@ -40,21 +39,21 @@ class Options:
     """What a caller may ask of a transcription.
 
     language: what is spoken; None for the model's first. phrases: what to listen for. rules: when sound counts as
-    speech; None for the server's own. cut: False for one pass over the whole, whatever its length.
+    speech; None for the server's own. cut: False for one pass over the whole, whatever its length. soon: whether the
+    first words of a long recording are waited for.
     """
 
     language: str | None = None
     phrases: Phrases = NONE
     rules: SpeechRules | None = None
     cut: bool = True
+    soon: bool = False
 
 
 class Recognize(Protocol):
     """Utterances to their hypotheses, in order; closing the generator gives up those that are left."""
 
-    def __call__(
-        self, utterances: AsyncIterator[Audio], *, priority: Priority, phrases: Phrases
-    ) -> AsyncGenerator[Hypothesis, None]: ...
+    def __call__(self, utterances: AsyncIterator[Audio], *, phrases: Phrases) -> AsyncGenerator[Hypothesis, None]: ...
 
 
 class InThread(Protocol):
@@ -89,12 +88,11 @@ class Transcription:
 
     async def words(self) -> AsyncGenerator[tuple[Word, ...], None]:
         """The words of each utterance in which there are any, in order. Closing it gives up the rest."""
-        first = await self._in_thread(lambda: list(islice(self._utterances, 2)))
-        priority = Priority.SHORT if len(first) < 2 else Priority.LONG
+        first = await self._in_thread(self._first)
         places: deque[Utterance] = deque()
         async with (
             aclosing(self._all(first, places)) as utterances,
-            aclosing(self._recognize(utterances, priority=priority, phrases=self._phrases)) as hypotheses,
+            aclosing(self._recognize(utterances, phrases=self._phrases)) as hypotheses,
         ):
             async for hypothesis in hypotheses:
                 place = places.popleft()
@@ -109,11 +107,18 @@ class Transcription:
             return self._whole()
         return await self._in_thread(self._whole)
 
+    def _first(self) -> list[Utterance]:
+        """The first utterance, or all that are left once everything is read: a short recording's in one go."""
+        first = list(islice(self._utterances, 1))
+        return [*first, *self._utterances] if self._utterances.is_read else first
+
     async def _all(self, first: list[Utterance], places: deque[Utterance]) -> AsyncGenerator[Audio, None]:
         for utterance in first:
             places.append(utterance)
             yield utterance.audio
-        while len(first) == 2 and (more := await self._in_thread(partial(next, self._utterances, None))) is not None:
+        if self._utterances.is_read:
+            return
+        while (more := await self._in_thread(partial(next, self._utterances, None))) is not None:
             places.append(more)
             yield more.audio
 

@@ -33,18 +33,27 @@ class Utterances:
     """An iterator over the utterances of one recording. Holds no more of its audio than the next one may need.
 
     blocks: float32, shape (num_samples,), at 16 kHz, of any lengths; read as far as each next utterance asks for.
-    longest: seconds of an utterance, at most; None for one from the first to the last speech.
+    longest: seconds of an utterance, at most; None for one from the first to the last speech. soon: whether the first
+    are to be shorter.
     """
 
     def __init__(
-        self, blocks: Iterable[Samples], detector: SpeechStream, *, rules: SpeechRules, longest: float | None
+        self,
+        blocks: Iterable[Samples],
+        detector: SpeechStream,
+        *,
+        rules: SpeechRules,
+        longest: float | None,
+        soon: bool = False,
     ) -> None:
         self._blocks = blocks
         self._detector = detector
         self._held: deque[tuple[int, Samples]] = deque()  # each with the place of its first sample
         self._probabilities: list[Probabilities] = []
         self._samples = 0
-        self._found = self._find(rules, float("inf") if longest is None else longest * SAMPLE_RATE)
+        self._is_read = False
+        limit = float("inf") if longest is None else longest * SAMPLE_RATE
+        self._found = self._find(utterance_spans(self._heard(), rules, limit, soon=soon))
 
     def __iter__(self) -> Iterator[Utterance]:
         return self
@@ -58,6 +67,11 @@ class Utterances:
         return self._samples / SAMPLE_RATE
 
     @property
+    def is_read(self) -> bool:
+        """Whether all of the recording has been read, so that what is left costs no time."""
+        return self._is_read
+
+    @property
     def probabilities(self) -> Probabilities:
         """The probability of speech in each window of 32 ms that has been read."""
         return np.concatenate([np.zeros(0, np.float32), *self._probabilities])
@@ -69,8 +83,8 @@ class Utterances:
         if close:
             close()
 
-    def _find(self, rules: SpeechRules, longest: float) -> Generator[Utterance]:
-        for span in utterance_spans(self._heard(), rules, longest):
+    def _find(self, spans: Iterable[Span]) -> Generator[Utterance, None, None]:
+        for span in spans:
             if span.length:
                 audio = self._cut(span)
                 yield Utterance(Span(span.start, span.start + len(audio.samples)), audio)
@@ -83,6 +97,7 @@ class Utterances:
             self._samples += len(block)
             self._probabilities.append(self._detector.probabilities(block))
             yield self._probabilities[-1]
+        self._is_read = True
         self._probabilities.append(self._detector.rest())
         yield self._probabilities[-1]
 

@@ -20,7 +20,7 @@ from stt.phrases import Phrases
 from stt.recognizer import Priority
 from stt.server.metrics import Metrics
 from stt.server.pace import Cost, Pace
-from stt.server.runner import Runner
+from stt.server.runner import FIRST_SECONDS, Runner
 from stt.transcript import Hypothesis, Token
 
 
@@ -72,8 +72,8 @@ async def arriving(utterances: Iterable[Audio]) -> AsyncGenerator[Audio, None]:
         yield utterance
 
 
-async def ask(runner: Runner, *utterances: Audio, priority: Priority = Priority.SHORT) -> list[int]:
-    async with aclosing(runner.recognize(arriving(utterances), priority=priority)) as results:
+async def ask(runner: Runner, *utterances: Audio, live: bool = False) -> list[int]:
+    async with aclosing(runner.recognize(arriving(utterances), live=live)) as results:
         return [hypothesis.tokens[0].id async for hypothesis in results]
 
 
@@ -148,18 +148,23 @@ def test_live_audio_goes_first_and_a_clip_waits_for_no_more_than_the_running_bat
 ) -> None:
     runner = make(budget=2.0)
 
-    async def main() -> None:
-        first = await busy(echo, runner)
-        long = asyncio.create_task(ask(runner, *[seconds(2)] * 20, priority=Priority.LONG))
-        await asyncio.sleep(0.02)
+    async def main() -> list[int]:
+        long = asyncio.create_task(ask(runner, *[seconds(2)] * 2000))
+        while len(echo.decoded) * 2 <= FIRST_SECONDS:  # noqa: ASYNC110  # the device's thread sets no event
+            await asyncio.sleep(0.001)
+        echo.go.clear()
+        await asyncio.sleep(0.05)
+        before = len(echo.decoded)
         clip = asyncio.create_task(ask(runner, seconds(1)))
-        live = asyncio.create_task(ask(runner, seconds(0.5), priority=Priority.LIVE))
+        live = asyncio.create_task(ask(runner, seconds(0.5), live=True))
         await asyncio.sleep(0.05)
         echo.go.set()
-        await asyncio.gather(first, long, clip, live)
+        await asyncio.gather(long, clip, live)
+        return echo.decoded[before:]
 
-    asyncio.run(main())
-    assert echo.decoded[:3] == [1, SAMPLE_RATE // 2, SAMPLE_RATE]
+    order = asyncio.run(main())
+    assert order[:3] == [2 * SAMPLE_RATE, SAMPLE_RATE // 2, SAMPLE_RATE]
+    assert len(order) > 10
 
 
 def test_a_long_recording_has_only_a_few_batches_waiting(make: Make, echo: Echo) -> None:
@@ -167,7 +172,7 @@ def test_a_long_recording_has_only_a_few_batches_waiting(make: Make, echo: Echo)
 
     async def main() -> float:
         first = await busy(echo, runner)
-        long = asyncio.create_task(ask(runner, *[seconds(2)] * 50, priority=Priority.LONG))
+        long = asyncio.create_task(ask(runner, *[seconds(2)] * 50))
         await asyncio.sleep(0.05)
         waiting = runner.waiting()
         echo.go.set()
@@ -258,7 +263,7 @@ def test_over_the_limit_askers_are_refused_with_the_time_to_come_back(make: Make
         with pytest.raises(Overloaded) as refused:
             await ask(runner, seconds(1))
         assert runner.waiting(Priority.LIVE) == 0
-        live = asyncio.create_task(ask(runner, seconds(1), priority=Priority.LIVE))  # what goes first is let in
+        live = asyncio.create_task(ask(runner, seconds(1), live=True))  # what goes first is let in
         await asyncio.sleep(0.05)
         echo.go.set()
         await asyncio.gather(first, live, *waiting)
@@ -305,7 +310,7 @@ def test_closing_the_iterator_takes_what_waits_out_of_the_queue(make: Make, echo
     runner = make(budget=1.0)
 
     async def main() -> None:
-        results = runner.recognize(arriving([seconds(1)] * 10), priority=Priority.LONG)
+        results = runner.recognize(arriving([seconds(1)] * 10))
         async with aclosing(results):
             await anext(results)
             echo.go.clear()
@@ -328,7 +333,7 @@ def test_a_result_is_given_out_while_the_next_utterance_is_still_to_come(make: M
             yield audio(2)
 
         heard = []
-        async with aclosing(runner.recognize(slowly(), priority=Priority.LONG)) as results:
+        async with aclosing(runner.recognize(slowly())) as results:
             async for hypothesis in results:
                 heard.append(hypothesis.tokens[0].id)
                 told.set()
@@ -347,7 +352,7 @@ def test_what_goes_wrong_while_utterances_are_made_reaches_the_asker_alone(make:
 
     async def main() -> list[int]:
         with pytest.raises(ValueError, match="ends here"):
-            await anext(runner.recognize(broken(), priority=Priority.LONG))
+            await anext(runner.recognize(broken()))
         return await ask(runner, audio(3))
 
     assert asyncio.run(main()) == [3]

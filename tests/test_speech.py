@@ -93,6 +93,16 @@ def test_an_utterance_is_given_out_before_what_follows_a_long_silence_is_heard()
 PARTS = st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(1, 60)), min_size=1, max_size=40)
 
 
+def test_the_first_utterances_are_shorter_if_their_words_are_waited_for() -> None:
+    talk = windows(*[(0.9, 8), (0.0, 12)] * 40)
+    usual = [span.length for span in utterance_spans([talk], TIGHT, samples(160)) if span.length]
+    soon = [span.length for span in utterance_spans([talk], TIGHT, samples(160), soon=True) if span.length]
+    assert usual[:3] == [samples(148)] * 3
+    assert soon[:3] == [samples(28), samples(68), samples(148)]
+    short = talk[:70]
+    assert len([span for span in utterance_spans([short], TIGHT, samples(160), soon=True) if span.length]) == 1
+
+
 @given(PARTS, st.integers(40, 200), st.integers(0, 400))
 def test_utterances_keep_all_speech_in_order_and_within_the_limit(
     parts: list[tuple[float, int]], limit: int, pad_ms: int

@@ -14,7 +14,6 @@ import pytest
 from stt.audio import SAMPLE_RATE, Audio, Samples
 from stt.errors import RecognitionError
 from stt.phrases import Phrases
-from stt.recognizer import Priority
 from stt.speech import WINDOW_SAMPLES, SpeechRules
 from stt.transcriber import Recording, Transcription
 from stt.transcript import Hypothesis, Token
@@ -38,7 +37,6 @@ class Heard:
     def __init__(self, probabilities: Probabilities) -> None:
         self.given = probabilities
         self.durations: list[float] = []
-        self.priority: Priority | None = None
         self.fails_at = 0
         self.closed = False
         self.numbers = itertools.count()
@@ -62,9 +60,8 @@ class Heard:
         return self.given[self.asked :]
 
     async def recognize(
-        self, utterances: AsyncIterator[Audio], *, priority: Priority, phrases: Phrases
+        self, utterances: AsyncIterator[Audio], *, phrases: Phrases
     ) -> AsyncGenerator[Hypothesis, None]:
-        self.priority = priority
         try:
             async for audio in utterances:
                 self.durations.append(audio.duration)
@@ -103,7 +100,6 @@ def test_what_fits_into_one_utterance_goes_at_once_without_the_silence_around_it
     heard = Heard(talk((0.0, 2), (0.9, 1), (0.0, 1), (0.9, 2), (0.0, 3)))
     transcript = heard.transcribe().transcript
     assert heard.durations == [pytest.approx(4.4, abs=0.1)]
-    assert heard.priority == Priority.SHORT
     assert [word.start for word in transcript.words] == [pytest.approx(1.88, abs=0.05)]
 
 
@@ -112,7 +108,6 @@ def test_longer_audio_is_cut_at_pauses_with_exact_offsets() -> None:
     transcript = heard.transcribe().transcript
     assert len(heard.durations) == 10
     assert max(heard.durations) <= LIMIT
-    assert heard.priority == Priority.LONG
     assert transcript.text == " ".join(f"w{n}." for n in range(10))
     starts = [word.start for word in transcript.words]
     assert starts == [pytest.approx(max(8 * n - 0.2, 0) + 0.08, abs=0.05) for n in range(10)]

@@ -11,6 +11,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -19,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stt.errors import NotAuthorized, RequestError, UploadTooLarge
+from stt.errors import NotAuthorized, UploadTooLarge
 from stt.server import http_errors, logs
 from stt.server.serving import Serving
 from stt.server.settings import Settings, digest
@@ -27,6 +28,7 @@ from stt.server.settings import Settings, digest
 logger = logging.getLogger(__name__)
 UNANSWERED = 499  # the status in log and metrics of a request whose caller left, as nginx has it
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
+_current: ContextVar[_Answer] = ContextVar("answer")
 
 
 class Gate:
@@ -61,6 +63,7 @@ class Gate:
         began, request_id = time.perf_counter(), f"req_{uuid.uuid4().hex}"
         logs.request_id.set(request_id)
         answer = _Answer(Request(scope), send, request_id)
+        _current.set(answer)
         try:
             if _is_health(scope):
                 await health(serving)(scope, receive, answer.send)
@@ -80,13 +83,18 @@ class Gate:
             logger.info("%s %s %d %.0f ms", scope["method"], scope["path"], answer.status, 1000 * seconds)
 
 
+def remember(exc: Exception) -> None:
+    """Have the present request answered with this error, also if BentoML makes a plain 500 of it."""
+    _current.get().refusal = exc
+
+
 class _Answer:
     """What is sent to one caller: with the request's id, and errors in the envelope. refusal: the reason, if known."""
 
     def __init__(self, request: Request, send: Send, request_id: str) -> None:
         self._request = request
         self.status = UNANSWERED
-        self.refusal: RequestError | None = None
+        self.refusal: Exception | None = None
         self._send = send
         self._request_id = request_id
         self._error: list[bytes] | None = None  # the body of an answer that is an error, until it is whole

@@ -8,6 +8,7 @@ from typing import Any
 
 from stt import formats
 from stt.server import openai_form
+from stt.server.gate import remember
 from stt.server.serving import Serving
 from stt.transcriber import Options
 
@@ -17,11 +18,15 @@ async def transcribe(
 ) -> dict[str, Any]:
     """OpenAI's verbose_json of a file, with words and segments.
 
-    Raises RequestError as the HTTP routes do.
+    Raises what the HTTP routes do, and sees to it that it is answered as there.
     """
-    options = Options(
-        openai_form.language(language, (), serving.model.languages), openai_form.phrases(keywords, prompt)
-    )
-    with audio.open("rb") as file:
-        recording = await serving.transcribe(file, options)
+    try:
+        options = Options(
+            openai_form.language(language, (), serving.model.languages), openai_form.phrases(keywords, prompt)
+        )
+        with audio.open("rb") as file:
+            recording = await serving.transcribe(file, options)
+    except Exception as exc:
+        remember(exc)
+        raise
     return dict(formats.as_verbose_json(recording, words=True, segments=True))

@@ -186,7 +186,10 @@ def parse(form: FormData, *, served: str, languages: tuple[str, ...]) -> Transcr
     return TranscriptionRequest(
         file=fields.file(),
         options=Options(
-            language(fields.one("language"), fields.many("languages"), languages), _wanted(fields), _chunking(fields)
+            language=language(fields.one("language"), fields.many("languages"), languages),
+            phrases=_wanted(fields),
+            rules=_chunking(fields),
+            soon=stream,
         ),
         response_format=response_format,
         granularities=granularities or frozenset({"segment"}),

@@ -29,6 +29,9 @@ from stt.transcript import Hypothesis
 logger = logging.getLogger(__name__)
 # What may wait unless the operator sets it: so many seconds of work, and so much audio on any device.
 QUEUE_TIME, QUEUE_AUDIO = 60.0, 1800.0
+# Foreground-background scheduling: what has been served least goes first, so that nobody need know how long a recording
+# is when it begins (Kleinrock, Queueing Systems II, 1976).
+FIRST_SECONDS = 60.0
 AHEAD = 2  # full batches of one recording that wait at once, so that the next is there when one is done
 
 
@@ -103,18 +106,18 @@ class Runner:
             )
 
     async def recognize(
-        self, utterances: AsyncIterator[Audio], *, priority: Priority, phrases: Phrases = NONE
+        self, utterances: AsyncIterator[Audio], *, phrases: Phrases = NONE, live: bool = False
     ) -> AsyncGenerator[Hypothesis, None]:
         """Decode the utterances of one asker; yields their hypotheses in order, each as soon as it is there.
 
-        phrases: what to listen for in all of them.
+        phrases: what to listen for in all of them. live: whether somebody is speaking them now.
 
         No more of them wait than fill a few batches; the next is asked for while others are decoded. Closing the
         generator takes those that wait out of the queue.
         Raises Overloaded before the first, RecognitionError when the model fails on one; no other asker sees that.
         """
-        self.admit(priority)
-        owner, pending, ahead = object(), deque[tuple[float, asyncio.Future[Hypothesis]]](), 0.0
+        self.admit(Priority.LIVE if live else Priority.SHORT)
+        owner, asked, pending, ahead = object(), 0.0, deque[tuple[float, asyncio.Future[Hypothesis]]](), 0.0
         following: asyncio.Future[Audio | None] | None = _next(utterances)
         try:
             while following or pending:
@@ -125,7 +128,10 @@ class Runner:
                 if following in done:
                     audio = following.result()
                     if audio is not None:
-                        pending.append((audio.duration, self._submit(_Item(audio, priority, owner, phrases))))
+                        asked += audio.duration
+                        later = Priority.SHORT if asked <= FIRST_SECONDS else Priority.LONG
+                        item = _Item(audio, Priority.LIVE if live else later, owner, phrases)
+                        pending.append((audio.duration, self._submit(item)))
                         ahead += audio.duration
                     following = _next(utterances) if audio is not None else None
                 while pending and pending[0][1].done():

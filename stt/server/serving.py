@@ -35,6 +35,7 @@ WORKER_THREADS = max(2, (os.cpu_count() or 1) // 2)
 # its turn among the device's thread and those that decode: with 1 ms its lag is half (docs/benchmarks.md).
 SWITCH_SECONDS = 0.001
 DEFAULTS = Options()
+MEDIA_NICENESS = 10  # a tenth of the share of a thread at 0
 LAST_WORDS_SECONDS = 1.0  # for the answers on their way when the device is lost
 
 T = TypeVar("T")
@@ -90,9 +91,7 @@ class Serving:
             metrics=self.metrics,
             on_lost=_end_process,
         )
-        self._workers = ThreadPoolExecutor(
-            WORKER_THREADS, thread_name_prefix="media", initializer=resampling.use_one_thread
-        )
+        self._workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="media", initializer=_become_media_thread)
         self._rules = SpeechRules(onset=settings.vad_threshold, offset=max(settings.vad_threshold - 0.15, 0.01))
         self.metrics.watch("queue_audio_seconds", "Audio that has no answer yet, in seconds.", self._runner.waiting)
         self.metrics.watch("batch_budget_seconds", "Padded seconds that a batch may hold now.",
@@ -132,6 +131,7 @@ class Serving:
             TimedStream(self._detector.stream(), self.metrics.detect_seconds),
             rules=options.rules or self._rules,
             longest=self.settings.max_utterance_seconds if options.cut else None,
+            soon=options.soon,
         )
         reading = threading.Lock()
 
@@ -161,6 +161,13 @@ class Serving:
         """End all threads, after what they are at."""
         self._workers.shutdown(cancel_futures=True)
         self._runner.close()
+
+
+def _become_media_thread() -> None:
+    """Use no other threads, and give way to the recognizer's: each of its steps waits for the last of them."""
+    resampling.use_one_thread()
+    if sys.platform == "linux":  # where a thread has a niceness of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), MEDIA_NICENESS)
 
 
 def _short_enough(blocks: Iterator[Samples]) -> Iterator[Samples]:

@@ -1,0 +1,81 @@
+"""OpenAI's response bodies as JSON schemas, from its public specification; nothing beside them is allowed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+
+Schema = dict[str, Any]
+NUMBER: Schema = {"type": "number"}
+SECONDS: Schema = {"type": "number", "minimum": 0}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+TEXT: Schema = {"type": "string"}
+
+
+def an_object(required: dict[str, Schema], **optional: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": {**required, **optional},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def a_list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+LOGPROBS = a_list(
+    an_object(
+        {
+            "token": TEXT,
+            "logprob": {"type": "number", "maximum": 0},
+            "bytes": a_list({"type": "integer", "minimum": 0, "maximum": 255}),
+        }
+    )
+)
+TOKENS = an_object(
+    {
+        "type": {"const": "tokens"},
+        "input_tokens": COUNT,
+        "output_tokens": COUNT,
+        "total_tokens": COUNT,
+        "input_token_details": an_object({"text_tokens": COUNT, "audio_tokens": COUNT}),
+    }
+)
+SEGMENT = an_object(
+    {
+        "id": COUNT, "seek": COUNT, "start": SECONDS, "end": SECONDS, "text": TEXT, "tokens": a_list(COUNT),
+        "temperature": NUMBER, "avg_logprob": {"type": "number", "maximum": 0}, "compression_ratio": SECONDS,
+        "no_speech_prob": {"type": "number", "minimum": 0, "maximum": 1},
+    }
+)  # fmt: skip
+WORD = an_object({"word": TEXT, "start": SECONDS, "end": SECONDS})
+VERBOSE = {"task": {"const": "transcribe"}, "language": TEXT, "duration": SECONDS, "text": TEXT,
+           "usage": an_object({"type": {"const": "duration"}, "seconds": COUNT})}  # fmt: skip
+
+JSON = an_object({"text": TEXT, "usage": TOKENS})
+JSON_LOGPROBS = an_object({"text": TEXT, "usage": TOKENS, "logprobs": LOGPROBS})
+VERBOSE_WORDS = an_object({**VERBOSE, "words": a_list(WORD)})
+VERBOSE_SEGMENTS = an_object({**VERBOSE, "segments": a_list(SEGMENT)})
+VERBOSE_BOTH = an_object({**VERBOSE, "words": a_list(WORD), "segments": a_list(SEGMENT)})
+DELTA = an_object({"type": {"const": "transcript.text.delta"}, "delta": TEXT})
+DELTA_LOGPROBS = an_object({"type": {"const": "transcript.text.delta"}, "delta": TEXT, "logprobs": LOGPROBS})
+DONE = an_object({"type": {"const": "transcript.text.done"}, "text": TEXT, "usage": TOKENS})
+DONE_LOGPROBS = an_object(
+    {"type": {"const": "transcript.text.done"}, "text": TEXT, "usage": TOKENS, "logprobs": LOGPROBS}
+)
+TRANSLATION = an_object({"text": TEXT})
+VERBOSE_TRANSLATION = an_object(
+    {"language": {"const": "english"}, "duration": SECONDS, "text": TEXT, "segments": a_list(SEGMENT)}
+)
+MODEL = an_object({"id": TEXT, "object": {"const": "model"}, "created": COUNT, "owned_by": TEXT})
+MODELS = an_object({"object": {"const": "list"}, "data": a_list(MODEL)})
+NULLABLE: Schema = {"type": ["string", "null"]}
+ERROR = an_object({"error": an_object({"message": TEXT, "type": TEXT, "param": NULLABLE, "code": NULLABLE})})
+
+
+def check(body: Any, schema: Schema) -> None:
+    """Raises jsonschema.ValidationError if the body is not as the schema says."""
+    jsonschema.validate(body, schema)
