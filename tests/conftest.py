@@ -92,7 +92,15 @@ def clean_environment(**changes: str) -> dict[str, str]:
 class Serve:
     """`bentoml serve` in a process of its own that can reach no other machine, ended when the `with` ends."""
 
-    def __init__(self, log: Path, *, target: str = "service:ParakeetSTT", folder: Path = ROOT, **env: str) -> None:
+    def __init__(
+        self,
+        log: Path,
+        *,
+        target: str = "service:ParakeetSTT",
+        folder: Path = ROOT,
+        host: str = "127.0.0.1",
+        **env: str,
+    ) -> None:
         self.port = free_port()
         self.server = Server(f"http://127.0.0.1:{self.port}", log, log.with_name("refused"))
         self.server.refused.touch()
@@ -103,7 +111,7 @@ class Serve:
         bentoml = Path(sys.executable).with_name("bentoml")
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                [bentoml, "serve", target, "--host", "127.0.0.1", "--port", str(self.port)],
+                [bentoml, "serve", target, "--host", host, "--port", str(self.port)],
                 cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=clean_environment(**offline, **env),
             )  # fmt: skip
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
+import fuzz
 import httpx
 import kaldialign
 import numpy as np
@@ -281,13 +282,19 @@ def test_an_error_after_the_first_words_is_the_last_event(
     tmp_path_factory: pytest.TempPathFactory, samples: dict[str, Sample]
 ) -> None:
     sound = encode(np.tile(samples["two-minutes"].audio().samples, 12), container="flac", codec="flac", rate=16_000)
-    with Serve(tmp_path_factory.mktemp("limited") / "log", STT_MAX_AUDIO_SECONDS="1600") as limited:
+    log = tmp_path_factory.mktemp("limited") / "log"
+    with Serve(log, host="0.0.0.0", STT_MAX_AUDIO_SECONDS="1600") as limited:
         with openai.OpenAI(base_url=limited.openai_url, api_key="none", max_retries=0) as client:
             stream = client.audio.transcriptions.create(file=("long.flac", sound), model="whisper-1", stream=True)
             heard: list[object] = []
             with pytest.raises(openai.APIError, match="1600 seconds"):
                 heard.extend(stream)
         assert heard
+    assert "ANYBODY WHO REACHES 0.0.0.0" in log.read_text()  # no keys are set
+
+
+def test_nobody_is_warned_of_a_service_on_loopback(server: Server) -> None:
+    assert "ANYBODY WHO REACHES" not in server.log.read_text()
 
 
 def test_work_for_a_stream_ends_when_its_reader_leaves(server: Server, samples: dict[str, Sample]) -> None:
@@ -410,6 +417,11 @@ class TestDescription:
         assert len(parts) == 2
         for part in parts:
             assert httpx.get(server.url + part).status_code == 200
+
+
+def test_invented_requests_are_answered_as_the_document_says(server: Server) -> None:
+    """A short run; `scripts/fuzz.py` is the long one."""
+    assert fuzz.run(server.url, examples=20, seed=11) > 300
 
 
 @pytest.fixture(scope="module")

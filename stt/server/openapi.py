@@ -91,8 +91,8 @@ TEXTS = {
         "example": f"WEBVTT\n\n00:00:00.080 --> 00:00:03.120\n{SAID}\n\n",
     },
 }
-EVENTS = {
-    "schema": {"type": "string"},
+EVENTS = {  # the schema is that of one event
+    "schema": {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}},
     "example": 'data: {"type": "transcript.text.delta", "delta": "If the food is good,"}\n\n'
     'data: {"type": "transcript.text.done", "text": "If the food is good,", "usage": …}\n\n',
 }
