@@ -200,6 +200,30 @@ async def measured(url: str, sounds: list[Clip], seconds: float, *, callers: int
     )
 
 
+def overhead(url: str, requests: int = 100) -> dict[str, float]:
+    """Where the time of one idle caller's 5 s clip goes: medians in ms, by the server's own count of each request."""
+    (clip,) = clips(shortest=5.0, longest=5.0)[:1]
+    sums = {
+        "total": 'stt_request_seconds_sum{route="/v1/audio/transcriptions"}',
+        "recognizer": "stt_inference_seconds_sum",
+        "detector": "stt_detect_seconds_sum",
+        "decoding": "stt_decode_seconds_sum",
+    }
+    rows: list[dict[str, float]] = []
+    with httpx.Client() as client:
+        for number in range(requests + 10):
+            before = counted(url)
+            client.post(
+                f"{url}/v1/audio/transcriptions", files={"file": ("a.wav", clip.data)}, data={"model": "whisper-1"}
+            ).raise_for_status()
+            after = counted(url)
+            if number >= 10:
+                rows.append({name: 1000 * (after[key] - before[key]) for name, key in sums.items()})
+    for row in rows:
+        row["all but the networks"] = row["total"] - row["recognizer"] - row["detector"]
+    return {name: round(float(np.median([row[name] for row in rows])), 1) for name in rows[0]}
+
+
 def long_file(hours: float) -> bytes:
     """An mp3 of so many hours: the sample's frames again and again."""
     samples, rate = soundfile.read(SAMPLE, dtype="int16")
@@ -217,9 +241,11 @@ def long_file(hours: float) -> bytes:
 
 
 async def beside_a_long_file(url: str, hours: float, seconds: float) -> tuple[Row, Row, float]:
-    """Clips of 5 s, one after another, alone and beside one long file; and the longest time of a batch meanwhile."""
-    sounds = [Clip(clip.data, clip.seconds) for clip in clips(shortest=5.0, longest=5.0)]
+    """Clips of 5 s, one after another, alone and beside one long file; and how long a batch of the file's takes."""
+    sounds = clips(shortest=5.0, longest=5.0)
+    early = await asyncio.to_thread(counted, url)
     alone = await measured(url, sounds, seconds, callers=1)
+    late = await asyncio.to_thread(counted, url)
     data = await asyncio.to_thread(long_file, hours)
     async with httpx.AsyncClient(timeout=None) as client:
 
@@ -239,9 +265,14 @@ async def beside_a_long_file(url: str, hours: float, seconds: float) -> tuple[Ro
         assert not uploading.done()
         uploading.cancel()
         await asyncio.wait({uploading})
-    batch = (after["stt_inference_seconds_sum"] - before["stt_inference_seconds_sum"]) / max(
-        1.0, after["stt_inference_seconds_count"] - before["stt_inference_seconds_count"]
-    )
+
+    def batches(start: dict[str, float], end: dict[str, float]) -> tuple[float, float]:
+        time_taken, count = (f"stt_inference_seconds_{kind}" for kind in ("sum", "count"))
+        return end[time_taken] - start[time_taken], end[count] - start[count]
+
+    (clip_time, clip_count), (time_taken, count) = batches(early, late), batches(before, after)
+    own = beside.requests * 4 / 3  # of the clips': a quarter of the load is not counted among the requests
+    batch = (time_taken - own * clip_time / clip_count) / max(1.0, count - own)
     return alone, beside, batch
 
 
@@ -262,6 +293,7 @@ def main() -> None:
     parser.add_argument("--callers", type=int, nargs="*", default=CALLERS, help="of the closed loops")
     parser.add_argument("--shares", type=float, nargs="*", default=SHARES, help="of the best rate, for the open loops")
     parser.add_argument("--hours", type=float, help="measure 5 s clips beside one file of so many hours, and no more")
+    parser.add_argument("--overhead", action="store_true", help="measure one idle caller's 5 s clip, and no more")
     arguments = parser.parse_args()
     bound = the_bound(arguments.model)
     sounds = clips()
@@ -285,7 +317,11 @@ def main() -> None:
             for load, row in (("5 s clips, alone", alone), ("beside the file", beside)):
                 row.load = load
                 show(row)
-            print(f"a batch takes {1000 * batch:.0f} ms beside the file")
+            print(f"a batch of the file's takes {1000 * batch:.0f} ms")
+            arguments.callers = arguments.shares = ()
+        if arguments.overhead:
+            parts = overhead(url)
+            print(f"a clip of 5 s, ms: {', '.join(f'{name} {value}' for name, value in parts.items())}")
             arguments.callers = arguments.shares = ()
         for callers in arguments.callers:
             show(asyncio.run(measured(url, sounds, arguments.seconds, callers=callers)))

@@ -16,7 +16,7 @@ from stt.audio import SAMPLE_RATE, Audio
 from stt.recognizer import Recognizer
 from stt.server.schedule import Limits
 
-PROBE_SECONDS = 3.0  # one item of a measuring batch
+PROBE_SECONDS = 2.0  # one item of a measuring batch
 PROBE_TARGET = 2.0  # batches are measured until one takes so many times as long as a single item
 PROBE_TIME = 3.0  # seconds; measuring ends sooner than it would take longer
 GOOD_SHARE, BEST_SHARE = 0.9, 0.95  # of the speed of an endless batch that a full one should reach
