@@ -21,6 +21,13 @@ SpeechError
 from __future__ import annotations
 
 
+LONGEST = 800  # characters of what is said: values are repeated in it, and may be megabytes
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
 class SpeechError(Exception):
     """Base of all errors that the service raises on purpose."""
 
@@ -35,8 +42,8 @@ class RequestError(SpeechError):
     code: str = "invalid_value"
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.param = param
+        super().__init__(_shortened(message))
+        self.param = param and _shortened(param)
         self.code = code or self.code
 
 
