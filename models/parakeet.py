@@ -231,12 +231,12 @@ def _prepared(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
     model.to(device)
     for part in (model.encoder, model.decoder, model.joint):
         part.to(dtype)  # weights, not autocast; the mel front end stays float32
-    model.freeze()
-    model.eval()
     if device.type == "cpu":
         cpu.pack(model.encoder)
         recurrent = model.decoder.prediction["dec_rnn"]
         recurrent.lstm = cpu.SteppedLSTM(recurrent.lstm)
+    model.freeze()
+    model.eval()
     return model
 
 

@@ -153,7 +153,7 @@ def test_metrics_count_what_happened(client: httpx.Client, server: Server, said:
     assert grown["stt_audio_seconds_total"] == pytest.approx(len(said[0][1]) / 2 / SAMPLE_RATE, abs=0.01)
     for histogram in ("queue_seconds", "detect_seconds", "inference_seconds", "batch_items", "batch_fill"):
         assert grown[f"stt_{histogram}_count"] == 1
-    assert grown["stt_decode_seconds_count"] == 1
+    assert grown["stt_decode_seconds_count"] == 2  # what can't be decoded takes its time too
     assert not any("unheard" in name for name in after)
     assert after["stt_rtfx"] > 0
 

@@ -8,7 +8,7 @@ import pytest
 
 from stt.audio import Audio
 from stt.phrases import Phrases
-from stt.server.pace import RECOVERY_BATCHES, Cost, Pace, budget, measured
+from stt.server.pace import PROBE_SECONDS, RECOVERY_BATCHES, Cost, Pace, budget, measured
 from stt.transcript import Hypothesis
 
 
@@ -38,15 +38,15 @@ def test_the_cost_of_a_batch_is_found(cost: Cost) -> None:
 
 def test_a_slow_device_is_not_measured_for_long() -> None:
     slow = Clocked(Cost(1, 2))
-    assert slow.measured().speed == pytest.approx(3 / 2)
+    assert slow.measured().speed == pytest.approx(PROBE_SECONDS / slow.cost.time(PROBE_SECONDS))
     assert slow.counts == [1, 1]
 
 
 def test_batches_that_cost_the_same_whatever_is_in_them_have_a_finite_speed() -> None:
     cost = Clocked(Cost(1e8, 1e9)).measured(most_items=16)
-    assert cost.time(16 * 3) == pytest.approx(0.1, rel=0.1)
+    assert cost.time(16 * PROBE_SECONDS) == pytest.approx(0.1, rel=0.1)
     assert cost.speed < 20_000
-    assert cost.overhead > 16 * 3
+    assert cost.overhead > 16 * PROBE_SECONDS
 
 
 def test_the_budget_is_efficient_without_making_others_wait() -> None:
