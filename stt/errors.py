@@ -20,7 +20,6 @@ SpeechError
 
 from __future__ import annotations
 
-
 LONGEST = 800  # characters of what is said: values are repeated in it, and may be megabytes
 
 
