@@ -29,11 +29,12 @@ def distinctive(prompt: str) -> Phrases:
 
 def _distinctive(prompt: str) -> Iterator[str]:
     words = list(_WORD.finditer(prompt))
+    ended = 0  # the word before
     for index, match in enumerate(words):
-        word = match.group()
+        word, gap, ended = match.group(), prompt[ended : match.start()], match.end()
         if len(word) < SHORTEST_DISTINCTIVE or not any(c.isupper() or c.isdigit() for c in word):
             continue
-        begins = not prompt[: match.start()].strip() or bool(_SENTENCE_END.search(prompt[: match.start()]))
+        begins = (index == 0 and not gap.strip()) or bool(_SENTENCE_END.search(gap))
         following = words[index + 1] if index + 1 < len(words) else None
         goes_on = following and following.group()[0].islower() and prompt[match.end() : following.start()].isspace()
         if begins and goes_on and not any(c.isupper() or c.isdigit() for c in word[1:]):
