@@ -427,7 +427,7 @@ def test_invented_requests_are_answered_as_the_document_says(server: Server) -> 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("keyed")
-    (folder / "keys").write_text("file-key\n")
+    (folder / "keys").write_text("file-key\nclé\n", "utf-8")
     with Serve(
         folder / "log", STT_API_KEYS="first-key", STT_API_KEYS_FILE=str(folder / "keys"), STT_OPEN_TO_ALL="metrics",
         STT_CORS_ORIGINS="https://app.example",
@@ -451,7 +451,7 @@ class TestAccess:
         ("header", "status"),
         [
             ("Bearer first-key", 200), ("bearer file-key", 200), ("Bearer first-key2", 401), ("Basic first-key", 401),
-            ("Bearer", 401), ("Bearer \xe9", 401),
+            ("Bearer", 401), ("Bearer \xe9", 401), ("Bearer cl\xc3\xa9", 200),
         ],
     )  # fmt: skip
     def test_any_key_opens_and_nothing_else(self, guarded: Server, header: str, status: int) -> None:

@@ -148,7 +148,7 @@ def guard(headers: Headers, path: str, settings: Settings) -> None:
 
 def is_known(key: str, settings: Settings) -> bool:
     """Whether this is one of the keys. All are compared, each in constant time, so that the time tells nothing."""
-    given = digest(key)
+    given = digest(key.encode("latin-1"))  # the bytes that were sent, of which Starlette makes text so
     return sum(hmac.compare_digest(given, known) for known in settings.key_digests) > 0
 
 

@@ -36,9 +36,9 @@ def _comma_separated(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def digest(key: str) -> str:
+def digest(key: bytes) -> str:
     """The SHA-256 of a key, in hexadecimal digits."""
-    return hashlib.sha256(key.encode()).hexdigest()
+    return hashlib.sha256(key).hexdigest()
 
 
 def _digests(value: object) -> object:
@@ -49,7 +49,7 @@ def _digests(value: object) -> object:
 
 def _digest_of(entry: str) -> str:
     if not entry.startswith(HASHED):
-        return digest(entry)
+        return digest(entry.encode())
     hashed = entry.removeprefix(HASHED).lower()
     if not re.fullmatch("[0-9a-f]{64}", hashed):
         raise ValueError(f"{HASHED} is to be followed by 64 hexadecimal digits")
