@@ -82,7 +82,12 @@ def decoded(source: BinaryIO, *, max_seconds: float) -> Iterator[Samples]:
         for block in _plain_wav(source, max_seconds) or _by_ffmpeg(source, max_seconds):
             samples += len(block)
             yield block
-    except (av.FFmpegError, ValueError, OSError) as exc:  # PyAV's own ones too, such as UnicodeDecodeError
+    except (
+        av.FFmpegError,
+        soundfile.SoundFileError,
+        ValueError,
+        OSError,
+    ) as exc:  # PyAV's own ones too, such as UnicodeDecodeError
         raise UndecodableAudio(
             f"The file could not be decoded: it is damaged, or not a media file. Supported formats: {SUPPORTED}."
         ) from exc
