@@ -1,6 +1,6 @@
 """Knows what makes a network faster on a CPU, with the same results. Does not know what the network is for.
 
-docs/benchmarks.md has what each of it gains, and what was tried besides.
+docs/decisions/0004-cpu-engine.md has what each of it gains, and what was tried besides.
 """
 
 from __future__ import annotations

@@ -50,10 +50,10 @@ class ServerVad(BaseModel):
     threshold: float = Field(default=0.5, gt=0, lt=1)
 
     def rules(self) -> SpeechRules:
-        """What it means here. Speech is left at a threshold lower by 0.15, as Silero has it."""
+        """What it means here."""
         return SpeechRules(
             onset=self.threshold,
-            offset=max(self.threshold - 0.15, 0.01),
+            offset=SpeechRules.offset_for(self.threshold),
             min_silence_ms=self.silence_duration_ms,
             pad_ms=self.prefix_padding_ms,
         )

@@ -92,7 +92,7 @@ class Serving:
             on_lost=_end_process,
         )
         self._workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="media", initializer=_become_media_thread)
-        self._rules = SpeechRules(onset=settings.vad_threshold, offset=max(settings.vad_threshold - 0.15, 0.01))
+        self._rules = SpeechRules(onset=settings.vad_threshold, offset=SpeechRules.offset_for(settings.vad_threshold))
         self.metrics.watch("queue_audio_seconds", "Audio that has no answer yet, in seconds.", self._runner.waiting)
         self.metrics.watch("batch_budget_seconds", "Padded seconds that a batch may hold now.",
                            lambda: pace.limits.seconds)  # fmt: skip
