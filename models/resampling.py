@@ -60,13 +60,13 @@ def pieces_to_mono_16k(pieces: Iterable[npt.NDArray[np.float32]], rate: int) -> 
     if not is_convertible(rate):
         raise ValueError(f"{rate} Hz can't be resampled directly")
     if rate == SAMPLE_RATE:
-        yield from chain(map(_mixed_down, pieces), [np.zeros(0, np.float32)])
+        yield from chain(map(mixed_down, pieces), [np.zeros(0, np.float32)])
         return
     kernel, margin, step = _kernel(rate)
     waiting = [np.zeros(margin, np.float32)]
     held, received, sent = margin, 0, 0
     for piece in pieces:
-        waiting.append(_mixed_down(piece))
+        waiting.append(mixed_down(piece))
         held += piece.shape[1]
         received += piece.shape[1]
         if held > 2 * margin + step + rate * BLOCK_SECONDS:
@@ -80,7 +80,8 @@ def pieces_to_mono_16k(pieces: Iterable[npt.NDArray[np.float32]], rate: int) -> 
     yield _convolved(wave, kernel, step)[: -(-received * SAMPLE_RATE // rate) - sent]  # rounded up, as torchaudio does
 
 
-def _mixed_down(samples: npt.NDArray[np.float32]) -> Samples:
+def mixed_down(samples: npt.NDArray[np.float32]) -> Samples:
+    """The mean of all channels, in [-1, 1]. samples: shape (channels, num_samples)."""
     channels = len(samples)
     with np.errstate(over="ignore", invalid="ignore"):  # of numbers that were not finite, which become 0
         # The mean, as a product: 0.02 ms for a second of interleaved 48 kHz stereo, as FFmpeg gives it; `mean` takes 1.

@@ -1,4 +1,4 @@
-"""Knows how an uploaded file becomes audio: containers, codecs, limits. Does not know HTTP or models.
+"""Knows how an uploaded file becomes sound: containers, codecs, limits. Does not know HTTP, models, or processes.
 
 Everything that FFmpeg may open or decode is on the lists below, and FFmpeg itself enforces them, before a demuxer for
 playlists could open what a playlist names.
@@ -7,6 +7,7 @@ playlists could open what a playlist names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, groupby
 from typing import BinaryIO
 
@@ -22,7 +23,7 @@ from av.codec.codec import UnknownCodecError
 from av.container import InputContainer
 
 from models import resampling
-from stt.audio import SAMPLE_RATE, Audio, Samples
+from stt.audio import Audio, Samples
 from stt.errors import AudioTooLong, AudioTooShort, UndecodableAudio
 
 SUPPORTED = "flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav, webm"
@@ -57,31 +58,62 @@ OPEN_OPTIONS = {
 
 PROBE_BYTES = 5 << 20  # about FFmpeg's default
 HEADER_BYTES = 16 << 10  # enough where everything stands at the start; probing a short clip whole costs 5 ms
+UNKNOWN_LENGTH = 0x7FFFF000  # from here on, what writers of streams put where a wav file's length belongs
+# Those whose files say how long they are, by FFmpeg's names; in others it guesses by the size, or by the last page.
+ANNOUNCING_DEMUXERS = frozenset({"aiff", "au", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "w64", "wav"})
+TRUNCATED_SECONDS = 0.5  # missing of what was announced; codecs differ by a few frames
+MP3_FRAME_BYTES = 4096  # more than any frame has
+OGG_PAGE_BYTES = 65_307  # of the largest page, by RFC 3533
 HEADERS = ((b"RIFF", b"WAVE"), (b"fLaC", b""))  # the first four bytes, and those from the eighth on
 
 av.logging.set_level(None)  # FFmpeg writes to standard error what the caller is told anyway
 
 
+class Track:
+    """The sound of a file, while it is decoded: mono, at the rate that it was recorded with."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self.pieces: Iterator[Samples] = iter(())
+        self.is_truncated = False  # whether the file ends before what it announces; known once the pieces have ended
+
+
 def decode(source: BinaryIO, *, max_seconds: float) -> Audio:
-    """All of `decoded` at once."""
-    return Audio(np.concatenate(list(decoded(source, max_seconds=max_seconds))))
+    """All of a file at once, at 16 kHz. Raises as `opened`."""
+    track = opened(source, max_seconds=max_seconds)
+    mono = (piece[None] for piece in track.pieces)
+    return Audio(np.concatenate(list(resampling.pieces_to_mono_16k(mono, track.rate))))
 
 
-def decoded(source: BinaryIO, *, max_seconds: float) -> Iterator[Samples]:
-    """The best audio track of a media file, in blocks: float32, shape (num_samples,), mono at 16 kHz.
+def opened(source: BinaryIO, *, max_seconds: float) -> Track:
+    """The best audio track of a media file; its pieces are float32, shape (num_samples,), in [-1, 1].
 
-    source: seekable. A damaged packet is skipped, and a file that ends early gives what is there. Blocking; each next
-    block may be asked for by another thread.
+    source: seekable. A damaged packet is skipped, and a file that ends early gives what is there. Blocking.
     Raises UndecodableAudio, AudioTooShort at the end, or, as soon as more than `max_seconds` have been decoded,
-    AudioTooLong.
+    AudioTooLong; here or from the pieces.
     """
     if source.seek(0, 2) == 0:
         raise UndecodableAudio("The audio file is empty.")
+    with _blamed_on_the_file():
+        track = _plain_wav(source, max_seconds) or _by_ffmpeg(source, max_seconds)
+    track.pieces = _checked(track.pieces, track.rate)
+    return track
+
+
+def _checked(pieces: Iterator[Samples], rate: int) -> Iterator[Samples]:
     samples = 0
+    with _blamed_on_the_file():
+        for piece in pieces:
+            samples += len(piece)
+            yield piece
+    if samples < SHORTEST_SECONDS * rate:
+        raise AudioTooShort(f"Audio file is too short. Minimum audio length is {SHORTEST_SECONDS} seconds.")
+
+
+@contextmanager
+def _blamed_on_the_file() -> Iterator[None]:
     try:
-        for block in _plain_wav(source, max_seconds) or _by_ffmpeg(source, max_seconds):
-            samples += len(block)
-            yield block
+        yield
     except (
         av.FFmpegError,
         soundfile.SoundFileError,
@@ -91,12 +123,11 @@ def decoded(source: BinaryIO, *, max_seconds: float) -> Iterator[Samples]:
         raise UndecodableAudio(
             f"The file could not be decoded: it is damaged, or not a media file. Supported formats: {SUPPORTED}."
         ) from exc
-    if samples < SHORTEST_SECONDS * SAMPLE_RATE:
-        raise AudioTooShort(f"Audio file is too short. Minimum audio length is {SHORTEST_SECONDS} seconds.")
 
 
-def _plain_wav(source: BinaryIO, max_seconds: float) -> Iterator[Samples] | None:
-    """The blocks of a wav file with plain samples, in a tenth of FFmpeg's time; None for any other file."""
+def _plain_wav(source: BinaryIO, max_seconds: float) -> Track | None:
+    """A wav file with plain samples, in a tenth of FFmpeg's time; None for any other file."""
+    size = source.seek(0, 2)
     source.seek(0)
     start = source.read(12)
     source.seek(0)
@@ -108,7 +139,11 @@ def _plain_wav(source: BinaryIO, max_seconds: float) -> Iterator[Samples] | None
         return None
     if file.subtype not in PLAIN_SUBTYPES or not file.frames or not resampling.is_convertible(file.samplerate):
         return None
-    return resampling.pieces_to_mono_16k(_wav_pieces(file, max_seconds), file.samplerate)
+    track = Track(file.samplerate)
+    announced = int.from_bytes(start[4:8], "little")
+    track.is_truncated = size < announced + 8 and announced < UNKNOWN_LENGTH
+    track.pieces = map(resampling.mixed_down, _wav_pieces(file, max_seconds))
+    return track
 
 
 def _wav_pieces(file: soundfile.SoundFile, max_seconds: float) -> Iterator[npt.NDArray[np.float32]]:
@@ -122,10 +157,35 @@ def _wav_pieces(file: soundfile.SoundFile, max_seconds: float) -> Iterator[npt.N
             yield piece.T
 
 
-def _by_ffmpeg(source: BinaryIO, max_seconds: float) -> Iterator[Samples]:
+def _by_ffmpeg(source: BinaryIO, max_seconds: float) -> Track:
+    counts_frames, has_last_page = _has_vbr_header(source), _has_last_page(source)
     options = {**OPEN_OPTIONS, "probesize": str(_probe_bytes(source))}
-    with av.open(source, mode="r", container_options=options, metadata_errors="ignore") as container:
-        yield from _track(container, max_seconds)
+    container = av.open(source, mode="r", container_options=options, metadata_errors="ignore")
+    stream = container.streams.best("audio")
+    if not isinstance(stream, AudioStream):
+        raise UndecodableAudio("The file has no audio track.")
+    if stream.codec_context is None:
+        raise UndecodableAudio("The codec of the file's audio track is not supported.")
+    announced = 0.0
+    if container.format.name in ANNOUNCING_DEMUXERS or (container.format.name == "mp3" and counts_frames):
+        announced = _announced_seconds(container, stream)
+
+    def judged(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
+        seconds = 0.0
+        for frame in frames:
+            seconds += frame.samples / frame.sample_rate
+            yield frame
+        cut_page = container.format.name == "ogg" and not has_last_page
+        track.is_truncated = cut_page or seconds < announced - TRUNCATED_SECONDS
+
+    track = Track(BRIDGE_RATE)
+    frames = judged(_limited(_frames(container, stream), max_seconds))
+    first = next(frames, None)
+    if first is not None:
+        if resampling.is_convertible(first.sample_rate):
+            track.rate = first.sample_rate
+        track.pieces = map(resampling.mixed_down, _floats(chain([first], frames), track.rate))
+    return track
 
 
 def _too_long(limit: float) -> AudioTooLong:
@@ -141,36 +201,48 @@ def _probe_bytes(source: BinaryIO) -> int:
     return HEADER_BYTES if known else PROBE_BYTES
 
 
-def _track(container: InputContainer, max_seconds: float) -> Iterator[Samples]:
-    """The best audio track as mono 16 kHz, shape (num_samples,), in pieces."""
-    track = container.streams.best("audio")
-    if not isinstance(track, AudioStream):
-        raise UndecodableAudio("The file has no audio track.")
-    if track.codec_context is None:
-        raise UndecodableAudio("The codec of the file's audio track is not supported.")
-    frames = _limited(_frames(container, track), max_seconds)
-    first = next(frames, None)
-    if first is not None:
-        rate = first.sample_rate if resampling.is_convertible(first.sample_rate) else BRIDGE_RATE
-        yield from resampling.pieces_to_mono_16k(_floats(chain([first], frames), rate), rate)
+def _announced_seconds(container: InputContainer, stream: AudioStream) -> float:
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base
 
 
-def _frames(container: InputContainer, track: AudioStream) -> Iterator[AudioFrame]:
+def _has_vbr_header(source: BinaryIO) -> bool:
+    """Whether an mp3 file says in its first frame how many there are."""
+    source.seek(0)
+    start = source.read(10)
+    tag = 0
+    if start.startswith(b"ID3"):  # its length in four bytes of seven bits
+        tag = 10 + sum(byte << shift for byte, shift in zip(start[6:10], (21, 14, 7, 0), strict=True))
+    source.seek(tag)
+    frame = source.read(MP3_FRAME_BYTES)
+    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+def _has_last_page(source: BinaryIO) -> bool:
+    """Whether the last page of an Ogg file says that it is the last."""
+    source.seek(-min(OGG_PAGE_BYTES, source.seek(0, 2)), 2)
+    _, _, page = source.read().rpartition(b"OggS")
+    return len(page) > 1 and bool(page[1] & 4)
+
+
+def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
     """Every frame of the track that can be decoded, in order. Raises the last error if there is none."""
-    packets = container.demux(track)
     failure: av.FFmpegError | None = None
     heard = False
-    while True:
-        try:
-            packet = next(packets, None)
-            if packet is None:  # after the empty packet with which `packets` made the decoder give all it held
-                break
-            frames = track.decode(packet)
-        except av.FFmpegError as exc:  # of one packet; or of the container, and then `packets` has ended
-            failure = exc
-            continue
-        heard = heard or bool(frames)
-        yield from frames
+    with container:
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:  # after the empty packet with which `packets` made the decoder give all it held
+                    break
+                frames = stream.decode(packet)
+            except av.FFmpegError as exc:  # of one packet; or of the container, and then `packets` has ended
+                failure = exc
+                continue
+            heard = heard or bool(frames)
+            yield from frames
     if failure and not heard:
         raise failure
 

@@ -37,6 +37,9 @@ class Metrics:
         self.request_seconds = self._histogram("request_seconds", "From the request to its answer.", SECONDS, "route")
         self.audio_seconds = self._counter("audio_seconds", "Audio received, in seconds, after decoding.")
         self.decode_seconds = self._histogram("decode_seconds", "Decoding an upload into samples.", SECONDS)
+        self.decoder_failures = self._counter(
+            "decoder_failures", "Files whose decoder crashed, or was ended for its time or memory."
+        )
         self.detect_seconds = self._histogram("detect_seconds", "Finding speech in a recording.", SECONDS)
         self.queue_seconds = self._histogram("queue_seconds", "An utterance's wait for the device.", SECONDS)
         self.inference_seconds = self._histogram("inference_seconds", "The recognizer's time for a batch.", SECONDS)

@@ -17,20 +17,24 @@ from models import resampling
 from stt.audio import SAMPLE_RATE, Samples
 from stt.errors import DeviceLost, InvalidField
 from stt.recognizer import Priority, Recognizer, SpeechDetector
-from stt.server.decoding import decoded
+from stt.server.media import Decoders, Media
 from stt.server.metrics import Metrics, TimedStream, timed
 from stt.server.pace import Cost, Pace, budget
 from stt.server.runner import Runner
 from stt.server.settings import Settings
+from stt.server.turns import Turns
 from stt.speech import SpeechRules
 from stt.transcriber import Options, Recording, Transcription
 from stt.utterances import Utterances
 
 # Above this, attention over the whole recording would need gigabytes: 1.6 GB at five minutes for 0.6B (docs/limits.md).
 LONGEST_WHOLE_SECONDS = 300
-# Decoding and speech detection are single-threaded C code that releases the GIL. Half of the cores: the others are the
-# recognizer's, where it runs on the CPU.
-WORKER_THREADS = max(2, (os.cpu_count() or 1) // 2)
+# Threads that resample and detect speech at once: single-threaded C code that releases the GIL. Half of the cores; the
+# others are the recognizer's, where it runs on the CPU.
+AT_WORK = max(2, (os.cpu_count() or 1) // 2)
+# Recordings that are being read at once, each by a thread that mostly waits for its decoder. One decoder that stalls
+# takes half a minute to be given up; it takes as many as this to keep others waiting.
+READERS = 128
 # For how long a thread may keep Python to itself while another waits; Python's own is 5 ms. The event loop has to wait
 # its turn among the device's thread and those that decode: with 1 ms its lag is half (docs/benchmarks.md).
 SWITCH_SECONDS = 0.001
@@ -91,7 +95,9 @@ class Serving:
             metrics=self.metrics,
             on_lost=_end_process,
         )
-        self._workers = ThreadPoolExecutor(WORKER_THREADS, thread_name_prefix="media", initializer=_become_media_thread)
+        self._decoders = Decoders()
+        self._turns = Turns(AT_WORK)
+        self._workers = ThreadPoolExecutor(READERS, thread_name_prefix="media", initializer=_become_media_thread)
         self._rules = SpeechRules(onset=settings.vad_threshold, offset=SpeechRules.offset_for(settings.vad_threshold))
         self.metrics.watch("queue_audio_seconds", "Audio that has no answer yet, in seconds.", self._runner.waiting)
         self.metrics.watch("batch_budget_seconds", "Padded seconds that a batch may hold now.",
@@ -125,7 +131,14 @@ class Serving:
         Iterating over its words raises AudioError for a bad file, Overloaded, RecognitionError.
         """
         self._runner.admit(Priority.SHORT)  # again in the runner, with the real priority
-        blocks = timed(decoded(upload, max_seconds=self.settings.max_audio_seconds), self.metrics.decode_seconds)
+        media = Media(
+            upload,
+            self._decoders,
+            self._turns,
+            max_seconds=self.settings.max_audio_seconds,
+            on_crash=self.metrics.decoder_failures.inc,
+        )
+        blocks = timed(media, self.metrics.decode_seconds)
         utterances = Utterances(
             blocks if options.cut else _short_enough(blocks),
             TimedStream(self._detector.stream(), self.metrics.detect_seconds),
@@ -137,7 +150,7 @@ class Serving:
 
         async def in_thread(work: Callable[[], T]) -> T:
             def alone() -> T:
-                with reading:
+                with reading, self._turns.working():
                     return work()
 
             return await asyncio.get_running_loop().run_in_executor(self._workers, alone)
@@ -152,15 +165,23 @@ class Serving:
             )
         finally:
             self.metrics.audio_seconds.inc(utterances.duration)
-            if reading.acquire(blocking=False):
-                utterances.close()
-            else:  # a thread is at it, for a caller who has left
-                self._workers.submit(_closed, utterances, reading)
+            media.give_up()
+
+            def close() -> None:
+                with reading:
+                    utterances.close()
+                    media.close()
+
+            if reading.locked():  # a thread is at it, for a caller who has left
+                self._workers.submit(close)
+            else:
+                close()
 
     def close(self) -> None:
-        """End all threads, after what they are at."""
+        """End all threads and processes, after what they are at."""
         self._workers.shutdown(cancel_futures=True)
         self._runner.close()
+        self._decoders.close()
 
 
 def _become_media_thread() -> None:
@@ -180,11 +201,6 @@ def _short_enough(blocks: Iterator[Samples]) -> Iterator[Samples]:
                 f"should_chunk=false takes at most {LONGEST_WHOLE_SECONDS} s of audio", param="should_chunk"
             )
         yield block
-
-
-def _closed(utterances: Utterances, reading: threading.Lock) -> None:
-    with reading:
-        utterances.close()
 
 
 def _end_process(lost: DeviceLost) -> None:
