@@ -1,13 +1,11 @@
-"""Knows how each file is decoded in a process of its own, under limits. Does not know who asks, or any model.
+"""Knows how files are decoded in processes of their own, under limits. Does not know who asks, or any model.
 
-A program: `media.py` starts it and sends it files. It forks one child ahead of each, which serves that file and ends,
-so that what a file does to its decoder touches neither the service nor the decoder of any other file. Forking takes a
-millisecond or two, since nothing here has imported torch.
+A program: `media.py` starts it, and sends to its standard input, a socket, one more socket for each decoder that it
+wants. For each it forks a child, in a millisecond or two, since nothing here has imported torch.
 
-Its standard input is a socket. A request is `REQUEST` with two descriptors: the file, and a socket for the answer. The
-answer is a sequence of messages, each after its length (`LENGTH`): JSON with the sample rate, unless the file can't be
-opened; pieces of sound, float32 mono; an empty message; JSON with how it ended. Without the last, the decoder has not
-survived the file.
+Over its socket a child gets `REQUEST` with a file's descriptor, and answers with messages, each after its length
+(`LENGTH`): JSON with the sample rate, unless the file can't be opened; pieces of sound, float32 mono; an empty message;
+JSON with how it ended. Then it is free for the next file. One that does not survive a file just closes its socket.
 """
 
 from __future__ import annotations
@@ -20,10 +18,9 @@ import select
 import signal
 import socket
 import struct
-import sys
 import threading
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any
 
 from stt.errors import AudioError
 from stt.server import decoding
@@ -36,7 +33,7 @@ NICENESS = 10  # the recognizer's threads go first; a tenth of the share of a th
 
 
 def main() -> None:
-    """Have a child ready for each file to come, until the service has ended."""
+    """Fork a decoder for each socket that comes, until the service has ended."""
     control = socket.socket(fileno=0)
     for ignored in (signal.SIGINT, signal.SIGTERM):  # what is being decoded is finished; the service says when to end
         signal.signal(ignored, signal.SIG_IGN)
@@ -44,82 +41,62 @@ def main() -> None:
     os.nice(NICENESS)
     gc.collect()
     gc.freeze()
-    while True:
-        reader, writer = os.pipe()
+    while descriptors := socket.recv_fds(control, 1, 1)[1]:
         if os.fork() == 0:
-            os.close(reader)
-            _serve(control, writer)
-        os.close(writer)
-        has_taken_one = os.read(reader, 1)
-        os.close(reader)
-        if not has_taken_one and _is_over(control):
-            return
+            control.close()
+            _serve(socket.socket(fileno=descriptors[0]))
+        os.close(descriptors[0])
 
 
-def _is_over(control: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(control, select.POLLIN)
-    return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0))
-
-
-def _serve(control: socket.socket, taken: int) -> None:
-    """The life of one child: wait for a file, say so, decode it, end."""
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it has nothing to write but its answer
-    request, descriptors, _, _ = socket.recv_fds(control, REQUEST.size, 2)
-    control.close()
-    if not request:
-        os._exit(0)
-    with suppress(BrokenPipeError):
-        os.write(taken, b"1")
-    os.close(taken)
-    file, answers = descriptors
-    (max_seconds,) = REQUEST.unpack(request)
-    connection = socket.socket(fileno=answers)
-    threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+def _serve(connection: socket.socket) -> None:
+    """The life of one decoder: file after file, until the service closes the connection."""
     status = 1
     try:
-        with open(file, "rb") as source:
-            _answer(source, max_seconds, connection)
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
+        with suppress(BrokenPipeError):
+            while True:
+                request, descriptors, _, _ = socket.recv_fds(connection, REQUEST.size, 1)
+                if not descriptors:
+                    break
+                _answer(descriptors[0], REQUEST.unpack(request)[0], connection)
         status = 0
-    except BrokenPipeError:
-        pass
     finally:
         os._exit(status)
 
 
 def _end_with(connection: socket.socket) -> None:
-    """End this process once nobody waits for its answer any more, whatever it is at."""
-    connection.recv(1)
-    os._exit(1)
+    """End this process once nobody waits for its answers any more, whatever it is at."""
+    poll = select.poll()
+    poll.register(connection, 0)  # for its end only
+    poll.poll()
+    os._exit(0)
 
 
-def _answer(source: BinaryIO, max_seconds: float, connection: socket.socket) -> None:
+def _answer(file: int, max_seconds: float, connection: socket.socket) -> None:
     def send(message: bytes | memoryview) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # the service takes as long as it wants
         connection.sendall(LENGTH.pack(len(message)))
         connection.sendall(message)
-
-    def send_json(value: dict[str, Any]) -> None:
-        send(json.dumps(value).encode())
-
-    try:
         signal.setitimer(signal.ITIMER_REAL, STALL_SECONDS)  # at its end the kernel ends this process
-        track = decoding.opened(source, max_seconds=max_seconds)
-        send_json({"rate": track.rate})
-        for piece in track.pieces:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # the service takes as long as it wants
-            if len(piece):
-                send(memoryview(piece).cast("B"))
-            signal.setitimer(signal.ITIMER_REAL, STALL_SECONDS)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        send(b"")
-        send_json({"truncated": track.is_truncated})
+
+    signal.setitimer(signal.ITIMER_REAL, STALL_SECONDS)
+    end: dict[str, Any]
+    try:
+        with open(file, "rb") as source:
+            track = decoding.opened(source, max_seconds=max_seconds)
+            send(json.dumps({"rate": track.rate}).encode())
+            for piece in track.pieces:
+                if len(piece):
+                    send(piece.data.cast("B"))
+        end = {"truncated": track.is_truncated}
     except AudioError as exc:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        send(b"")
-        send_json({"error": type(exc).__name__, "message": exc.message})
+        end = {"error": type(exc).__name__, "message": exc.message}
+    send(b"")
+    send(json.dumps(end).encode())
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -34,7 +34,7 @@ LONGEST_WHOLE_SECONDS = 300
 AT_WORK = max(2, (os.cpu_count() or 1) // 2)
 # Recordings that are being read at once, each by a thread that mostly waits for its decoder. One decoder that stalls
 # takes half a minute to be given up; it takes as many as this to keep others waiting.
-READERS = 128
+READERS = 64
 # For how long a thread may keep Python to itself while another waits; Python's own is 5 ms. The event loop has to wait
 # its turn among the device's thread and those that decode: with 1 ms its lag is half (docs/benchmarks.md).
 SWITCH_SECONDS = 0.001
