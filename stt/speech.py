@@ -2,7 +2,8 @@
 
 Generators, one after another: probabilities → speech spans → padded spans → utterances of bounded length. Each gives a
 span as soon as nothing to come can change it. An empty span among them is a mark: the silence has lasted so long that
-what comes later has nothing to do with what was before.
+what comes later has nothing to do with what was before. Speech that is too long without a pause is cut in two that
+overlap.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import numpy.typing as npt
 from stt.audio import SAMPLE_RATE, Span
 
 WINDOW_SAMPLES = 512  # 32 ms at 16 kHz: the only window that Silero accepts
+# Heard by both utterances where speech is cut without a pause, half before the cut and half after it, so that each word
+# there is whole in one of them (seams.py). A long word takes a second.
+OVERLAP_SAMPLES = 2 * SAMPLE_RATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +43,33 @@ class SpeechRules:
         return max(onset - 0.15, 0.01)
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What becomes one utterance. overlap: samples at its end with which the next one begins, since no pause is there.
+
+    An empty one is a mark: nothing before it is needed any more.
+    """
+
+    span: Span
+    overlap: int = 0
+
+
 def utterance_spans(
     probabilities: Iterable[npt.NDArray[np.float32]], rules: SpeechRules, longest: float, *, soon: bool = False
-) -> Iterator[Span]:
-    """The stretches that hold speech, in order and apart from each other, each beginning and ending at a pause.
+) -> Iterator[Stretch]:
+    """The stretches that hold speech, in order, each beginning and ending at a pause, if there is one.
 
     probabilities: one for each window of `WINDOW_SAMPLES`, in arrays of any length; where they were divided makes no
     difference. longest: samples of one stretch, at most; infinite for one stretch from the first to the last speech.
-    Speech without a pause for longer than that is cut where the detector is least sure of it, in the last third.
+    Speech without a pause for longer than that is cut where the detector is least sure of it, in the last third, and
+    the parts overlap by `OVERLAP_SAMPLES`.
     soon: whether the first are to be shorter, a quarter of that at most and then half, unless they hold no pause, or
     all speech is within half of it anyway.
-    The last may reach beyond the audio, by its padding. Empty ones are marks: nothing before them is needed any more.
+    The last may reach beyond the audio, by its padding.
     """
     pad = rules.pad_ms * SAMPLE_RATE // 1000
     windows = chain.from_iterable(part.tolist() for part in probabilities)
-    spans = _padded(_spoken(windows, rules, longest - 2 * pad, longest), pad)
+    spans = _padded(_spoken(windows, rules, longest - 2 * pad - OVERLAP_SAMPLES, longest), pad)
     limits: Iterator[float] = repeat(longest)
     if soon:
         first, is_all = _until(longest / 2, spans)
@@ -63,7 +79,10 @@ def utterance_spans(
 
 
 def _spoken(windows: Iterable[float], rules: SpeechRules, longest: float, pause: float) -> Iterator[Span]:
-    """Where speech is, to the window; a mark each time that it has been silent for `pause` samples."""
+    """Where speech is, to the window; a mark each time that it has been silent for `pause` samples.
+
+    Two that touch are one that was cut, since it was longer than `longest`.
+    """
     shortest = rules.min_speech_ms * SAMPLE_RATE // 1000
     silence = rules.min_silence_ms * SAMPLE_RATE / 1000
     begun: int | None = None  # of the present speech
@@ -104,15 +123,21 @@ def _spoken(windows: Iterable[float], rules: SpeechRules, longest: float, pause:
 
 
 def _padded(spans: Iterable[Span], pad: int) -> Iterator[Span]:
-    """Each span with silence around it; a pause that is too short for two paddings is shared by its neighbours."""
+    """Each span with silence around it; a pause that is too short for two paddings is shared by its neighbours.
+
+    Two that touch overlap afterwards.
+    """
     start, last = 0, None  # of the span that waits for its end, and itself
     for span in spans:
-        if last is not None:
+        if last is None:
+            start = max(span.start - pad, start)
+        elif span.start == last.end and span.length:
+            yield Span(start, last.end + OVERLAP_SAMPLES // 2)
+            start = max(span.start - OVERLAP_SAMPLES // 2, start)
+        else:
             middle = (last.end + span.start) // 2
             yield Span(start, min(last.end + pad, middle))
             start = max(span.start - pad, (last.end + span.start + 1) // 2)
-        else:
-            start = max(span.start - pad, start)
         if span.length:
             last = span
         else:
@@ -132,7 +157,7 @@ def _until(length: float, spans: Iterator[Span]) -> tuple[list[Span], bool]:
     return first, True
 
 
-def _grouped(spans: Iterable[Span], limits: Iterator[float]) -> Iterator[Span]:
+def _grouped(spans: Iterable[Span], limits: Iterator[float]) -> Iterator[Stretch]:
     """Neighbours joined, with the pauses between them, as long as they stay within the limit of each."""
     group: Span | None = None
     longest = next(limits)
@@ -141,13 +166,13 @@ def _grouped(spans: Iterable[Span], limits: Iterator[float]) -> Iterator[Span]:
             group = Span(group.start, span.end)
             continue
         if group:
-            yield group
+            yield Stretch(group, max(0, group.end - span.start))
             longest = next(limits)
         group = span if span.length else None
         if not span.length:
-            yield span
+            yield Stretch(span)
     if group:
-        yield group
+        yield Stretch(group)
 
 
 def no_speech_probability(probabilities: npt.NDArray[np.float32], start: float, end: float) -> float:

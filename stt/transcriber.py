@@ -1,5 +1,8 @@
 """Knows the way of a recording: utterances → hypotheses → words → transcript. Does not know who asks, nor threads.
 
+Where speech was heard and no word came, another cut is tried (rescue.py); where two utterances overlap, their words are
+joined (seams.py).
+
 Finding utterances and recognizing them take time; both are handed in. What is computed here goes through the caller's
 threads for long recordings, since for hours of words it takes long enough to stall an event loop; for short ones the
 thread would cost more than the work.
@@ -8,7 +11,7 @@ thread would cost more than the work.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +19,10 @@ from itertools import islice
 from typing import Protocol, TypeVar
 
 from stt.alignment import segments_of, words_of
-from stt.audio import Audio
+from stt.audio import SAMPLE_RATE, Audio
 from stt.phrases import NONE, Phrases
+from stt.rescue import attempts, missed
+from stt.seams import joined
 from stt.speech import SpeechRules
 from stt.transcript import Hypothesis, Transcript, Word
 from stt.utterances import Probabilities, Utterance, Utterances
@@ -51,9 +56,14 @@ class Options:
 
 
 class Recognize(Protocol):
-    """Utterances to their hypotheses, in order; closing the generator gives up those that are left."""
+    """Utterances to their hypotheses, in order; closing the generator gives up those that are left.
 
-    def __call__(self, utterances: AsyncIterator[Audio], *, phrases: Phrases) -> AsyncGenerator[Hypothesis, None]: ...
+    again: whether they belong to a recording that has been let in.
+    """
+
+    def __call__(
+        self, utterances: AsyncIterator[Audio], *, phrases: Phrases, again: bool = False
+    ) -> AsyncGenerator[Hypothesis, None]: ...
 
 
 class InThread(Protocol):
@@ -67,7 +77,8 @@ class Transcription:
 
     The recognizer hears speech only, with a little silence around it: models invent words for silence, and some say
     nothing at all after too much of it. Every time is counted from the start of the recording.
-    language: as the transcript shall name it. phrases: what to listen for.
+    language: as the transcript shall name it. phrases: what to listen for. on_rescue: called for each
+    stretch of speech without a word, with whether another cut has given one.
     """
 
     def __init__(
@@ -78,12 +89,14 @@ class Transcription:
         in_thread: InThread,
         language: str,
         phrases: Phrases = NONE,
+        on_rescue: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._utterances = utterances
         self._recognize = recognize
         self._in_thread = in_thread
         self._language = language
         self._phrases = phrases
+        self._on_rescue = on_rescue
         self._words: list[Word] = []
 
     async def words(self) -> AsyncGenerator[tuple[Word, ...], None]:
@@ -94,18 +107,49 @@ class Transcription:
             aclosing(self._all(first, places)) as utterances,
             aclosing(self._recognize(utterances, phrases=self._phrases)) as hypotheses,
         ):
+            tail: tuple[Word, ...] = ()  # what the next utterance has heard too
+            overlap = 0.0
             async for hypothesis in hypotheses:
                 place = places.popleft()
-                words = words_of(hypothesis.tokens, place.audio.duration)
+                found = await self._complete(place, words_of(hypothesis.tokens, place.audio.duration))
+                words = tuple(word.shifted(place.start) for word in found)
+                if overlap:
+                    words = joined(tail, words, place.start, place.start + overlap)
+                overlap = place.overlap
+                tail = tuple(word for word in words if overlap and word.end > place.end - overlap)
+                words = words[: len(words) - len(tail)]
                 if words:
-                    self._words += (shifted := tuple(word.shifted(place.start) for word in words))
-                    yield shifted
+                    self._words += words
+                    yield words
+            if tail:
+                self._words += tail
+                yield tail
 
     async def recording(self) -> Recording:
         """All of it, once there are no more words."""
         if self._utterances.duration <= SHORT_SECONDS:
             return self._whole()
         return await self._in_thread(self._whole)
+
+    async def _complete(self, place: Utterance, words: tuple[Word, ...]) -> tuple[Word, ...]:
+        """The words, and those that are found where speech has none. Times from the start of the utterance."""
+        for span in missed(place, words, self._utterances.rules.onset):
+            more: tuple[Word, ...] = ()
+            for cuts in attempts(place, span):
+                hypotheses = self._recognize(_each(place.audio.cut(cut) for cut in cuts), phrases=self._phrases,
+                                             again=True)  # fmt: skip
+                async with aclosing(hypotheses):
+                    found = [hypothesis async for hypothesis in hypotheses]
+                more = tuple(
+                    word.shifted(cut.start / SAMPLE_RATE)
+                    for cut, hypothesis in zip(cuts, found, strict=True)
+                    for word in words_of(hypothesis.tokens, cut.length / SAMPLE_RATE)
+                )
+                if more:
+                    break
+            self._on_rescue(bool(more))
+            words = tuple(sorted((*words, *more), key=lambda word: word.start))
+        return words
 
     def _first(self) -> list[Utterance]:
         """The first utterance, or all that are left once everything is read: a short recording's in one go."""
@@ -126,3 +170,8 @@ class Transcription:
         words = tuple(self._words)
         transcript = Transcript(words, segments_of(words), self._utterances.duration, self._language)
         return Recording(transcript, self._utterances.probabilities)
+
+
+async def _each(audio: Iterable[Audio]) -> AsyncGenerator[Audio, None]:
+    for one in audio:
+        yield one

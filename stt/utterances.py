@@ -11,22 +11,58 @@ import numpy.typing as npt
 
 from stt.audio import SAMPLE_RATE, Audio, Samples, Span
 from stt.recognizer import SpeechStream
-from stt.speech import SpeechRules, utterance_spans
+from stt.speech import WINDOW_SAMPLES, SpeechRules, Stretch, utterance_spans
 
 Probabilities = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Utterance:
-    """A span of a recording, and its audio."""
+    """A span of a recording, and its audio.
+
+    probabilities: of speech, in each window of 32 ms, the first of which may begin before the span.
+    overlap: seconds at its end with which the next one begins.
+    """
 
     span: Span
     audio: Audio
+    probabilities: Probabilities
+    overlap: float
 
     @property
     def start(self) -> float:
         """Seconds from the start of the recording, exact to the sample."""
         return self.span.start / SAMPLE_RATE
+
+    @property
+    def end(self) -> float:
+        """Seconds from the start of the recording, exact to the sample."""
+        return self.span.end / SAMPLE_RATE
+
+
+class _Held:
+    """A stretch of an endless array, of which the beginning is forgotten in time."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[tuple[int, npt.NDArray[np.float32]]] = deque()  # each with the place of its first value
+        self.length = 0  # of all, with what is forgotten
+
+    def add(self, block: npt.NDArray[np.float32]) -> None:
+        self._blocks.append((self.length, block))
+        self.length += len(block)
+
+    def cut(self, start: int, end: int) -> npt.NDArray[np.float32]:
+        parts = [
+            block[max(0, start - first) : end - first]
+            for first, block in self._blocks
+            if first < end and start < first + len(block)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.float32), *parts])
+
+    def forget(self, end: int) -> None:
+        """What lies before `end` is not needed any more."""
+        while self._blocks and self._blocks[0][0] + len(self._blocks[0][1]) <= end:
+            self._blocks.popleft()
 
 
 class Utterances:
@@ -46,11 +82,11 @@ class Utterances:
         longest: float | None,
         soon: bool = False,
     ) -> None:
+        self.rules = rules
         self._blocks = blocks
         self._detector = detector
-        self._held: deque[tuple[int, Samples]] = deque()  # each with the place of its first sample
+        self._samples, self._windows = _Held(), _Held()
         self._probabilities: list[Probabilities] = []
-        self._samples = 0
         self._is_read = False
         limit = float("inf") if longest is None else longest * SAMPLE_RATE
         self._found = self._find(utterance_spans(self._heard(), rules, limit, soon=soon))
@@ -64,7 +100,7 @@ class Utterances:
     @property
     def duration(self) -> float:
         """Seconds that have been read: of the whole recording, once there are no more utterances."""
-        return self._samples / SAMPLE_RATE
+        return self._samples.length / SAMPLE_RATE
 
     @property
     def is_read(self) -> bool:
@@ -83,28 +119,29 @@ class Utterances:
         if close:
             close()
 
-    def _find(self, spans: Iterable[Span]) -> Generator[Utterance, None, None]:
-        for span in spans:
+    def _find(self, stretches: Iterable[Stretch]) -> Generator[Utterance, None, None]:
+        for stretch in stretches:
+            span = stretch.span
             if span.length:
-                audio = self._cut(span)
-                yield Utterance(Span(span.start, span.start + len(audio.samples)), audio)
-            while self._held and self._held[0][0] + len(self._held[0][1]) <= span.end:
-                self._held.popleft()
+                audio = Audio(self._samples.cut(span.start, span.end))
+                first, last = span.start // WINDOW_SAMPLES, -(-span.end // WINDOW_SAMPLES)
+                yield Utterance(
+                    Span(span.start, span.start + len(audio.samples)),
+                    audio,
+                    self._windows.cut(first, last),
+                    stretch.overlap / SAMPLE_RATE,
+                )
+            self._samples.forget(span.end - stretch.overlap)
+            self._windows.forget((span.end - stretch.overlap) // WINDOW_SAMPLES)
 
     def _heard(self) -> Iterator[Probabilities]:
         for block in self._blocks:
-            self._held.append((self._samples, block))
-            self._samples += len(block)
-            self._probabilities.append(self._detector.probabilities(block))
-            yield self._probabilities[-1]
+            self._samples.add(block)
+            yield self._kept(self._detector.probabilities(block))
         self._is_read = True
-        self._probabilities.append(self._detector.rest())
-        yield self._probabilities[-1]
+        yield self._kept(self._detector.rest())
 
-    def _cut(self, span: Span) -> Audio:
-        parts = [
-            block[max(0, span.start - start) : span.end - start]
-            for start, block in self._held
-            if start < span.end and span.start < start + len(block)
-        ]
-        return Audio(parts[0] if len(parts) == 1 else np.concatenate(parts))
+    def _kept(self, probabilities: Probabilities) -> Probabilities:
+        self._windows.add(probabilities)
+        self._probabilities.append(probabilities)
+        return probabilities

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stt import speech
 from stt.audio import SAMPLE_RATE, Span
-from stt.speech import WINDOW_SAMPLES, SpeechRules, no_speech_probability, utterance_spans
+from stt.speech import OVERLAP_SAMPLES, WINDOW_SAMPLES, SpeechRules, Stretch, no_speech_probability, utterance_spans
 
 TIGHT = SpeechRules(pad_ms=0)
 Windows = npt.NDArray[np.float32]
@@ -30,7 +30,14 @@ def samples(window: int) -> int:
 
 def spans(probabilities: Windows, rules: SpeechRules = TIGHT, longest: float = 0.0) -> list[Span]:
     """What is found, without the marks."""
-    return [span for span in utterance_spans([probabilities], rules, longest or math.inf) if span.length]
+    return [one.span for one in stretches(probabilities, rules, longest)]
+
+
+def stretches(
+    probabilities: Windows, rules: SpeechRules = TIGHT, longest: float = 0.0, *, soon: bool = False
+) -> list[Stretch]:
+    found = utterance_spans([probabilities], rules, longest or math.inf, soon=soon)
+    return [one for one in found if one.span.length]
 
 
 def apart(probabilities: Windows, rules: SpeechRules = TIGHT) -> list[Span]:
@@ -64,13 +71,13 @@ def test_a_click_is_no_speech() -> None:
 
 
 def test_all_from_the_first_to_the_last_speech_is_one_span_if_no_limit_is_set() -> None:
-    found = list(utterance_spans([windows((0.9, 10), (0.0, 90_000), (0.9, 10))], TIGHT, math.inf))
+    found = spans(windows((0.9, 10), (0.0, 90_000), (0.9, 10)))
     assert found == [Span(0, samples(90_020))]
 
 
 def test_a_long_silence_is_marked_so_that_its_audio_need_not_be_kept() -> None:
     found = list(utterance_spans([windows((0.9, 10), (0.0, 300), (0.9, 10))], TIGHT, samples(100)))
-    assert found == [
+    assert [one.span for one in found] == [
         Span(0, samples(10)),
         *[Span(samples(mark), samples(mark)) for mark in (110, 210, 310)],
         Span(samples(310), samples(320)),
@@ -86,7 +93,7 @@ def test_an_utterance_is_given_out_before_what_follows_a_long_silence_is_heard()
             heard += len(part)
             yield part
 
-    assert next(iter(utterance_spans(arriving(), TIGHT, samples(100)))) == Span(0, samples(10))
+    assert next(iter(utterance_spans(arriving(), TIGHT, samples(100)))).span == Span(0, samples(10))
     assert heard <= 160
 
 
@@ -95,32 +102,33 @@ PARTS = st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(1, 60)), min_s
 
 def test_the_first_utterances_are_shorter_if_their_words_are_waited_for() -> None:
     talk = windows(*[(0.9, 8), (0.0, 12)] * 40)
-    usual = [span.length for span in utterance_spans([talk], TIGHT, samples(160)) if span.length]
-    soon = [span.length for span in utterance_spans([talk], TIGHT, samples(160), soon=True) if span.length]
+    usual = [one.span.length for one in stretches(talk, TIGHT, samples(160))]
+    soon = [one.span.length for one in stretches(talk, TIGHT, samples(160), soon=True)]
     assert usual[:3] == [samples(148)] * 3
     assert soon[:3] == [samples(28), samples(68), samples(148)]
     short = talk[:70]
-    assert len([span for span in utterance_spans([short], TIGHT, samples(160), soon=True) if span.length]) == 1
+    assert len(stretches(short, TIGHT, samples(160), soon=True)) == 1
 
 
-@given(PARTS, st.integers(40, 200), st.integers(0, 400))
+@given(PARTS, st.integers(100, 300), st.integers(0, 400))
 def test_utterances_keep_all_speech_in_order_and_within_the_limit(
     parts: list[tuple[float, int]], limit: int, pad_ms: int
 ) -> None:
     probabilities, rules = windows(*parts), SpeechRules(pad_ms=pad_ms)
-    pieces = spans(probabilities, rules, samples(limit))
+    pieces = stretches(probabilities, rules, samples(limit))
     covered = np.zeros(samples(len(probabilities) + 100), bool)
     edge = 0
     for piece in pieces:
-        assert edge <= piece.start < piece.end
-        assert piece.length <= samples(limit)
-        covered[piece.start : piece.end] = True
-        edge = piece.end
+        assert edge <= piece.span.start < piece.span.end
+        assert piece.span.length <= samples(limit)
+        assert piece.overlap in (0, OVERLAP_SAMPLES)
+        covered[piece.span.start : piece.span.end] = True
+        edge = piece.span.end - piece.overlap
     unpadded = apart(probabilities, dataclasses.replace(rules, pad_ms=0))
     assert all(covered[span.start : span.end].all() for span in unpadded)
 
 
-@given(PARTS, st.integers(40, 200), st.lists(st.integers(1, 50), max_size=30))
+@given(PARTS, st.integers(100, 300), st.lists(st.integers(1, 50), max_size=30))
 def test_it_makes_no_difference_how_the_probabilities_are_divided(
     parts: list[tuple[float, int]], limit: int, cuts: list[int]
 ) -> None:
@@ -130,11 +138,17 @@ def test_it_makes_no_difference_how_the_probabilities_are_divided(
     assert list(utterance_spans(divided, SpeechRules(), samples(limit))) == whole
 
 
-def test_speech_without_a_pause_is_cut_where_it_is_quietest() -> None:
-    probabilities = windows((0.9, 100))
-    probabilities[80] = 0.6
-    found = spans(probabilities, longest=samples(90))
-    assert [span.end for span in found] == [samples(80) + WINDOW_SAMPLES // 2, samples(100)]
+def test_speech_without_a_pause_is_cut_where_it_is_quietest_and_heard_twice_there() -> None:
+    probabilities = windows((0.9, 200))
+    probabilities[110] = 0.6
+    found = stretches(probabilities, longest=samples(190))
+    cut, half = samples(110) + WINDOW_SAMPLES // 2, OVERLAP_SAMPLES // 2
+    assert found == [Stretch(Span(0, cut + half), 2 * half), Stretch(Span(cut - half, samples(200)))]
+
+
+def test_speech_with_a_pause_within_reach_is_cut_there_and_heard_once() -> None:
+    found = stretches(windows((0.9, 110), (0.0, 6), (0.9, 100)), longest=samples(190))
+    assert found == [Stretch(Span(0, samples(110))), Stretch(Span(samples(116), samples(216)))]
 
 
 def test_the_no_speech_probability_is_that_of_the_stretch() -> None:

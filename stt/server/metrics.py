@@ -47,6 +47,10 @@ class Metrics:
         self.batch_fill = self._histogram("batch_fill", "Real over padded seconds of a batch.", SHARES)
         self.inference_audio_seconds = self._counter("inference_audio_seconds", "Audio recognized, in seconds.")
         self.recognition_errors = self._counter("recognition_errors", "Utterances that the model failed on.")
+        self._rescues = self._counter(
+            "rescues", "Stretches of speech without a word, tried again with other cuts, by whether that gave one.",
+            "found",
+        )  # fmt: skip
         self.out_of_memory = self._counter("out_of_memory", "Batches that did not fit into the device's memory.")
         self.refused = self._counter("refused", "Requests refused because too much was waiting.")
         self.rtfx = self._gauge("rtfx", "Seconds of audio recognized in a second, in the latest batch.")
@@ -58,6 +62,10 @@ class Metrics:
         self.inference_seconds.observe(seconds)
         self.inference_audio_seconds.inc(real)
         self.rtfx.set(real / seconds)
+
+    def rescue(self, found: bool) -> None:
+        """Count a stretch of speech that was tried again."""
+        self._rescues.labels("yes" if found else "no").inc()
 
     def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
         """A gauge that is read when somebody asks."""

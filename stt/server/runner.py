@@ -106,17 +106,19 @@ class Runner:
             )
 
     async def recognize(
-        self, utterances: AsyncIterator[Audio], *, phrases: Phrases = NONE, live: bool = False
+        self, utterances: AsyncIterator[Audio], *, phrases: Phrases = NONE, live: bool = False, again: bool = False
     ) -> AsyncGenerator[Hypothesis, None]:
         """Decode the utterances of one asker; yields their hypotheses in order, each as soon as it is there.
 
-        phrases: what to listen for in all of them. live: whether somebody is speaking them now.
+        phrases: what to listen for in all of them. live: whether somebody is speaking them now. again: whether their
+        asker has been let in before.
 
         No more of them wait than fill a few batches; the next is asked for while others are decoded. Closing the
         generator takes those that wait out of the queue.
         Raises Overloaded before the first, RecognitionError when the model fails on one; no other asker sees that.
         """
-        self.admit(Priority.LIVE if live else Priority.SHORT)
+        if not again:
+            self.admit(Priority.LIVE if live else Priority.SHORT)
         owner, asked, pending, ahead = object(), 0.0, deque[tuple[float, asyncio.Future[Hypothesis]]](), 0.0
         following: asyncio.Future[Audio | None] | None = _next(utterances)
         try:

@@ -162,6 +162,7 @@ class Serving:
                 in_thread=in_thread,
                 language=options.language or self.model.languages[0],
                 phrases=options.phrases,
+                on_rescue=self.metrics.rescue,
             )
         finally:
             self.metrics.audio_seconds.inc(utterances.duration)
