@@ -18,7 +18,7 @@ import bentoml
 
 from models import catalogue
 from stt.errors import StartupError
-from stt.server import native
+from stt.server import native, scratch
 from stt.server.app import create_app
 from stt.server.gate import Gate
 from stt.server.logs import announce, configure, warn_if_exposed
@@ -52,6 +52,7 @@ class ParakeetSTT:
     def __init__(self) -> None:
         settings = load()
         configure(settings.log_level)
+        scratch.claim()
         source = catalogue.resolve(settings.model)
         gc.disable()  # nothing of what is loaded now is ever thrown away, and looking for it takes a third of the time
         from models.silero import SileroDetector

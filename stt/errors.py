@@ -9,6 +9,7 @@ SpeechError
 │   │   ├── AudioTooShort
 │   │   └── AudioTooLong
 │   ├── UploadTooLarge
+│   ├── UploadStalled
 │   ├── UnknownModel
 │   └── NotAuthorized
 ├── Overloaded              nobody's fault: too much is waiting, come back later
@@ -85,6 +86,12 @@ class UploadTooLarge(RequestError):
     """More bytes than the operator allows."""
 
     code = "file_too_large"
+
+
+class UploadStalled(RequestError):
+    """The rest of the request's body does not come."""
+
+    code = "upload_stalled"
 
 
 class UnknownModel(RequestError):

@@ -33,10 +33,14 @@ SHORT_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What became of one recording: its text, and the speech probability of each window of 32 ms."""
+    """What became of one recording: its text, and the speech probability of each window of 32 ms.
+
+    is_truncated: whether the file ended before what it announces.
+    """
 
     transcript: Transcript
     probabilities: Probabilities
+    is_truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class Transcription:
     The recognizer hears speech only, with a little silence around it: models invent words for silence, and some say
     nothing at all after too much of it. Every time is counted from the start of the recording.
     language: as the transcript shall name it. phrases: what to listen for. on_rescue: called for each
-    stretch of speech without a word, with whether another cut has given one.
+    stretch of speech without a word, with whether another cut has given one. is_truncated: asked at the end.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Transcription:
         language: str,
         phrases: Phrases = NONE,
         on_rescue: Callable[[bool], None] = lambda _: None,
+        is_truncated: Callable[[], bool] = lambda: False,
     ) -> None:
         self._utterances = utterances
         self._recognize = recognize
@@ -97,6 +102,7 @@ class Transcription:
         self._language = language
         self._phrases = phrases
         self._on_rescue = on_rescue
+        self._is_truncated = is_truncated
         self._words: list[Word] = []
 
     async def words(self) -> AsyncGenerator[tuple[Word, ...], None]:
@@ -169,7 +175,7 @@ class Transcription:
     def _whole(self) -> Recording:
         words = tuple(self._words)
         transcript = Transcript(words, segments_of(words), self._utterances.duration, self._language)
-        return Recording(transcript, self._utterances.probabilities)
+        return Recording(transcript, self._utterances.probabilities, self._is_truncated())
 
 
 async def _each(audio: Iterable[Audio]) -> AsyncGenerator[Audio, None]:

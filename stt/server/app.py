@@ -65,7 +65,7 @@ async def create_translation(request: Request, serving: Service) -> Response:
     if wanted.response_format == "verbose_json":
         return await _made(recording, lambda: JSONResponse(formats.as_verbose_translation(recording)))
     if wanted.response_format == "json":
-        return JSONResponse({"text": recording.transcript.text})
+        return await _made(recording, lambda: JSONResponse({"text": recording.transcript.text}))
     return await _answer(recording, wanted)
 
 
@@ -93,7 +93,10 @@ async def _answer(recording: Recording, wanted: TranscriptionRequest) -> Respons
 
 async def _made(recording: Recording, make: Callable[[], T]) -> T:
     """What `make` makes of a recording; in a thread if that could take long enough to stall the event loop."""
-    return make() if recording.transcript.duration <= SHORT_SECONDS else await asyncio.to_thread(make)
+    made = make() if recording.transcript.duration <= SHORT_SECONDS else await asyncio.to_thread(make)
+    if recording.is_truncated and isinstance(made, Response):
+        made.headers["x-audio-truncated"] = "true"
+    return made
 
 
 @routes.post("/transcribe", **openapi.SEED)

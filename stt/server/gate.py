@@ -5,12 +5,14 @@ Does not know what the routes do. Whatever answers an error in other words than 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -20,7 +22,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stt.errors import NotAuthorized, UploadTooLarge
+from stt.errors import NotAuthorized, UploadStalled, UploadTooLarge
 from stt.server import http_errors, logs
 from stt.server.serving import Serving
 from stt.server.settings import Settings, digest
@@ -52,7 +54,7 @@ class Gate:
             origins = serving.settings.cors_origins
             self._entrance = (
                 CORSMiddleware(self._handle, allow_origins=origins, allow_methods=["*"], allow_headers=["*"],
-                               expose_headers=["x-request-id", "retry-after"])
+                               expose_headers=["x-request-id", "retry-after", "x-audio-truncated"])
                 if origins else self._handle
             )  # fmt: skip
         await self._entrance(scope, receive, send)
@@ -69,7 +71,8 @@ class Gate:
                 await health(serving)(scope, receive, answer.send)
                 return
             guard(Headers(scope=scope), scope["path"], serving.settings)
-            bounded = _bounded(receive, serving.settings.max_upload_bytes, answer)
+            await _without_bentomls_timer(send)
+            bounded = _bounded(receive, serving.settings, answer)
             await self._app(scope, bounded, answer.send)
         except Exception as exc:
             if answer.status != UNANSWERED:
@@ -157,16 +160,32 @@ def too_large(limit: int) -> UploadTooLarge:
     return UploadTooLarge(f"The request body is larger than the limit of {limit} bytes.", param="file")
 
 
-def _bounded(receive: Receive, limit: int, answer: _Answer) -> Receive:
-    """`receive`, which raises UploadTooLarge once the body has more than `limit` bytes, announced or not."""
-    received = 0
+async def _without_bentomls_timer(send: Send) -> None:
+    """Stop BentoML's clock for this request: hours of audio may take longer than it runs, and time is limited here.
+
+    It stops with the first message of an answer, before the message reaches uvicorn, which refuses this one. A long
+    `traffic.timeout` is no way: BentoML keeps 4.7 KB of each request for as long.
+    """
+    with suppress(RuntimeError):
+        await send({"type": "stt.no_message"})
+
+
+def _bounded(receive: Receive, settings: Settings, answer: _Answer) -> Receive:
+    """`receive`, which raises UploadTooLarge once the body is too long, announced or not, and UploadStalled."""
+    received, is_whole = 0, False
 
     async def receive_bounded() -> Message:
-        nonlocal received
-        message = await receive()
+        nonlocal received, is_whole
+        try:
+            async with asyncio.timeout(None if is_whole else settings.request_timeout_seconds):
+                message = await receive()
+        except TimeoutError:
+            answer.refusal = UploadStalled("The upload has stopped before its end.")
+            raise answer.refusal from None
         received += len(message.get("body", b""))
-        if received > limit:
-            answer.refusal = too_large(limit)
+        is_whole = not message.get("more_body", False)
+        if received > settings.max_upload_bytes:
+            answer.refusal = too_large(settings.max_upload_bytes)
             raise answer.refusal
         return message
 

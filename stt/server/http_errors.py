@@ -14,11 +14,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from typing_extensions import TypedDict
 
-from stt.errors import NotAuthorized, Overloaded, RequestError, UnknownModel, UploadTooLarge
+from stt.errors import NotAuthorized, Overloaded, RequestError, UnknownModel, UploadStalled, UploadTooLarge
 
 logger = logging.getLogger(__name__)
 
-STATUS_OF: dict[type[RequestError], int] = {UploadTooLarge: 413, UnknownModel: 404, NotAuthorized: 401}
+STATUS_OF: dict[type[RequestError], int] = {
+    UploadTooLarge: 413,
+    UploadStalled: 408,
+    UnknownModel: 404,
+    NotAuthorized: 401,
+}
 
 
 class Error(TypedDict):

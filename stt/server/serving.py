@@ -113,15 +113,14 @@ class Serving:
     async def transcribe(self, upload: BinaryIO, options: Options = DEFAULTS) -> Recording:
         """Decode an uploaded media file and transcribe all of it; see `transcription`.
 
-        Raises TimeoutError past the request's time limit.
+        Raises TimeoutError when it gets no further for as long as the settings allow.
         """
-        async with (
-            asyncio.timeout(self.settings.request_timeout_seconds),
-            self.transcription(upload, options) as transcription,
-        ):
+        async with self.transcription(upload, options) as transcription:
             async with aclosing(transcription.words()) as words:
-                async for _ in words:
-                    pass
+                while True:
+                    async with asyncio.timeout(self.settings.request_timeout_seconds):
+                        if await anext(words, None) is None:
+                            break
             return await transcription.recording()
 
     @asynccontextmanager
@@ -163,6 +162,7 @@ class Serving:
                 language=options.language or self.model.languages[0],
                 phrases=options.phrases,
                 on_rescue=self.metrics.rescue,
+                is_truncated=lambda: media.is_truncated,
             )
         finally:
             self.metrics.audio_seconds.inc(utterances.duration)

@@ -134,13 +134,13 @@ class Settings(BaseSettings):
         description="Longer audio is cut at pauses into utterances of at most this length.",
     )
     max_audio_seconds: float = Field(
-        default=7200.0,
+        default=43200.0,
         gt=0,
         validation_alias=_names("MAX_AUDIO_SECONDS", "MAX_AUDIO_DURATION"),
         description="Longest recording that is accepted, counted while it is decoded.",
     )
     max_upload_bytes: int = Field(
-        default=1 << 30,
+        default=4 << 30,
         ge=1024,
         validation_alias=_names("MAX_UPLOAD_BYTES"),
         description="Largest request body that is accepted.",
@@ -155,9 +155,8 @@ class Settings(BaseSettings):
     request_timeout_seconds: float = Field(
         default=600.0,
         gt=0,
-        le=800,  # BentoML's own limit, 900 s with the upload, answers outside the envelope
         validation_alias=_names("REQUEST_TIMEOUT_SECONDS", "PROCESSING_TIMEOUT"),
-        description="A request that takes longer is given up and answered with 503.",
+        description="A request that gets no further for so long is given up: 408 while it is uploaded, then 503.",
     )
     sample_rate: int = Field(
         default=16000,
