@@ -1,1 +1,12 @@
-"""The only code that imports torch, torchaudio, NeMo and Silero. Does not know HTTP or files that callers send."""
+"""The only code that imports torch, torchaudio, NeMo and Silero. Does not know HTTP or files that callers send.
+
+None of those libraries calls home: what they read for that when they are imported is set here.
+"""
+
+import os
+
+# Read by Hugging Face's libraries: nothing here may reach for a hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+# From 1.29 on, ONNX Runtime's Linux wheels report each session and its model's name to Microsoft unless told not to.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"

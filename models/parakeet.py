@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,9 +24,6 @@ from stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
 from stt.phrases import Phrases
 from stt.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
 
-# Read by Hugging Face's libraries when NeMo imports them: nothing here may reach for a hub.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["TRANSFORMERS_OFFLINE"] = "1"
 for talker in ("nv_one_logger", "OneLogger"):  # NeMo's telemetry announces at import that it does nothing
     logging.getLogger(talker).setLevel(logging.ERROR)
 

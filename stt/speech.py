@@ -8,6 +8,7 @@ overlap.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
@@ -29,6 +30,7 @@ class SpeechRules:
 
     onset, offset: thresholds to enter and to leave speech; with min_silence_ms Silero's own defaults
     (`get_speech_timestamps`). pad_ms: kept around each span, so that no soft consonant is lost at its edges.
+    max_pause_ms: the longest inside an utterance; models make more errors around longer ones (docs/benchmarks.md).
     """
 
     onset: float = 0.5
@@ -36,6 +38,7 @@ class SpeechRules:
     min_silence_ms: int = 100
     min_speech_ms: int = 64
     pad_ms: int = 200
+    max_pause_ms: int = 1000
 
     @staticmethod
     def offset_for(onset: float) -> float:
@@ -75,7 +78,8 @@ def utterance_spans(
         first, is_all = _until(longest / 2, spans)
         spans = chain(first, spans)
         limits = limits if is_all else chain((longest / 4, longest / 2), limits)
-    yield from _grouped(spans, limits)
+    reach = max(0, rules.max_pause_ms * SAMPLE_RATE // 1000 - 2 * pad) if longest < math.inf else math.inf
+    yield from _grouped(spans, limits, reach)
 
 
 def _spoken(windows: Iterable[float], rules: SpeechRules, longest: float, pause: float) -> Iterator[Span]:
@@ -157,12 +161,12 @@ def _until(length: float, spans: Iterator[Span]) -> tuple[list[Span], bool]:
     return first, True
 
 
-def _grouped(spans: Iterable[Span], limits: Iterator[float]) -> Iterator[Stretch]:
-    """Neighbours joined, with the pauses between them, as long as they stay within the limit of each."""
+def _grouped(spans: Iterable[Span], limits: Iterator[float], reach: float) -> Iterator[Stretch]:
+    """Neighbours joined that are within `reach` of each other, as long as they stay within the limit of each."""
     group: Span | None = None
     longest = next(limits)
     for span in spans:
-        if group and span.length and span.end - group.start <= longest:
+        if group and span.length and span.end - group.start <= longest and span.start - group.end <= reach:
             group = Span(group.start, span.end)
             continue
         if group:

@@ -108,11 +108,12 @@ class Serve:
             "PYTHONPATH": str(ROOT / "tests" / "offline"),
             "REFUSED_CONNECTIONS": str(self.server.refused),
         }
+        self.environment = clean_environment(**offline, **env)
         bentoml = Path(sys.executable).with_name("bentoml")
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [bentoml, "serve", target, "--host", host, "--port", str(self.port)],
-                cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=clean_environment(**offline, **env),
+                cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=self.environment,
             )  # fmt: skip
 
     def __enter__(self) -> Server:

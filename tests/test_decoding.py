@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from av.codec import Codec
+from av.stream import Disposition
 
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import AudioError, AudioTooLong, AudioTooShort, UndecodableAudio
 from stt.server import decoding
-from stt.server.decoding import decode
+from stt.server.decoding import decode, opened
 
 HZ = 440.0
 LEVEL = 0.4
@@ -93,6 +94,13 @@ def pcm(wave: npt.NDArray[np.float32]) -> bytes:
 
 def heard(data: bytes, *, max_seconds: float = 60) -> Audio:
     return decode(io.BytesIO(data), max_seconds=max_seconds)
+
+
+def is_truncated(data: bytes) -> bool:
+    track = opened(io.BytesIO(data), max_seconds=60)
+    for _ in track.pieces:
+        pass
+    return track.is_truncated
 
 
 def refusal(data: bytes, kind: type[AudioError] = UndecodableAudio, *, max_seconds: float = 60) -> str:
@@ -194,6 +202,20 @@ def test_a_tone_comes_out_of_every_container_and_codec_as_it_went_in(
 )
 def test_the_sound_of_a_video_is_found_beside_its_pictures(container: str, codec: str, video: str) -> None:
     assert_tone(heard(media(container, codec, 48_000, "stereo", video=video)))
+
+
+def test_of_several_tracks_the_default_one_is_heard() -> None:
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as file:
+        tracks = [file.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(3)]
+        tracks[1].disposition = Disposition.default
+        for number, track in enumerate(tracks):
+            sound = np.round(tone(2, 16_000, HZ * (2 if number != 1 else 1)) * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
+            frame.sample_rate = 16_000
+            file.mux(track.encode(frame))
+            file.mux(track.encode(None))
+    assert_tone(heard(out.getvalue()))
 
 
 def test_rf64_and_fragmented_mp4_are_read() -> None:
@@ -313,6 +335,15 @@ def test_a_file_that_ends_early_gives_what_is_there(
     audio = heard(data[: len(data) // 2])
     assert 3.5 < audio.duration < 6
     assert pitch(audio) == pytest.approx(HZ, abs=0.5)
+    assert is_truncated(data[: len(data) // 2])
+    assert not is_truncated(data)
+
+
+@pytest.mark.parametrize("options", [{"write_xing": "0"}, {"id3v2_version": "4"}])
+def test_an_mp3_says_only_in_its_first_frame_how_long_it_is(options: dict[str, str]) -> None:
+    data = media("mp3", "libmp3lame", 44_100, seconds=10, options=options)
+    assert is_truncated(data[: len(data) // 2]) == ("write_xing" not in options)
+    assert not is_truncated(data)
 
 
 def test_an_m4a_whose_index_was_at_the_lost_end_is_refused() -> None:
@@ -329,7 +360,9 @@ def test_a_file_whose_every_packet_is_damaged_is_refused_as_damaged() -> None:
 @pytest.mark.parametrize("length", [0, 1000 * 64_000, 2**32 - 1, 2**31])
 def test_a_wav_header_that_promises_another_length_than_there_is_gives_what_is_there(length: int) -> None:
     """0 and 2^32 - 1 are what programs write that stream into a pipe."""
-    assert_tone(heard(wav(pcm(tone(2, 16_000)), length=length)))
+    data = wav(pcm(tone(2, 16_000)), length=length)
+    assert_tone(heard(data))
+    assert is_truncated(data) == (length == 1000 * 64_000)
 
 
 def test_a_wav_header_that_promises_less_is_believed() -> None:

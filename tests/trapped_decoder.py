@@ -1,0 +1,63 @@
+"""The decoders' program, for which some files are traps: they do what real files are feared to do to a decoder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+
+from stt.audio import Samples
+from stt.server import decoder_process, decoding
+
+decoder_process.STALL_SECONDS = 2.0
+TRAPS = ("crash", "crash later", "sleep", "spin", "bomb", "leave without a word")
+opened = decoding.opened
+
+
+def trap(name: str) -> bytes:
+    """A file of that kind."""
+    return f"TRAP {name}\n".encode() + bytes(1000)
+
+
+def _sprung(name: str) -> None:
+    if name.startswith("crash"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif name == "sleep":
+        time.sleep(1000)
+    elif name == "spin":
+        while True:
+            pass
+    elif name == "bomb":
+        held = [b""]
+        while True:
+            held.append(b"x" * (32 << 20))
+    else:
+        os._exit(0)
+
+
+def trapped(source: BinaryIO, *, max_seconds: float) -> decoding.Track:
+    """As `decoding.opened`, for files that are no traps."""
+    start = source.read(100)
+    if not start.startswith(b"TRAP "):
+        return opened(source, max_seconds=max_seconds)
+    name = start.splitlines()[0].decode().removeprefix("TRAP ")
+    if not name.endswith("later"):
+        _sprung(name)
+    track = decoding.Track(16_000)
+
+    def pieces() -> Iterator[Samples]:
+        yield np.zeros(16_000, np.float32)
+        _sprung(name)
+
+    track.pieces = pieces()
+    return track
+
+
+decoding.opened = trapped
+
+if __name__ == "__main__":
+    decoder_process.main()

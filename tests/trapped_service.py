@@ -1,0 +1,9 @@
+"""The service, with decoders for which some files are traps."""
+
+import sys
+
+from stt.server import media
+
+media.PROGRAM = (sys.executable, "-m", "tests.trapped_decoder")
+
+from service import ParakeetSTT  # noqa: E402, F401
