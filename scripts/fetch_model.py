@@ -23,6 +23,9 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # both before the librari
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from models import catalogue
+
+os.environ["HF_HUB_OFFLINE"] = "0"  # which the line above turns on for whatever else imports models
+
 from models.catalogue import CatalogueEntry, ModelSource, PublishedFile
 from stt.errors import StartupError
 

@@ -54,6 +54,8 @@ CORPUS = {
     "sentences": Part("sentences", 0, 26_000, 0.35),
     "more random": Part("random", 24_000, 24_000, 0.25),
     "yet more random": Part("random", 48_000, 24_000, 0.4),
+    "last random": Part("random", 72_000, 8_000, 0.4),
+    "more sentences": Part("sentences", 26_000, 14_000, 0.35),
 }
 DEVELOPMENT: dict[tiny_corpus.Kind, int] = {
     "random": 100,
@@ -106,14 +108,14 @@ STAGES = (
     ),
     Stage(
         "run on",
-        1_000,
+        800,
         64,
         (2e-4, 1e-6),
         0,
         1,
         0.5,
         20,
-        {"yet more random": 12_000, "sentences": 16_000},
+        {"last random": 8_000, "more sentences": 14_000},
         fresh=True,
         joins=0.2,
         run_on=0.6,

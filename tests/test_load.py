@@ -7,6 +7,7 @@ import io
 import itertools
 import subprocess
 import sys
+import tempfile
 import time
 import wave
 from collections.abc import Iterator, Sequence
@@ -182,7 +183,10 @@ def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
         async def caller(number: int) -> None:
             while time.monotonic() < until:
                 text, data = said[number % 2]
-                assert (await serving.transcribe(io.BytesIO(data))).transcript.text == text
+                with tempfile.TemporaryFile() as file:
+                    file.write(data)
+                    file.seek(0)
+                    assert (await serving.transcribe(file)).transcript.text == text
 
         async def watch() -> None:
             while time.monotonic() < until:
