@@ -33,7 +33,7 @@ class Boosting:
         """plain: the model's decoding computer. tokenizer: the model's."""
         self._tokenizer = tokenizer
         self._weight = weight
-        self._search = GreedyBatchedTDTLabelLoopingComputer(
+        self.computer = GreedyBatchedTDTLabelLoopingComputer(
             decoder=plain.decoder,
             joint=plain.joint,
             blank_index=plain._blank_index,
@@ -48,19 +48,21 @@ class Boosting:
         """The tree of each item, shape (batch,), -1 for none. Not inside `torch.inference_mode`."""
         numbers = [self._tree(wanted) if wanted else -1 for wanted in phrases]
         while len(self._trees) > max(MOST_TREES, len(set(phrases))):
-            self._search.biasing_multi_model.remove_model(self._trees.popitem(last=False)[1])
+            self.computer.biasing_multi_model.remove_model(self._trees.popitem(last=False)[1])
         return torch.tensor(numbers)
 
-    def search(self, encoded: torch.Tensor, frames: torch.Tensor, trees: torch.Tensor) -> Any:
-        """As the plain search, with the trees of `planted`."""
-        return self._search(x=encoded, out_len=frames, multi_biasing_ids=trees.to(encoded.device))
+    def search(self, encoded: torch.Tensor, frames: torch.Tensor, trees: torch.Tensor, before: Any = None) -> Any:
+        """As the plain search, with the trees of `planted`. before: NeMo's state of what has been searched."""
+        return self.computer(
+            x=encoded, out_len=frames, prev_batched_state=before, multi_biasing_ids=trees.to(encoded.device)
+        )
 
     def _tree(self, phrases: Phrases) -> int:
         if phrases not in self._trees:
             wanted = sorted({spelling for phrase in phrases for spelling in spellings(phrase)})
             config = BoostingTreeModelConfig(key_phrases_list=wanted)
             tree = GPUBoostingTreeModel.from_config(config, tokenizer=self._tokenizer)
-            model = self._search.biasing_multi_model
+            model = self.computer.biasing_multi_model
             tree = tree.to(model.all_arcs_weights.device)
             self._trees[phrases] = model.add_model(tree, alpha=self._weight)
         self._trees.move_to_end(phrases)

@@ -22,6 +22,7 @@ from models import cpu, devices
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
 from stt.phrases import Phrases
+from stt.recognizer import FRAME_SAMPLES, Step, Stepped
 from stt.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
 
 for talker in ("nv_one_logger", "OneLogger"):  # NeMo's telemetry announces at import that it does nothing
@@ -31,13 +32,23 @@ import nemo.collections.asr as nemo_asr  # noqa: E402
 from nemo.core.classes.common import typecheck  # noqa: E402
 from nemo.utils import logging as nemo_logging  # noqa: E402
 
-from models import nemo_archive  # noqa: E402
+from models import nemo_archive, streaming  # noqa: E402
 from models.boosting import Boosting  # noqa: E402
+from models.streaming import SearchMemory  # noqa: E402
 
 nemo_logging.setLevel(nemo_logging.ERROR)
 
 USABLE_MEMORY = 0.7  # of what is free: the allocator leaves gaps, and attention grows with the square of the length
 MAX_SYMBOLS = 10  # tokens per encoder frame; the value that Parakeet's own config decodes with
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What a search has found: tokens and their frames, both of shape (batch, most tokens), and how many each has."""
+
+    tokens: torch.Tensor
+    frames: torch.Tensor
+    lengths: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,10 @@ class Parakeet:
         self._pieces: list[str] = list(model.tokenizer.ids_to_tokens(list(range(model.tokenizer.vocab_size))))
 
     @cached_property
+    def _beginning(self) -> SearchMemory:
+        return streaming.beginning(self._model.decoding.decoding.decoding_computer, self._device)
+
+    @cached_property
     def _boosting(self) -> Boosting:
         return Boosting(self._model.decoding.decoding.decoding_computer, self._model.tokenizer)
 
@@ -121,10 +136,43 @@ class Parakeet:
             trees = self._boosting.planted(phrases) if any(phrases) else None
             with torch.inference_mode():
                 encoded, frames = self._encode(batch)
-                scored = self._score(encoded, *self._decode(encoded, frames, trees))
+                found, _ = self._decode(encoded, frames, trees)
+                scored = self._score(encoded, found)
         except RuntimeError as exc:
             raise self._understood(exc, len(batch)) from exc
-        return [self._hypothesis(scored, item, audio.duration) for item, audio in enumerate(batch)]
+        return [Hypothesis(self._tokens(scored, item, audio.duration)) for item, audio in enumerate(batch)]
+
+    def step(self, batch: Sequence[Step], phrases: Sequence[Phrases] = ()) -> list[Stepped]:
+        """Decode a part of each of several utterances. See `stt.recognizer.Recognizer`."""
+        if not batch:
+            return []
+        try:
+            trees = self._boosting.planted(phrases) if any(phrases) else None
+            with torch.inference_mode():
+                encoded, frames = self._encode([step.audio for step in batch])
+                before = torch.tensor([step.before // FRAME_SAMPLES for step in batch], device=self._device)
+                after = torch.tensor([step.after for step in batch], device=self._device)
+                lengths = torch.tensor([len(step.audio.samples) for step in batch], device=self._device)
+                left = (frames - before).clamp(min=0)
+                counts = torch.where(after > 0, (lengths - after) // FRAME_SAMPLES - before, left)
+                part = streaming.windows(encoded, before, counts)
+                memories = [step.memory if isinstance(step.memory, SearchMemory) else self._beginning for step in batch]
+                found, state = self._decode(part, counts, trees, memories)
+                scored = self._score(part, found, memories)
+                reached = streaming.split(state, [-1] * len(batch) if trees is None else trees.tolist())
+                rest = streaming.windows(encoded, before + counts, left - counts)
+                tails = self._score(rest, self._decode(rest, left - counts, trees, reached)[0], reached)
+        except RuntimeError as exc:
+            raise self._understood(exc, len(batch)) from exc
+        offsets, ends = before.tolist(), (before + counts).tolist()
+        return [
+            Stepped(
+                self._tokens(scored, item, step.audio.duration, offsets[item]),
+                self._tokens(tails, item, step.audio.duration, ends[item]),
+                reached[item],
+            )
+            for item, step in enumerate(batch)
+        ]
 
     def room(self) -> float | None:
         """The padded seconds of audio that the GPU's free memory holds, by the peak of one batch; None on a CPU."""
@@ -163,24 +211,30 @@ class Parakeet:
         return encoded.transpose(1, 2), frames
 
     def _decode(
-        self, encoded: torch.Tensor, frames: torch.Tensor, trees: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, ...]:
-        """Greedy search: tokens and their frames, both of shape (batch, most tokens), and how many each item has."""
+        self,
+        encoded: torch.Tensor,
+        frames: torch.Tensor,
+        trees: torch.Tensor | None = None,
+        memories: Sequence[SearchMemory] | None = None,
+    ) -> tuple[Found, Any]:
+        """Greedy search, from where each item's search stands, if it has begun; and where it stands afterwards."""
         if trees is None:
-            found, _ = self._model.decoding.decoding.decoding_computer(x=encoded, out_len=frames)
+            search = self._model.decoding.decoding.decoding_computer
+            before = streaming.merged(memories, search, self._device) if memories else None
+            found, state = search(x=encoded, out_len=frames, prev_batched_state=before)
         else:
-            found, _ = self._boosting.search(encoded, frames, trees)
+            before = streaming.merged(memories, self._boosting.computer, self._device) if memories else None
+            found, state = self._boosting.search(encoded, frames, trees, before)
         lengths = found.current_lengths[: len(encoded)]
         most = int(lengths.max())
-        return found.transcript[: len(encoded), :most], found.timestamps[: len(encoded), :most], lengths
+        return Found(found.transcript[: len(encoded), :most], found.timestamps[: len(encoded), :most], lengths), state
 
-    def _score(
-        self, encoded: torch.Tensor, tokens: torch.Tensor, frames: torch.Tensor, lengths: torch.Tensor
-    ) -> Scored:
+    def _score(self, encoded: torch.Tensor, found: Found, memories: Sequence[SearchMemory] | None = None) -> Scored:
         """One pass of the joint network over the tokens found, which gives each its probability and its duration.
 
         NeMo 3.0's batched search without CUDA graphs stores the duration of whichever batch mate moved last.
         """
+        tokens, frames, lengths = found.tokens, found.frames, found.lengths
         counts = lengths.tolist()
         if not tokens.shape[1]:
             empty: list[list[Any]] = [[] for _ in counts]
@@ -188,11 +242,10 @@ class Parakeet:
         joint = self._model.joint
         known = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         tokens, frames = tokens.where(known, 0), frames.where(known, 0)
-        predicted, _ = self._model.decoder.predict(tokens, None, add_sos=True)  # (batch, tokens + 1, features)
         heard = torch.gather(encoded, 1, frames[..., None].expand(-1, -1, encoded.shape[2]))
         logits = joint.joint_after_projection(
             joint.project_encoder(heard).flatten(0, 1).unsqueeze(1),
-            joint.project_prednet(predicted[:, :-1]).flatten(0, 1).unsqueeze(1),
+            self._predicted(tokens, memories or [self._beginning] * len(tokens)).flatten(0, 1).unsqueeze(1),
         )
         logits = logits.reshape(*tokens.shape, -1).float()
         choices = len(self._durations)
@@ -200,15 +253,24 @@ class Parakeet:
         durations = self._durations[logits[..., -choices:].argmax(-1)]
         return Scored(counts, tokens.tolist(), frames.tolist(), durations.tolist(), logprobs.tolist())
 
-    def _hypothesis(self, scored: Scored, item: int, duration: float) -> Hypothesis:
+    def _predicted(self, tokens: torch.Tensor, memories: Sequence[SearchMemory]) -> torch.Tensor:
+        """What the prediction network says before each token, projected, shape (batch, most tokens, features)."""
+        before = streaming.merged(memories, self._model.decoding.decoding.decoding_computer, self._device)
+        first = before.predictor_outputs
+        if tokens.shape[1] == 1:
+            return first
+        following, _ = self._model.decoder.predict(tokens[:, :-1], before.predictor_states, add_sos=False)
+        return torch.cat([first, self._model.joint.project_prednet(following)], 1)
+
+    def _tokens(self, scored: Scored, item: int, duration: float, first_frame: int = 0) -> tuple[Token, ...]:
         tokens = []
         for index in range(scored.lengths[item]):
-            frame, length = scored.frames[item][index], scored.durations[item][index]
+            frame, length = first_frame + scored.frames[item][index], scored.durations[item][index]
             token = scored.tokens[item][index]
             start, end = frame * ENCODER_FRAME_SECONDS, (frame + length) * ENCODER_FRAME_SECONDS
             logprob = scored.logprobs[item][index]
             tokens.append(Token(token, self._pieces[token], min(start, duration), min(end, duration), logprob))
-        return Hypothesis(tuple(tokens))
+        return tuple(tokens)
 
 
 def _prepared(model: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -48,6 +48,7 @@ from stt.utterances import Utterances
 RATE = tiny_corpus.SAMPLE_RATE
 PARTS = ("pauses", "no-pauses", "hours", "nothing")
 STRETCH_SECONDS = 90.0
+TURN = 31  # sentences without pauses: about such a stretch
 NEAR_SECONDS = 1.0
 ENDS_SECONDS = 600.0  # the first and the last ten minutes
 Pcm = npt.NDArray[np.int16]
@@ -71,15 +72,21 @@ class Stretch:
     words: list[Said] = field(default_factory=list)
 
 
-def sentence(job: tuple[int, float]) -> tiny_corpus.Speech:
-    """A sentence of the test set; job: its number, and the share of flite's voices."""
-    return tiny_corpus.utterance("sentences", TEST_SEED + job[0], flite_share=job[1])
+def sentence(job: tuple[int, float, int]) -> tiny_corpus.Speech:
+    """A sentence of the test set; job: its number, the share of flite's voices, and for how many a voice stays."""
+    number, flite_share, turn = job
+    seed = TEST_SEED + number
+    if turn == 1:
+        return tiny_corpus.utterance("sentences", seed, flite_share=flite_share)
+    pick = random.Random(f"speaker {number // turn}")
+    voice = tiny_corpus.heard_voice(pick, "flite" if pick.random() < flite_share else "espeak")
+    return tiny_corpus.speak(tiny_corpus.utterance_text("sentences", seed), voice)
 
 
-def sentences(count: int, flite_share: float) -> list[tiny_corpus.Speech]:
-    """The first so many sentences of the test set."""
+def sentences(count: int, flite_share: float, turn: int = 1) -> list[tiny_corpus.Speech]:
+    """The first so many sentences of the test set, with another voice after each `turn` of them."""
     with Pool() as pool:
-        return pool.map(sentence, [(number, flite_share) for number in range(count)], chunksize=20)
+        return pool.map(sentence, [(number, flite_share, turn) for number in range(count)], chunksize=20)
 
 
 def without_pauses(samples: Pcm) -> Pcm:
@@ -185,9 +192,11 @@ def forced_seams(path: Path) -> list[float]:
     return [one.end - one.overlap / 2 for one in found if one.overlap]
 
 
-def compared(url: str, folder: Path, *, hours: float, pauses: tuple[float, float] | None) -> dict[str, Any]:
-    """The word error rate of one long recording, and of its sentences one by one."""
-    spoken = sentences(int(hours * 3600 / (4.6 if pauses else 2.9)), 0.3)
+def compared(
+    url: str, folder: Path, *, hours: float, pauses: tuple[float, float] | None, turn: int = 1
+) -> dict[str, Any]:
+    """The word error rate of one long recording, and of its sentences one by one. turn: sentences of one voice."""
+    spoken = sentences(int(hours * 3600 / (4.6 if pauses else 2.9)), 0.3, turn)
     path = folder / "long.flac"
     stretches = assembled(spoken, path, pauses=pauses)
     count = sum(len(stretch.words) for stretch in stretches)
@@ -347,7 +356,9 @@ def main() -> None:
         if "pauses" in arguments.only:
             show("pauses of 0.15 to 3 s", compared(url, folder, hours=2 * scale, pauses=(0.15, 3.0)))
         if "no-pauses" in arguments.only:
-            show("no pauses for 90 s", compared(url, folder, hours=0.5 * scale, pauses=None))
+            for turn, speakers in ((TURN, "one voice at a time"), (1, "another voice in each sentence")):
+                row = compared(url, folder, hours=0.5 * scale, pauses=None, turn=turn)
+                show(f"no pauses for 90 s, {speakers}", row)
         if "hours" in arguments.only:
             spoken = sentences(1000, 0.0)
             for hours in (1 / 6, 1 / 6, 10 * scale):  # the first one for what happens only once

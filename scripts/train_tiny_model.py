@@ -78,7 +78,9 @@ class Stage:
     seconds: audio a batch, at most. rate: of learning, first and last, along a cosine. ctc, tdt: weights of the two
     losses. noise: 0 clean to 1 full augmentation. join: the longest example, in seconds, that is made of several clips
     with pauses between. fresh: a new optimizer, so that the stage needs nothing but the weights before it. joins: the
-    share of examples that are joined. run_on: the share of those without any pause.
+    share of examples that are joined. run_on: the share of those without any pause. keep: the share of the weights
+    before the stage in the mean of both that is its result, which learns the new and forgets less of the old (Wortsman
+    et al., arXiv:2109.01903).
     """
 
     name: str
@@ -93,6 +95,7 @@ class Stage:
     fresh: bool = False
     joins: float = 0.08
     run_on: float = 0.0
+    keep: float = 0.0
 
 
 # No dropout: on a CPU its random numbers take a third of a step, and no clip is seen more than a few times.
@@ -119,6 +122,7 @@ STAGES = (
         fresh=True,
         joins=0.2,
         run_on=0.6,
+        keep=0.3,
     ),
 )
 
@@ -398,8 +402,8 @@ def train_share(
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     if tuple(stages) != STAGES:
-        before = STAGES[len(STAGES) - len(stages) - 1]
-        model.load_state_dict(torch.load(work / f"after-{before.name}.pt"))
+        last = STAGES[len(STAGES) - len(stages) - 1]
+        model.load_state_dict(torch.load(work / f"after-{last.name}.pt"))
     optimizer = new_optimizer(parameters)
     started, warm_up = time.monotonic(), 0
     for stage in stages:
@@ -409,6 +413,7 @@ def train_share(
         epochs = itertools.chain.from_iterable(
             batches(pool, stage, stage.seconds / processes, pick) for _ in itertools.count()
         )
+        before = {name: value.clone() for name, value in model.state_dict().items()} if stage.keep else {}
         recent: list[tuple[float, float]] = []
         prepared = ahead(functools.partial(next_batch, epochs, stage, pick), stage.steps)
         for step, made in enumerate(prepared, start=1):
@@ -451,6 +456,11 @@ def train_share(
             if rank == 0 and stage.tdt and step % 500 == 0:
                 print("word error rate:", {k: error_rate(model, c) for k, c in development.items()}, flush=True)
                 model.save_to(str(work / "checkpoint.nemo"))
+        if before:
+            after = model.state_dict()
+            for name, value in after.items():
+                if value.is_floating_point():
+                    value.copy_(torch.lerp(value, before[name], stage.keep))
         if rank == 0:
             torch.save(model.state_dict(), work / f"after-{stage.name}.pt")
     if rank:

@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from stt.audio import Audio, Samples
+from stt.audio import SAMPLE_RATE, Audio, Samples
 from stt.phrases import Phrases
-from stt.transcript import Hypothesis
+from stt.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
+
+FRAME_SAMPLES = round(ENCODER_FRAME_SECONDS * SAMPLE_RATE)
+Memory = object  # what a recognizer keeps of an utterance from one step to the next; only it knows what is in it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """The next part of an utterance that is still being spoken.
+
+    audio: the part, and what is said around it. before: samples of it that earlier steps have had, a multiple of
+    `FRAME_SAMPLES`. after: samples of it that belong to later steps; 0 if this is the utterance's last, and else such
+    that the part itself is a multiple of `FRAME_SAMPLES`. memory: what the step before has left; None in the first.
+    """
+
+    audio: Audio
+    before: int
+    after: int
+    memory: Memory | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stepped:
+    """What a step has found.
+
+    part: the tokens of the step's own part, which later steps will not change. tail: those of what comes after it,
+    which they may. All times in seconds from the start of the step's audio. memory: for the next step.
+    """
+
+    part: tuple[Token, ...]
+    tail: tuple[Token, ...]
+    memory: Memory
 
 
 class Priority(IntEnum):
@@ -33,6 +65,13 @@ class Recognizer(Protocol):
         Returns one hypothesis per utterance; times in seconds from that utterance's start, in steps of 0.08 s.
         Raises RecognitionError if the model fails: OutOfMemory if the batch is more than the device holds, DeviceLost
         if nothing will work any more.
+        """
+        ...
+
+    def step(self, batch: Sequence[Step], phrases: Sequence[Phrases] = ()) -> list[Stepped]:
+        """Decode a part of each of several utterances, independently, in input order; else as `recognize`.
+
+        A single step over a whole utterance finds what `recognize` finds.
         """
         ...
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stt.audio import SAMPLE_RATE, Audio, Samples, Span
+from stt.held import Held
 from stt.recognizer import SpeechStream
 from stt.speech import WINDOW_SAMPLES, SpeechRules, Stretch, utterance_spans
 
@@ -40,31 +40,6 @@ class Utterance:
         return self.span.end / SAMPLE_RATE
 
 
-class _Held:
-    """A stretch of an endless array, of which the beginning is forgotten in time."""
-
-    def __init__(self) -> None:
-        self._blocks: deque[tuple[int, npt.NDArray[np.float32]]] = deque()  # each with the place of its first value
-        self.length = 0  # of all, with what is forgotten
-
-    def add(self, block: npt.NDArray[np.float32]) -> None:
-        self._blocks.append((self.length, block))
-        self.length += len(block)
-
-    def cut(self, start: int, end: int) -> npt.NDArray[np.float32]:
-        parts = [
-            block[max(0, start - first) : end - first]
-            for first, block in self._blocks
-            if first < end and start < first + len(block)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.float32), *parts])
-
-    def forget(self, end: int) -> None:
-        """What lies before `end` is not needed any more."""
-        while self._blocks and self._blocks[0][0] + len(self._blocks[0][1]) <= end:
-            self._blocks.popleft()
-
-
 class Utterances:
     """An iterator over the utterances of one recording. Holds no more of its audio than the next one may need.
 
@@ -85,7 +60,7 @@ class Utterances:
         self.rules = rules
         self._blocks = blocks
         self._detector = detector
-        self._samples, self._windows = _Held(), _Held()
+        self._samples, self._windows = Held(), Held()
         self._probabilities: list[Probabilities] = []
         self._is_read = False
         limit = float("inf") if longest is None else longest * SAMPLE_RATE
