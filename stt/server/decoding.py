@@ -58,7 +58,8 @@ OPEN_OPTIONS = {
 
 PROBE_BYTES = 5 << 20  # about FFmpeg's default
 HEADER_BYTES = 16 << 10  # enough where everything stands at the start; probing a short clip whole costs 5 ms
-UNKNOWN_LENGTH = 0x7FFFF000  # from here on, what writers of streams put where a wav file's length belongs
+# What writers of streams put where a wav file's length belongs, besides 0: about the largest number, signed or not.
+UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80000000), range(0xFFFFF000, 0x100000000))
 # Those whose files say how long they are, by FFmpeg's names; in others it guesses by the size, or by the last page.
 ANNOUNCING_DEMUXERS = frozenset({"aiff", "au", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "w64", "wav"})
 TRUNCATED_SECONDS = 0.5  # missing of what was announced; codecs differ by a few frames
@@ -141,7 +142,7 @@ def _plain_wav(source: BinaryIO, max_seconds: float) -> Track | None:
         return None
     track = Track(file.samplerate)
     announced = int.from_bytes(start[4:8], "little")
-    track.is_truncated = size < announced + 8 and announced < UNKNOWN_LENGTH
+    track.is_truncated = size < announced + 8 and not any(announced in lengths for lengths in UNKNOWN_LENGTHS)
     track.pieces = map(resampling.mixed_down, _wav_pieces(file, max_seconds))
     return track
 
@@ -202,9 +203,10 @@ def _probe_bytes(source: BinaryIO) -> int:
 
 
 def _announced_seconds(container: InputContainer, stream: AudioStream) -> float:
+    """0 if it is not known: what the container says is that of its longest track."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / av.time_base
+    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
 
 
 def _has_vbr_header(source: BinaryIO) -> bool:

@@ -133,7 +133,9 @@ class Decoders:
     def _start(self) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
-            environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+            # What reads untrusted files knows no keys.
+            kept = {name: value for name, value in os.environ.items() if not name.startswith("STT_")}
+            environment = {**kept, "OPENBLAS_NUM_THREADS": "1"}
             # In a session of its own: Ctrl-C is for the service, which finishes what it has begun.
             self._process = subprocess.Popen(  # noqa: S603
                 PROGRAM, stdin=theirs.fileno(), cwd=ROOT, env=environment, start_new_session=True
