@@ -23,6 +23,8 @@ def is_bfloat16_faster() -> bool:
     Having the instructions for it says nothing: an AMD EPYC with avx512_bf16 is three times as fast with them, an Intel
     Xeon with avx512_bf16 and without AMX is slower than in float32.
     """
+    if not _packs(torch.bfloat16):
+        return False
     seconds = {}
     with torch.inference_mode():
         for dtype in (torch.float32, torch.bfloat16):
@@ -38,19 +40,31 @@ def is_bfloat16_faster() -> bool:
     return seconds[torch.float32] > GAIN * seconds[torch.bfloat16]
 
 
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has an order of its own for weights of this type on this processor; it raises where not."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    supported: bool = {
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }.get(dtype, lambda: True)()
+    return supported
+
+
 def pack(network: nn.Module) -> None:
     """Bring the weights of every linear layer, and of every convolution of width one, into oneDNN's own order, once.
 
-    torch does it at each call otherwise, which for a single utterance takes a quarter of the time.
+    torch does it at each call otherwise, which for a single utterance takes a quarter of the time. A network of a type
+    that this processor has no instructions for stays as it is.
     """
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if not _packs(next(network.parameters()).dtype):
         return
     for name, layer in network.named_children():
         if isinstance(layer, nn.Linear):
             setattr(network, name, _Packed(layer.weight, layer.bias))
         elif isinstance(layer, nn.Conv1d) and layer.kernel_size == (1,) and layer.groups == 1:
             setattr(network, name, _PackedPointwise(layer))
-        else:
+        elif next(layer.parameters(), None) is not None:
             pack(layer)
 
 

@@ -256,11 +256,12 @@ class Parakeet:
     def _predicted(self, tokens: torch.Tensor, memories: Sequence[SearchMemory]) -> torch.Tensor:
         """What the prediction network says before each token, projected, shape (batch, most tokens, features)."""
         before = streaming.merged(memories, self._model.decoding.decoding.decoding_computer, self._device)
-        first = before.predictor_outputs
+        first: torch.Tensor = before.predictor_outputs
         if tokens.shape[1] == 1:
             return first
         following, _ = self._model.decoder.predict(tokens[:, :-1], before.predictor_states, add_sos=False)
-        return torch.cat([first, self._model.joint.project_prednet(following)], 1)
+        projected: torch.Tensor = self._model.joint.project_prednet(following)
+        return torch.cat([first, projected], 1)
 
     def _tokens(self, scored: Scored, item: int, duration: float, first_frame: int = 0) -> tuple[Token, ...]:
         tokens = []

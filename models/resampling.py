@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,27 +56,57 @@ def pieces_to_mono_16k(pieces: Iterable[npt.NDArray[np.float32]], rate: int) -> 
     pieces: float32, shape (channels, num_samples), each of any length and channel count, at `rate` Hz.
     Yields at least one array. Raises ValueError for a rate that is not convertible.
     """
-    if not is_convertible(rate):
-        raise ValueError(f"{rate} Hz can't be resampled directly")
-    if rate == SAMPLE_RATE:
-        yield from chain(map(mixed_down, pieces), [np.zeros(0, np.float32)])
-        return
-    kernel, margin, step = _kernel(rate)
-    waiting = [np.zeros(margin, np.float32)]
-    held, received, sent = margin, 0, 0
+    resampler = Resampler(rate, BLOCK_SECONDS)
     for piece in pieces:
-        waiting.append(mixed_down(piece))
-        held += piece.shape[1]
-        received += piece.shape[1]
-        if held > 2 * margin + step + rate * BLOCK_SECONDS:
-            wave = np.concatenate(waiting)
-            block = _convolved(wave, kernel, step)
-            waiting = [wave[(held - 2 * margin) // step * step :]]
-            held = len(waiting[0])
-            sent += len(block)
+        block = resampler.push(mixed_down(piece))
+        if len(block):
             yield block
-    wave = np.concatenate([*waiting, np.zeros(margin + step, np.float32)])
-    yield _convolved(wave, kernel, step)[: -(-received * SAMPLE_RATE // rate) - sent]  # rounded up, as torchaudio does
+    yield resampler.rest()
+
+
+class Resampler:
+    """Mono sound of one rate that becomes 16 kHz piece by piece; the result does not depend on where it was cut."""
+
+    def __init__(self, rate: int, seconds: float = 0.0) -> None:
+        """seconds: of sound that are waited for, since it is faster to resample more at once.
+
+        Without any, a piece's last few milliseconds come with the next one. Raises ValueError for a rate that is not
+        convertible.
+        """
+        if not is_convertible(rate):
+            raise ValueError(f"{rate} Hz can't be resampled directly")
+        self._rate = rate
+        self._received = self._sent = 0
+        if rate == SAMPLE_RATE:
+            return
+        self._kernel, self._margin, self._step = _kernel(rate)
+        self._waiting = [np.zeros(self._margin, np.float32)]
+        self._held = self._margin
+        self._least = 2 * self._margin + self._step + rate * seconds
+
+    def push(self, samples: Samples) -> Samples:
+        """What can be known of the result by now, without what was given before. samples: shape (num_samples,)."""
+        if self._rate == SAMPLE_RATE:
+            return samples
+        self._waiting.append(samples)
+        self._held += len(samples)
+        self._received += len(samples)
+        if self._held <= self._least:
+            return np.zeros(0, np.float32)
+        wave = np.concatenate(self._waiting)
+        block = _convolved(wave, self._kernel, self._step)
+        self._waiting = [wave[(self._held - 2 * self._margin) // self._step * self._step :]]
+        self._held = len(self._waiting[0])
+        self._sent += len(block)
+        return block
+
+    def rest(self) -> Samples:
+        """What is left at the end."""
+        if self._rate == SAMPLE_RATE:
+            return np.zeros(0, np.float32)
+        wave = np.concatenate([*self._waiting, np.zeros(self._margin + self._step, np.float32)])
+        whole = -(-self._received * SAMPLE_RATE // self._rate)  # rounded up, as torchaudio does
+        return _convolved(wave, self._kernel, self._step)[: whole - self._sent]
 
 
 def mixed_down(samples: npt.NDArray[np.float32]) -> Samples:

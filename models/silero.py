@@ -60,3 +60,20 @@ class SileroStream:
         found, self._hidden, self._cell = self._session.run(["speech_probs", "hn", "cn"], given)
         probabilities: npt.NDArray[np.float32] = found.reshape(-1)
         return probabilities
+
+
+class SileroBatch:
+    """Silero window by window, for many streams in one call: see `stt.recognizer.WindowDetector`."""
+
+    def __init__(self) -> None:
+        self._session: Any = load_silero_vad(onnx=True, opset_version=15).session
+
+    def probabilities(
+        self, windows: npt.NDArray[np.float32], memories: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Of one window of each stream; and what is to be remembered."""
+        found, states = self._session.run(
+            None,
+            {"input": windows, "state": memories.transpose(1, 0, 2), "sr": np.array(SAMPLE_RATE)},
+        )
+        return found.reshape(-1), states.transpose(1, 0, 2)

@@ -46,7 +46,7 @@ from models import catalogue
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import RecognitionError
 from stt.phrases import Phrases
-from stt.recognizer import Recognizer
+from stt.recognizer import LiveRecognizer, Step, Stepped
 from stt.server.disconnects import unless_gone
 from stt.server.metrics import Metrics
 from stt.server.pace import Pace, budget, measured
@@ -91,8 +91,11 @@ class Observed:
         self.counts = {name: count + added[name] for name, count in self.counts.items()}
         return found
 
+    def step(self, batch: Sequence[Step], phrases: Sequence[Phrases] = ()) -> list[Stepped]:
+        return self._model.step(batch, phrases)
 
-def runner_over(model: Recognizer, device: ThreadPoolExecutor) -> Runner:
+
+def runner_over(model: LiveRecognizer, device: ThreadPoolExecutor) -> Runner:
     """Our runner, set up as the service sets it up, except that it refuses nobody."""
     cost = device.submit(measured, model, most_items=RUNNER_MAX_BATCH).result()
     pace = Pace(cost, seconds=budget(cost, longest=LONGEST, room=None), items=RUNNER_MAX_BATCH)

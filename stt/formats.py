@@ -164,7 +164,7 @@ def as_json(transcript: Transcript, *, logprobs: bool = False) -> Json:
     """OpenAI's `json`. Usage counts audio in encoder frames: the model's own input tokens."""
     body: Json = {"text": transcript.text, "usage": _token_usage(transcript)}
     if logprobs:
-        body["logprobs"] = _logprobs(transcript.tokens, first=True)
+        body["logprobs"] = as_logprobs(transcript.tokens, first=True)
     return body
 
 
@@ -173,7 +173,7 @@ def as_delta(words: Sequence[Word], *, first: bool, logprobs: bool = False) -> D
     text = " ".join(word.text for word in words)
     body: Delta = {"type": "transcript.text.delta", "delta": text if first else f" {text}"}
     if logprobs:
-        body["logprobs"] = _logprobs([token for word in words for token in word.tokens], first=first)
+        body["logprobs"] = as_logprobs([token for word in words for token in word.tokens], first=first)
     return body
 
 
@@ -181,7 +181,7 @@ def as_done(transcript: Transcript, *, logprobs: bool = False) -> Done:
     """OpenAI's last event."""
     body: Done = {"type": "transcript.text.done", "text": transcript.text, "usage": _token_usage(transcript)}
     if logprobs:
-        body["logprobs"] = _logprobs(transcript.tokens, first=True)
+        body["logprobs"] = as_logprobs(transcript.tokens, first=True)
     return body
 
 
@@ -196,7 +196,8 @@ def _token_usage(transcript: Transcript) -> TokenUsage:
     }
 
 
-def _logprobs(tokens: Sequence[Token], *, first: bool) -> list[LogProb]:
+def as_logprobs(tokens: Sequence[Token], *, first: bool) -> list[LogProb]:
+    """OpenAI's list of tokens. first: whether the text begins with them."""
     return [_logprob(token, first=first and index == 0) for index, token in enumerate(tokens)]
 
 

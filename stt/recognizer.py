@@ -68,6 +68,10 @@ class Recognizer(Protocol):
         """
         ...
 
+
+class LiveRecognizer(Recognizer, Protocol):
+    """One that can also begin with an utterance before its end."""
+
     def step(self, batch: Sequence[Step], phrases: Sequence[Phrases] = ()) -> list[Stepped]:
         """Decode a part of each of several utterances, independently, in input order; else as `recognize`.
 
@@ -96,4 +100,22 @@ class SpeechDetector(Protocol):
 
     def stream(self) -> SpeechStream:
         """One that has heard nothing yet. Streams may be used by different threads at once."""
+        ...
+
+
+WINDOW_CONTEXT = 64  # samples of the window before with which each is heard
+MEMORY_SHAPE = (2, 128)  # of what the detector remembers of one stream
+
+
+class WindowDetector(Protocol):
+    """Speech probabilities of many streams at once, one window of each; it remembers nothing itself."""
+
+    def probabilities(
+        self, windows: npt.NDArray[np.float32], memories: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The probability of speech in one window of each stream, and what is to be remembered of each.
+
+        windows: shape (streams, 64 + 512), each with the end of the window before. memories: shape (streams, 2, 128),
+        zeros at first.
+        """
         ...

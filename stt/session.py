@@ -94,6 +94,7 @@ class StepRules:
     part: int | None = 10
 
 
+_NOTHING = Stepped((), (), None)
 LONGEST_PART = 300  # frames; what a step may take at most
 
 
@@ -134,7 +135,14 @@ class Final:
     rest: tuple[Word, ...]
 
 
-Event = Started | Stopped | Spoken | Final
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Instead of a `Final`: the recognizer has failed on a part of the utterance."""
+
+    item: int
+
+
+Event = Started | Stopped | Spoken | Final | Failed
 
 
 @dataclass(slots=True, eq=False)
@@ -158,6 +166,7 @@ class _Utterance:
     tokens: list[Token] = field(default_factory=list)
     told: int = 0  # words
     skips: bool = False  # whether its first tokens belong to the word before
+    is_failed: bool = False
 
 
 class Session:
@@ -217,7 +226,7 @@ class Session:
 
     def commit(self) -> list[Event]:
         """End the open utterance here, if there is one."""
-        return self._close(self.heard, Input.PAUSE) if self.state is State.SPEAKING else []
+        return self._close(self.heard, self.heard, Input.PAUSE) if self.state is State.SPEAKING else []
 
     def clear(self) -> None:
         """Forget the open utterance, and what may have begun."""
@@ -230,7 +239,7 @@ class Session:
 
     def finish(self) -> list[Event]:
         """Nothing more will be heard."""
-        events = self._close(self.heard, Input.END) if self.state is State.SPEAKING else []
+        events = self._close(self.heard, self.heard, Input.END) if self.state is State.SPEAKING else []
         if self.state is not State.ENDING:
             self._go(Input.END)
         return events + self._done()
@@ -263,7 +272,7 @@ class Session:
         offset = (now.reached - step.before) / SAMPLE_RATE
         now.reached += len(step.audio.samples) - step.before - step.after
         now.steps += 1
-        now.memory = found.memory
+        now.memory, now.is_failed = found.memory, now.is_failed or found is _NOTHING
         part = _later(found.part, offset)
         if now.skips:
             part = part[len(_continuation(part)) :]
@@ -275,10 +284,15 @@ class Session:
         self._forget()
         if self.steps.part is None:
             return []
-        words = self._words(now, now.tokens)
+        end = now.reached + step.after
+        words = _words(now, now.tokens, end)
         stable = words[now.told : max(now.told, len(words) - 1)]
         now.told += len(stable)
-        return [Spoken(now.item, stable, self._words(now, [*now.tokens, *tail])[now.told :])]
+        return [Spoken(now.item, stable, _words(now, [*now.tokens, *tail], end)[now.told :])]
+
+    def failed(self) -> list[Event]:
+        """The step that was asked for could not be made."""
+        return self.stepped(_NOTHING)
 
     # The rest is its own.
 
@@ -302,14 +316,19 @@ class Session:
 
     def _speaking(self, probability: float) -> list[Event]:
         self._likely.append(probability)
+        length, longest = self._heard - self._waiting[-1].start, self.turns.longest_ms * MS
         if probability >= self.turns.offset:
-            self._quiet = None
+            dip, self._quiet = self._quiet, None
+            if dip is not None and length >= longest * 2 / 3:  # speech goes on: better here than in a word
+                return self._cut((dip + self._heard - WINDOW_SAMPLES) // 2)
         elif self._quiet is None:
             self._quiet = self._heard - WINDOW_SAMPLES
         if self._quiet is not None and self._heard - self._quiet >= self.turns.silence_ms * MS:
-            return self._close(min(self._quiet + self.turns.pad_ms * MS, self._heard), Input.PAUSE)
-        if self._heard - self._waiting[-1].start >= self.turns.longest_ms * MS:
-            return self._cut()
+            return self._close(min(self._quiet + self.turns.pad_ms * MS, self._heard), self._heard, Input.PAUSE)
+        if length >= longest:
+            recent = self._likely[-max(1, self.steps.right * FRAME_SAMPLES // WINDOW_SAMPLES) :]
+            windows = len(recent) - int(np.argmin(recent))  # since the one in which speech is least likely
+            return self._cut(self._heard - windows * WINDOW_SAMPLES + WINDOW_SAMPLES // 2)
         return []
 
     def _open(self, start: int) -> list[Event]:
@@ -318,38 +337,29 @@ class Session:
         self._items += 1
         return [Started(self._items - 1, start)] if self.turns.detects else []
 
-    def _close(self, end: int, given: Input) -> list[Event]:
+    def _close(self, end: int, known: int, given: Input) -> list[Event]:
         now = self._waiting[-1]
-        now.end, now.known = end, self._heard if given is Input.PAUSE and self.turns.detects else self.heard
+        now.end, now.known = end, known
         self._go(given)
         self._begin_anew(end)
         return [Stopped(now.item, now.start, end), *self._settled()]
 
-    def _cut(self) -> list[Event]:
-        """End the utterance where speech is least likely in its last third, and go on with another."""
+    def _cut(self, at: int) -> list[Event]:
+        """End the utterance at the frame before `at`, or where the recognizer is already, and go on with another."""
         now = self._waiting[-1]
-        third = len(self._likely) * 2 // 3
-        quietest = third + int(np.argmin(self._likely[third:]))
-        middle = self._heard - (len(self._likely) - quietest) * WINDOW_SAMPLES + WINDOW_SAMPLES // 2
-        frames = max(1, round((middle - now.origin) / FRAME_SAMPLES))
-        now.end = min(now.origin + frames * FRAME_SAMPLES, self._heard)
-        now.end -= (now.end - now.origin) % FRAME_SAMPLES
-        now.end = max(now.end, now.reached)
+        now.end = max(now.reached, at - (at - now.origin) % FRAME_SAMPLES)
         now.known, now.is_cut = self._heard, True
         self._go(Input.CUT)
-        following = _Utterance(self._items, now.end, now.origin, now.end)
+        self._waiting.append(_Utterance(self._items, now.end, now.origin, now.end))
         self._items += 1
-        self._waiting.append(following)
-        likely = self._likely[quietest:]
-        self._begin_anew(now.end)
-        self._likely = likely
-        return [Stopped(now.item, now.start, now.end), Started(following.item, following.start), *self._settled()]
+        self._likely = []
+        return [Stopped(now.item, now.start, now.end), Started(self._items - 1, now.end), *self._settled()]
 
     def _after(self, now: _Utterance, *, hurry: bool) -> tuple[int, int] | None:
         """Where the next step's part ends, and how much is heard after it; None if it is to be waited for."""
         right = self.steps.right * FRAME_SAMPLES
         part = (self.steps.part or LONGEST_PART) * FRAME_SAMPLES
-        if self.steps.part and now.steps < FIRST_STEPS and not now.is_cut:
+        if self.steps.part and now.steps < FIRST_STEPS and now.start == now.origin:
             part = self.steps.first * FRAME_SAMPLES
         there = self.heard if now.end is None else min(self.heard, now.known)
         if hurry and self.steps.part:
@@ -370,16 +380,17 @@ class Session:
     def _final(self, now: _Utterance, tail: Sequence[Token] = ()) -> list[Event]:
         """The head of the queue is recognized to its end."""
         self._waiting.popleft()
-        if now.is_cut:
+        if now.is_cut and self._waiting:
             taken = _continuation(tail)
             now.tokens += taken
             following = self._waiting[0]
             following.memory, following.skips = now.memory, bool(taken)
             following.reached = max(following.reached, now.reached)
-        words = self._words(now, now.tokens)
         assert now.end is not None
+        words = _words(now, now.tokens, now.end)
         self._forget()
-        return [Final(now.item, now.start, now.end, words, words[now.told :]), *self._settled(), *self._done()]
+        final = Failed(now.item) if now.is_failed else Final(now.item, now.start, now.end, words, words[now.told :])
+        return [final, *self._settled(), *self._done()]
 
     def _settled(self) -> list[Event]:
         """Finals of utterances that were recognized to their end before it was known."""
@@ -393,22 +404,22 @@ class Session:
             self._go(Input.DONE)
         return []
 
-    def _words(self, now: _Utterance, tokens: Sequence[Token]) -> tuple[Word, ...]:
-        start = now.start / SAMPLE_RATE
-        length = (now.end if now.end is not None else self.heard) / SAMPLE_RATE - start
-        return tuple(word.shifted(start) for word in words_of(_later(tokens, -start), length))
-
     def _forget(self) -> None:
         """Sound that neither the recognizer nor an utterance to come needs."""
-        need = self._heard - (self.turns.pad_ms + self.turns.min_speech_ms) * MS - WINDOW_SAMPLES
-        need = max(need, self._floor)
         if self._waiting:
             first = self._waiting[0]
-            need = min(need, first.start, max(first.origin, first.reached - self.steps.left * FRAME_SAMPLES))
-            if first.reached > first.start:
-                need = min(self._waiting[-1].start if len(self._waiting) > 1 else self.heard,
-                           max(first.origin, first.reached - self.steps.left * FRAME_SAMPLES))  # fmt: skip
+            need = max(first.origin, first.reached - self.steps.left * FRAME_SAMPLES)
+        else:
+            before = (self.turns.pad_ms + self.turns.min_speech_ms) * MS + WINDOW_SAMPLES
+            need = max(self._floor, self._heard - before)
         self._sound.forget(need)
+
+
+def _words(now: _Utterance, tokens: Sequence[Token], end: int) -> tuple[Word, ...]:
+    """The words of these tokens, in an utterance that reaches up to `end`."""
+    start = now.start / SAMPLE_RATE
+    words = words_of(_later(tokens, -start), end / SAMPLE_RATE - start)
+    return tuple(word.shifted(start) for word in words)
 
 
 def _later(tokens: Sequence[Token], seconds: float) -> tuple[Token, ...]:

@@ -44,7 +44,8 @@ def test_the_core_knows_neither_the_web_nor_the_shell_nor_the_models(path: Path)
 @pytest.mark.parametrize("path", SHELL, ids=lambda p: p.name)
 def test_the_shell_takes_only_the_resampler_from_the_models_and_nothing_from_bentoml(path: Path) -> None:
     assert "bentoml" not in roots(path)
-    allowed = {"models", "models.resampling"} if path.name in ("decoding.py", "media.py", "serving.py") else set()
+    resampling = path.name in ("decoding.py", "hearing.py", "media.py", "serving.py")
+    allowed = {"models", "models.resampling"} if resampling else set()
     assert {name for name in imported(path) if name == "models" or name.startswith("models.")} <= allowed
 
 

@@ -27,6 +27,7 @@ from models.parakeet import Parakeet
 from models.silero import SileroDetector, SileroStream
 from stt.audio import SAMPLE_RATE, Audio, Samples
 from stt.phrases import Phrases
+from stt.recognizer import Step, Stepped
 from stt.server.pace import Cost, measured
 from stt.server.serving import Engine, ServedModel, Serving
 from stt.server.settings import Settings
@@ -212,6 +213,9 @@ def test_only_the_devices_thread_has_threads_of_torch(samples: dict[str, Sample]
         def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
             seen["device"] = torch.get_num_threads()
             return [Hypothesis(())] * len(batch)
+
+        def step(self, batch: Sequence[Step], phrases: Sequence[Phrases] = ()) -> list[Stepped]:
+            raise AssertionError("nobody speaks")
 
     class Detecting(SileroDetector):
         def stream(self) -> SileroStream:

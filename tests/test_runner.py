@@ -17,7 +17,7 @@ import pytest
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import DeviceLost, OutOfMemory, Overloaded, RecognitionError
 from stt.phrases import Phrases
-from stt.recognizer import Priority
+from stt.recognizer import Priority, Step, Stepped
 from stt.server.metrics import Metrics
 from stt.server.pace import Cost, Pace
 from stt.server.runner import FIRST_SECONDS, Runner
@@ -54,6 +54,9 @@ class Echo:
             raise ValueError("poisoned")
         return [Hypothesis((Token(length, "x", 0, 0, 0),)) for length in lengths]
 
+    def step(self, batch: Sequence[Step], phrases: Sequence[Phrases] = ()) -> list[Stepped]:
+        return [Stepped(found.tokens, (), None) for found in self.recognize([step.audio for step in batch])]
+
     @property
     def decoded(self) -> list[int]:
         return [length for batch in self.batches for length in batch]
@@ -72,9 +75,13 @@ async def arriving(utterances: Iterable[Audio]) -> AsyncGenerator[Audio, None]:
         yield utterance
 
 
-async def ask(runner: Runner, *utterances: Audio, live: bool = False) -> list[int]:
-    async with aclosing(runner.recognize(arriving(utterances), live=live)) as results:
+async def ask(runner: Runner, *utterances: Audio) -> list[int]:
+    async with aclosing(runner.recognize(arriving(utterances))) as results:
         return [hypothesis.tokens[0].id async for hypothesis in results]
+
+
+async def speak(runner: Runner, part: Audio) -> list[int]:
+    return [token.id for token in (await runner.step(Step(part, 0, 0, None), owner=object())).part]
 
 
 async def busy(echo: Echo, runner: Runner) -> asyncio.Task[list[int]]:
@@ -156,7 +163,7 @@ def test_live_audio_goes_first_and_a_clip_waits_for_no_more_than_the_running_bat
         await asyncio.sleep(0.05)
         before = len(echo.decoded)
         clip = asyncio.create_task(ask(runner, seconds(1)))
-        live = asyncio.create_task(ask(runner, seconds(0.5), live=True))
+        live = asyncio.create_task(speak(runner, seconds(0.5)))
         await asyncio.sleep(0.05)
         echo.go.set()
         await asyncio.gather(long, clip, live)
@@ -263,7 +270,7 @@ def test_over_the_limit_askers_are_refused_with_the_time_to_come_back(make: Make
         with pytest.raises(Overloaded) as refused:
             await ask(runner, seconds(1))
         assert runner.waiting(Priority.LIVE) == 0
-        live = asyncio.create_task(ask(runner, seconds(1), live=True))  # what goes first is let in
+        live = asyncio.create_task(speak(runner, seconds(1)))  # what goes first is let in
         await asyncio.sleep(0.05)
         echo.go.set()
         await asyncio.gather(first, live, *waiting)

@@ -53,6 +53,15 @@ class Metrics:
         )  # fmt: skip
         self.out_of_memory = self._counter("out_of_memory", "Batches that did not fit into the device's memory.")
         self.refused = self._counter("refused", "Requests refused because too much was waiting.")
+        self.device_restarts = self._counter("device_restarts", "Ends of the device's thread, which began again.")
+        self.sessions = self._gauge("sessions", "Live sessions that are open.")
+        self.sessions_refused = self._counter("sessions_refused", "Live sessions that were not let in.")
+        self.sessions_dropped = self._counter(
+            "sessions_dropped", "Live sessions that the service ended: slow reader, idle, failed.", "reason"
+        )
+        self.final_seconds = self._histogram(
+            "final_seconds", "From the end of a live utterance being noticed to its final text.", SECONDS
+        )
         self.rtfx = self._gauge("rtfx", "Seconds of audio recognized in a second, in the latest batch.")
 
     def batch(self, *, items: int, real: float, padded: float, seconds: float) -> None:

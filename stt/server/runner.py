@@ -20,7 +20,7 @@ from typing import Any
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import DeviceLost, OutOfMemory, Overloaded, RecognitionError
 from stt.phrases import NONE, Phrases
-from stt.recognizer import Priority, Recognizer
+from stt.recognizer import LiveRecognizer, Priority, Step, Stepped
 from stt.server.metrics import Metrics
 from stt.server.pace import Pace
 from stt.server.schedule import Schedule
@@ -32,17 +32,23 @@ QUEUE_TIME, QUEUE_AUDIO = 60.0, 1800.0
 # Foreground-background scheduling: what has been served least goes first, so that nobody need know how long a recording
 # is when it begins (Kleinrock, Queueing Systems II, 1976).
 FIRST_SECONDS = 60.0
+MOST_ATTEMPTS = 2  # at an item during which the thread itself ended
 AHEAD = 2  # full batches of one recording that wait at once, so that the next is there when one is done
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Item:
-    audio: Audio
+    work: Audio | Step  # all live items are steps, and no others
     priority: Priority
     owner: object  # equal for the utterances of one recording
     phrases: Phrases
     since: float = field(default_factory=time.perf_counter)
-    result: Future[Hypothesis] = field(default_factory=Future)
+    result: Future[Any] = field(default_factory=Future)
+    attempts: int = 0
+
+    @property
+    def audio(self) -> Audio:
+        return self.work.audio if isinstance(self.work, Step) else self.work
 
 
 class Runner:
@@ -58,7 +64,7 @@ class Runner:
 
     def __init__(
         self,
-        recognizer: Recognizer,
+        recognizer: LiveRecognizer,
         pace: Pace,
         *,
         device: ThreadPoolExecutor,
@@ -78,6 +84,7 @@ class Runner:
         self._waiting = dict.fromkeys(Priority, 0)  # samples of audio without an answer
         self._waiting_lock = threading.Lock()
         self._device = device
+        self._at_work: list[_Item] = []
         self._running = device.submit(self._run)
 
     @property
@@ -106,19 +113,18 @@ class Runner:
             )
 
     async def recognize(
-        self, utterances: AsyncIterator[Audio], *, phrases: Phrases = NONE, live: bool = False, again: bool = False
+        self, utterances: AsyncIterator[Audio], *, phrases: Phrases = NONE, again: bool = False
     ) -> AsyncGenerator[Hypothesis, None]:
         """Decode the utterances of one asker; yields their hypotheses in order, each as soon as it is there.
 
-        phrases: what to listen for in all of them. live: whether somebody is speaking them now. again: whether their
-        asker has been let in before.
+        phrases: what to listen for in all of them. again: whether their asker has been let in before.
 
         No more of them wait than fill a few batches; the next is asked for while others are decoded. Closing the
         generator takes those that wait out of the queue.
         Raises Overloaded before the first, RecognitionError when the model fails on one; no other asker sees that.
         """
         if not again:
-            self.admit(Priority.LIVE if live else Priority.SHORT)
+            self.admit(Priority.SHORT)
         owner, asked, pending, ahead = object(), 0.0, deque[tuple[float, asyncio.Future[Hypothesis]]](), 0.0
         following: asyncio.Future[Audio | None] | None = _next(utterances)
         try:
@@ -132,7 +138,7 @@ class Runner:
                     if audio is not None:
                         asked += audio.duration
                         later = Priority.SHORT if asked <= FIRST_SECONDS else Priority.LONG
-                        item = _Item(audio, Priority.LIVE if live else later, owner, phrases)
+                        item = _Item(audio, later, owner, phrases)
                         pending.append((audio.duration, self._submit(item)))
                         ahead += audio.duration
                     following = _next(utterances) if audio is not None else None
@@ -148,13 +154,21 @@ class Runner:
                 if not result.cancel() and not result.cancelled():
                     result.exception()  # looked at, or asyncio complains that nobody did
 
+    async def step(self, step: Step, *, owner: object, phrases: Phrases = NONE) -> Stepped:
+        """Decode a part of what somebody is speaking; steps of different owners are decoded together.
+
+        Raises RecognitionError when the model fails on it. Cancelling takes it out of the queue.
+        """
+        found: Stepped = await self._submit(_Item(step, Priority.LIVE, owner, phrases))
+        return found
+
     def close(self) -> None:
         """Finish what waits and end the thread: a thread inside torch at interpreter exit aborts the process."""
         self._closed = True
         self._arrived.put(None)
         self._device.shutdown()
 
-    def _submit(self, item: _Item) -> asyncio.Future[Hypothesis]:
+    def _submit(self, item: _Item) -> asyncio.Future[Any]:
         if not self.is_alive:
             raise self._lost or RecognitionError("the model's thread has ended")
         samples = len(item.audio.samples)
@@ -170,13 +184,33 @@ class Runner:
     # What follows runs in the device's thread.
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except BaseException as exc:  # whatever the model raises is caught where it is called
+            logger.critical("the device's thread was ended by %r, and begins again", exc)
+            self._metrics.device_restarts.inc()
+            for item in self._at_work:
+                self._again(item)
+            self._running = self._device.submit(self._run)
+
+    def _again(self, item: _Item) -> None:
+        """Have an item decoded once more, unless it has an answer, or has been at work at the end too often."""
+        if item.result.done():
+            return
+        item.attempts += 1
+        if item.attempts == MOST_ATTEMPTS:
+            item.result.set_exception(RecognitionError("the model's thread ended more than once at this"))
+        else:
+            self._arrived.put(item)
+
+    def _serve(self) -> None:
         ending = False
         while True:
             ending = self._receive(wait=not ending and not len(self._schedule)) or ending
             self._schedule.discard(lambda item: item.result.cancelled())
-            items = [
-                item for item in self._schedule.take(self._pace.limits) if item.result.set_running_or_notify_cancel()
-            ]
+            taken = self._schedule.take(self._pace.limits)
+            items = [item for item in taken if item.attempts or item.result.set_running_or_notify_cancel()]
+            self._at_work = items
             now = time.perf_counter()
             for item in items:
                 self._metrics.queue_seconds.observe(now - item.since)
@@ -223,8 +257,14 @@ class Runner:
         padded = max(lengths) * len(items)
         began = time.perf_counter()
         try:
-            hypotheses = self._recognizer.recognize([item.audio for item in items], [item.phrases for item in items])
-            answers = list(zip(items, hypotheses, strict=True))
+            phrases = [item.phrases for item in items]
+            steps = [item.work for item in items if isinstance(item.work, Step)]
+            found = (
+                self._recognizer.step(steps, phrases)
+                if steps
+                else self._recognizer.recognize([item.audio for item in items], phrases)
+            )
+            answers = list(zip(items, found, strict=True))
         except OutOfMemory as exc:
             self._metrics.out_of_memory.inc()
             self._pace.too_much(padded)
@@ -236,8 +276,8 @@ class Runner:
         seconds = time.perf_counter() - began
         self._pace.done(padded, seconds)
         self._metrics.batch(items=len(items), real=sum(lengths), padded=padded, seconds=seconds)
-        for item, hypothesis in answers:
-            item.result.set_result(hypothesis)
+        for item, answer in answers:
+            item.result.set_result(answer)
         return None
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO, TypeVar
 from models import resampling
 from stt.audio import SAMPLE_RATE, Samples
 from stt.errors import DeviceLost, InvalidField
-from stt.recognizer import Priority, Recognizer, SpeechDetector
+from stt.recognizer import LiveRecognizer, Priority, SpeechDetector
 from stt.server.media import Decoders, Media
 from stt.server.metrics import Metrics, TimedStream, timed
 from stt.server.pace import Cost, Pace, budget
@@ -67,7 +67,7 @@ class Engine:
     room: the padded seconds of audio that the device's memory holds; None if that sets no limit.
     """
 
-    recognizer: Recognizer
+    recognizer: LiveRecognizer
     thread: ThreadPoolExecutor
     cost: Cost
     room: float | None
