@@ -79,7 +79,13 @@ class ServerVad(_Part):
     threshold: float = Field(default=0.5, gt=0, lt=1)
     prefix_padding_ms: int = Field(default=300, ge=0, le=2000)
     silence_duration_ms: int = Field(default=500, ge=64, le=10_000)
-    idle_timeout_ms: None = None
+    idle_timeout_ms: int | None = None
+
+    @field_validator("idle_timeout_ms")
+    @classmethod
+    def _is_unset(cls, timeout: int | None) -> None:
+        if timeout is not None:
+            raise ValueError("it asks for a model's answer to silence, and a transcription session has none")
 
     @property
     def rules(self) -> tuple[float, int, int]:
