@@ -50,8 +50,8 @@ PARTS = ("pauses", "no-pauses", "hours", "nothing")
 STRETCH_SECONDS = 90.0
 TURN = 31  # sentences without pauses: about such a stretch
 NEAR_SECONDS = 1.0
-# Recordings of ten minutes before what is measured: until then the server's memory grows with each batch of a shape that
-# it has not had before, of which oneDNN and the allocator keep something.
+# Recordings of ten minutes before what is measured: until then the server's memory grows with each batch of a shape
+# that it has not had before, of which oneDNN and the allocator keep something.
 WARMING = 12
 ENDS_SECONDS = 600.0  # the first and the last ten minutes
 Pcm = npt.NDArray[np.int16]

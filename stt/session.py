@@ -89,7 +89,7 @@ class StepRules:
     """
 
     left: int = 63
-    right: int = 6
+    right: int = 8
     first: int = 5
     part: int | None = 10
 

@@ -34,6 +34,24 @@ def finals(messages: Sequence[Message]) -> list[str]:
     return [message["text"] for message in messages if message.get("type") == "final"]
 
 
+def check_growth(messages: Sequence[Message]) -> None:
+    """What is stable in a partial stays, up to the final; its words are within it, one after another."""
+    stable: dict[int, str] = {}
+    for message in messages:
+        number = message["utterance"]
+        if message["type"] == "partial":
+            assert message["stable"].startswith(stable.get(number, ""))
+            assert message["text"].startswith(message["stable"])
+            stable[number] = message["stable"]
+        if message["type"] == "final":
+            assert message["text"].startswith(stable[number])
+            assert " ".join(word["word"] for word in message["words"]) == message["text"]
+            times = [(word["start"], word["end"]) for word in message["words"]]
+            assert all(start <= end for start, end in times)
+            assert message["start"] <= times[0][0]
+            assert times[-1][1] <= message["end"]
+
+
 @pytest.fixture(scope="module")
 def sound(samples: dict[str, Sample]) -> bytes:
     return pcm(samples["two-sentences"].audio().samples)
@@ -121,20 +139,7 @@ class TestBeyondIt:
         self, server: Server, sound: bytes, samples: dict[str, Sample]
     ) -> None:
         messages = spoken(server, sound, query="?partials=true&words=true")
-        stable: dict[int, str] = {}
-        for message in messages:
-            number = message["utterance"]
-            if message["type"] == "partial":
-                assert message["stable"].startswith(stable.get(number, ""))
-                assert message["text"].startswith(message["stable"])
-                stable[number] = message["stable"]
-            if message["type"] == "final":
-                assert message["text"].startswith(stable[number])
-                assert " ".join(word["word"] for word in message["words"]) == message["text"]
-                times = [(word["start"], word["end"]) for word in message["words"]]
-                assert all(start <= end for start, end in times)
-                assert message["start"] <= times[0][0]
-                assert times[-1][1] <= message["end"]
+        check_growth(messages)
         said = without_case_or_punctuation(samples["two-sentences"].text)
         heard = without_case_or_punctuation(" ".join(finals(messages)))
         assert kaldialign.edit_distance(said, heard)["total"] <= 1
@@ -241,8 +246,9 @@ class TestUnderLoad:
     ) -> None:
         sample = samples["two-minutes"]
         began = time.monotonic()
-        messages = spoken(server, pcm(sample.audio().samples), every(1000), "?partials=true")
+        messages = spoken(server, pcm(sample.audio().samples), every(1000), "?partials=true&words=true")
         assert time.monotonic() - began < sample.seconds
+        check_growth(messages)
         said, heard = without_case_or_punctuation(sample.text), without_case_or_punctuation(" ".join(finals(messages)))
         assert kaldialign.edit_distance(said, heard)["total"] <= 0.04 * len(said)
 

@@ -193,8 +193,8 @@ class Settings(BaseSettings):
         default=256,
         ge=1,
         validation_alias=_names("MAX_SESSIONS"),
-        description="Live sessions at a time, in each process; above it, 429. scripts/bench_streaming.py finds how many "
-        "a device follows in time.",
+        description="Live sessions at a time, in each process; above it, 429. scripts/bench_streaming.py finds how "
+        "many a device follows in time.",
     )
     session_idle_seconds: float = Field(
         default=300.0,
