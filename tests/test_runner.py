@@ -313,6 +313,33 @@ def test_a_thousand_callers_who_leave_cost_the_device_nothing_and_leave_nothing_
     assert not any(sound() for sound in sounds)
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_audio_is_let_go_with_its_answer_and_not_by_the_garbage_collector(make: Make, echo: Echo, live: bool) -> None:
+    """An item and its callbacks held each other: a long recording's audio piled up from one collection to the next."""
+    runner = make()
+
+    class Weak(Audio):
+        __slots__ = ("__weakref__",)
+
+    async def main() -> int:
+        sounds: list[weakref.ref[Audio]] = []
+        for _ in range(50):
+            sound = Weak(np.zeros(1000, np.float32))
+            sounds.append(weakref.ref(sound))
+            await (speak(runner, sound) if live else ask(runner, sound))
+            del sound
+        await ask(runner, audio(1))  # what the device's thread had at last is another now
+        await asyncio.sleep(0.05)
+        return sum(sound() is not None for sound in sounds)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(main()) == 0
+    finally:
+        gc.enable()
+
+
 def test_closing_the_iterator_takes_what_waits_out_of_the_queue(make: Make, echo: Echo) -> None:
     runner = make(budget=1.0)
 

@@ -44,7 +44,7 @@ def check_growth(messages: Sequence[Message]) -> None:
             assert message["text"].startswith(message["stable"])
             stable[number] = message["stable"]
         if message["type"] == "final":
-            assert message["text"].startswith(stable[number])
+            assert message["text"].startswith(stable.get(number, ""))
             assert " ".join(word["word"] for word in message["words"]) == message["text"]
             times = [(word["start"], word["end"]) for word in message["words"]]
             assert all(start <= end for start, end in times)

@@ -18,6 +18,7 @@ from stt.session import Event, Failed, Final, Session, State, StepRules, Stopped
 HURRY_SECONDS = 2.0  # waiting sound from which more of it is recognized at once
 # Waiting sound, besides an open utterance, above which no more is taken: who sends faster than it is recognized waits.
 MOST_WAITING_SECONDS = 30.0
+MOST_BYTES = 1 << 15  # of sound that are heard at once: a second at 16 kHz
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,12 @@ class Live:
 
     async def hear(self, data: bytes) -> None:
         """More of the stream, of any length. Returns once there is room for what follows."""
-        samples, probabilities = await self._hearing.hear(self._ear, data)
-        self._take(self._session.hear(samples, probabilities.tolist()))
-        while self._waiting_seconds() > MOST_WAITING_SECONDS and not self._recognizing.done():
-            self._room.clear()
-            await self._room.wait()
+        for at in range(0, len(data), MOST_BYTES):  # a long frame makes no other session wait for all of it
+            samples, probabilities = await self._hearing.hear(self._ear, data[at : at + MOST_BYTES])
+            self._take(self._session.hear(samples, probabilities.tolist()))
+            while self._waiting_seconds() > MOST_WAITING_SECONDS and not self._recognizing.done():
+                self._room.clear()
+                await self._room.wait()
 
     def commit(self) -> None:
         """End the open utterance here."""

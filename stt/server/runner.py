@@ -171,9 +171,10 @@ class Runner:
     def _submit(self, item: _Item) -> asyncio.Future[Any]:
         if not self.is_alive:
             raise self._lost or RecognitionError("the model's thread has ended")
-        samples = len(item.audio.samples)
-        self._count(item.priority, samples)
-        item.result.add_done_callback(lambda _: self._count(item.priority, -samples))
+        priority, samples = item.priority, len(item.audio.samples)
+        self._count(priority, samples)
+        # The callback does not hold the item, whose audio only the garbage collector would let go then.
+        item.result.add_done_callback(lambda _: self._count(priority, -samples))
         self._arrived.put(item)
         return asyncio.wrap_future(item.result)
 
