@@ -22,14 +22,27 @@ STATE = (1, 1, 128)  # of its LSTM, each of the two
 
 
 class SileroDetector:
-    """Silero in its sequence form: one call for many windows, eight times as fast as window by window."""
+    """Silero for recordings, in its sequence form, and for many live streams at once.
+
+    The sequence form takes many windows of one stream in a call, eight times as fast as window by window; the other one
+    takes a window of each of many.
+    """
 
     def __init__(self) -> None:
         self._session: Any = load_silero_vad(onnx=True, sequence=True).session
+        self._windows: Any = load_silero_vad(onnx=True, opset_version=15).session
 
     def stream(self) -> SileroStream:
         """See `stt.recognizer.SpeechDetector`. The session keeps no state between calls."""
         return SileroStream(self._session)
+
+    def probabilities(
+        self, windows: npt.NDArray[np.float32], memories: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Of one window of each stream, and what is to be remembered. See `stt.recognizer.SpeechDetector`."""
+        given = {"input": windows, "state": memories.transpose(1, 0, 2), "sr": np.array(SAMPLE_RATE)}
+        found, states = self._windows.run(None, given)
+        return found.reshape(-1), states.transpose(1, 0, 2)
 
 
 class SileroStream:
@@ -60,20 +73,3 @@ class SileroStream:
         found, self._hidden, self._cell = self._session.run(["speech_probs", "hn", "cn"], given)
         probabilities: npt.NDArray[np.float32] = found.reshape(-1)
         return probabilities
-
-
-class SileroBatch:
-    """Silero window by window, for many streams in one call: see `stt.recognizer.WindowDetector`."""
-
-    def __init__(self) -> None:
-        self._session: Any = load_silero_vad(onnx=True, opset_version=15).session
-
-    def probabilities(
-        self, windows: npt.NDArray[np.float32], memories: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Of one window of each stream; and what is to be remembered."""
-        found, states = self._session.run(
-            None,
-            {"input": windows, "state": memories.transpose(1, 0, 2), "sr": np.array(SAMPLE_RATE)},
-        )
-        return found.reshape(-1), states.transpose(1, 0, 2)

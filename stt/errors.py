@@ -11,8 +11,10 @@ SpeechError
 │   ├── UploadTooLarge
 │   ├── UploadStalled
 │   ├── UnknownModel
-│   └── NotAuthorized
+│   ├── NotAuthorized
+│   └── OriginRefused
 ├── Overloaded              nobody's fault: too much is waiting, come back later
+│   └── Ending              the service is about to end; another one may be there
 ├── RecognitionError        our fault, while recognizing
 │   ├── OutOfMemory         a batch did not fit
 │   └── DeviceLost          nothing will work until the process is restarted
@@ -106,12 +108,22 @@ class NotAuthorized(RequestError):
     code = "invalid_api_key"
 
 
+class OriginRefused(RequestError):
+    """The page that asks is of a site that may not."""
+
+    code = "origin_not_allowed"
+
+
 class Overloaded(SpeechError):
     """More is waiting than this server takes on; it should be done in `retry_after` seconds."""
 
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class Ending(Overloaded):
+    """The service takes nothing on any more."""
 
 
 class RecognitionError(SpeechError):

@@ -95,20 +95,16 @@ class SpeechStream(Protocol):
         ...
 
 
+WINDOW_CONTEXT = 64  # samples of the window before with which each is heard
+MEMORY_SHAPE = (2, 128)  # of what the detector remembers of one live stream
+
+
 class SpeechDetector(Protocol):
-    """Audio to speech probabilities."""
+    """Audio to speech probabilities: of one recording, or of many live streams at once."""
 
     def stream(self) -> SpeechStream:
         """One that has heard nothing yet. Streams may be used by different threads at once."""
         ...
-
-
-WINDOW_CONTEXT = 64  # samples of the window before with which each is heard
-MEMORY_SHAPE = (2, 128)  # of what the detector remembers of one stream
-
-
-class WindowDetector(Protocol):
-    """Speech probabilities of many streams at once, one window of each; it remembers nothing itself."""
 
     def probabilities(
         self, windows: npt.NDArray[np.float32], memories: npt.NDArray[np.float32]
@@ -116,6 +112,6 @@ class WindowDetector(Protocol):
         """The probability of speech in one window of each stream, and what is to be remembered of each.
 
         windows: shape (streams, 64 + 512), each with the end of the window before. memories: shape (streams, 2, 128),
-        zeros at first.
+        zeros at first. The detector itself remembers nothing of them.
         """
         ...

@@ -6,21 +6,23 @@ Keys, limits and counts are the gate's, through which every request has come.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack, aclosing
-from typing import Annotated, TypeVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from stt import formats
 from stt.errors import UnknownModel
-from stt.server import http_errors, openai_form, openapi
+from stt.server import http_errors, live_routes, openai_form, openapi
 from stt.server.disconnects import unless_gone
 from stt.server.event_stream import Events, event_stream
 from stt.server.openai_form import Fields, TranscriptionRequest
+from stt.server.requests import Service
 from stt.server.serving import ServedModel, Serving
+from stt.server.shutdown import ending_first
 from stt.transcriber import SHORT_SECONDS, Options, Recording
 
 T = TypeVar("T")
@@ -28,13 +30,6 @@ MEDIA_TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text
 SEED_FIELDS = ("file", "include_timestamps", "should_chunk")
 
 
-def serving_of(request: Request) -> Serving:
-    """The service that answers this request; set by whoever composed the app."""
-    serving: Serving = request.app.state.serving
-    return serving
-
-
-Service = Annotated[Serving, Depends(serving_of)]
 routes = APIRouter(responses=openapi.ERRORS)
 
 
@@ -168,18 +163,31 @@ async def unknown(path: str, request: Request) -> None:
     """Everything else: the envelope, not BentoML's plain text; 405 where only the method is wrong."""
     allowed = {
         method
-        for route in routes.routes[:-1]
+        for route in (*live_routes.routes.routes, *routes.routes[:-1])
         if getattr(route, "path_regex").match(f"/{path}")  # noqa: B009
-        for method in getattr(route, "methods")  # noqa: B009
+        for method in getattr(route, "methods", ())
     }
     if allowed:
         raise HTTPException(405, headers={"allow": ", ".join(sorted(allowed))})
     raise HTTPException(404)
 
 
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def finish() -> None:
+        serving: Serving = app.state.serving
+        await serving.sessions.end(serving.settings.drain_seconds)
+
+    async with ending_first(finish):
+        yield
+
+
 def create_app() -> FastAPI:
     """The app without its service: set `app.state.serving` before the first request."""
-    app = FastAPI(title=openapi.TITLE, description=openapi.DESCRIPTION, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title=openapi.TITLE, description=openapi.DESCRIPTION, docs_url=None, redoc_url=None, lifespan=_lifespan
+    )
+    app.include_router(live_routes.routes)
     app.include_router(routes)
     http_errors.install(app)
     return app

@@ -6,7 +6,6 @@ Does not know what the routes do. Whatever answers an error in other words than 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import time
@@ -19,22 +18,21 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stt.errors import NotAuthorized, UploadStalled, UploadTooLarge
-from stt.server import http_errors, logs
+from stt.errors import UploadStalled, UploadTooLarge
+from stt.server import access, http_errors, logs
 from stt.server.serving import Serving
-from stt.server.settings import Settings, digest
+from stt.server.settings import Settings
 
 logger = logging.getLogger(__name__)
 UNANSWERED = 499  # the status in log and metrics of a request whose caller left, as nginx has it
-OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 _current: ContextVar[_Answer] = ContextVar("answer")
 
 
 class Gate:
-    """Middleware around everything that the process answers over HTTP.
+    """Middleware around everything that the process answers over HTTP, and around its sockets.
 
     serving: the running service; None as long as it is not loaded.
     """
@@ -45,10 +43,13 @@ class Gate:
         self._entrance: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request; what is not HTTP passes untouched."""
+        """Handle one request or socket; what is neither passes untouched."""
         serving = self._serving()
-        if scope["type"] != "http" or serving is None:
+        if scope["type"] not in ("http", "websocket") or serving is None:
             await (health(None) if _is_health(scope) else self._app)(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await self._let_in(serving, scope, receive, send)
             return
         if self._entrance is None:
             origins = serving.settings.cors_origins
@@ -70,7 +71,9 @@ class Gate:
             if _is_health(scope):
                 await health(serving)(scope, receive, answer.send)
                 return
-            guard(Headers(scope=scope), scope["path"], serving.settings)
+            _check(scope, serving)
+            if int(Headers(scope=scope).get("content-length") or 0) > serving.settings.max_upload_bytes:
+                raise too_large(serving.settings.max_upload_bytes)
             await _without_bentomls_timer(send)
             bounded = _bounded(receive, serving.settings, answer)
             await self._app(scope, bounded, answer.send)
@@ -84,6 +87,33 @@ class Gate:
             serving.metrics.requests.labels(route, scope["method"], answer.status).inc()
             serving.metrics.request_seconds.labels(route).observe(seconds)
             logger.info("%s %s %d %.0f ms", scope["method"], scope["path"], answer.status, 1000 * seconds)
+
+    async def _let_in(self, serving: Serving, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = f"req_{uuid.uuid4().hex}"
+        logs.request_id.set(request_id)
+        status = UNANSWERED
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                message.setdefault("headers", [])
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+                status = message.get("status", 101)
+            await send(message)
+
+        try:
+            try:
+                _check(scope, serving)
+                access.check_origin(scope, serving.settings)
+            except Exception as exc:
+                await http_errors.answer_to(HTTPConnection(scope), exc)(scope, receive, send_with_id)
+                return
+            await self._app(scope, receive, send_with_id)
+        finally:
+            route = getattr(scope.get("route"), "path", "")
+            serving.metrics.requests.labels(route, "WEBSOCKET", status).inc()
+            if status != 101:
+                logger.info("WEBSOCKET %s %d", scope["path"], status)
 
 
 def remember(exc: Exception) -> None:
@@ -136,23 +166,11 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": body})
 
 
-def guard(headers: Headers, path: str, settings: Settings) -> None:
-    """Let the request pass if no keys are set, it carries one of them, or anybody may see this.
-
-    Raises NotAuthorized, or UploadTooLarge by the announced length.
-    """
-    if settings.key_digests and path not in OPEN_PATHS | settings.opened:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not is_known(given.strip(), settings):
-            raise NotAuthorized("Incorrect or missing API key: send `Authorization: Bearer <key>`.")
-    if int(headers.get("content-length") or 0) > settings.max_upload_bytes:
-        raise too_large(settings.max_upload_bytes)
-
-
-def is_known(key: str, settings: Settings) -> bool:
-    """Whether this is one of the keys. All are compared, each in constant time, so that the time tells nothing."""
-    given = digest(key.encode("latin-1"))  # the bytes that were sent, of which Starlette makes text so
-    return sum(hmac.compare_digest(given, known) for known in settings.key_digests) > 0
+def _check(scope: Scope, serving: Serving) -> None:
+    """Raises NotAuthorized, or Ending if nothing new is taken on; whether the service is well may always be asked."""
+    access.check_key(scope, serving.settings, serving.client_secrets)
+    if scope["path"] not in access.OPEN_PATHS:
+        serving.sessions.check_open()
 
 
 def too_large(limit: int) -> UploadTooLarge:

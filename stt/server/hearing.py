@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from models import resampling
 from stt.audio import SAMPLE_RATE, Samples
-from stt.recognizer import MEMORY_SHAPE, WINDOW_CONTEXT, WindowDetector
+from stt.recognizer import MEMORY_SHAPE, WINDOW_CONTEXT, SpeechDetector
 from stt.speech import WINDOW_SAMPLES
 from stt.utterances import Probabilities
 
@@ -99,7 +99,7 @@ class _Frame:
 class Hearing:
     """One thread that hears for all sessions: whatever has come goes through the detector together, without waiting."""
 
-    def __init__(self, detector: WindowDetector, *, start: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, detector: SpeechDetector, *, start: Callable[[], None] = lambda: None) -> None:
         """start: called in the thread before anything else."""
         self._detector = detector
         self._frames: queue.SimpleQueue[_Frame | None] = queue.SimpleQueue()

@@ -11,10 +11,19 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from typing_extensions import TypedDict
 
-from stt.errors import NotAuthorized, Overloaded, RequestError, UnknownModel, UploadStalled, UploadTooLarge
+from stt.errors import (
+    Ending,
+    NotAuthorized,
+    OriginRefused,
+    Overloaded,
+    RequestError,
+    UnknownModel,
+    UploadStalled,
+    UploadTooLarge,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +32,7 @@ STATUS_OF: dict[type[RequestError], int] = {
     UploadStalled: 408,
     UnknownModel: 404,
     NotAuthorized: 401,
+    OriginRefused: 403,
 }
 
 
@@ -54,8 +64,9 @@ def envelope(status: int, message: str, *, param: str | None = None, code: str |
     return JSONResponse(ErrorBody(error=error), status)
 
 
-def answer_to(request: Request, exc: BaseException) -> JSONResponse:
-    """The answer to whatever was raised while `request` was served."""
+def answer_to(request: HTTPConnection, exc: BaseException) -> JSONResponse:
+    """The answer to whatever was raised while `request` was served, or a socket before it was accepted."""
+    method = request.scope.get("method", "WEBSOCKET")
     if isinstance(exc, RequestError):
         status = next((STATUS_OF[kind] for kind in type(exc).__mro__ if kind in STATUS_OF), 400)
         return envelope(status, exc.message, param=exc.param, code=exc.code)
@@ -65,12 +76,13 @@ def answer_to(request: Request, exc: BaseException) -> JSONResponse:
         return envelope(400, f"{field}: {problem['msg']}", param=field or None, code="invalid_value")
     if isinstance(exc, HTTPException):
         phrase = http.HTTPStatus(exc.status_code).phrase
-        detail = exc.detail if exc.detail != phrase else f"{phrase}: {request.method} {request.url.path}"
+        detail = exc.detail if exc.detail != phrase else f"{phrase}: {method} {request.url.path}"
         response = envelope(exc.status_code, detail)
         response.headers.update(exc.headers or {})
         return response
     if isinstance(exc, Overloaded):
-        response = envelope(429, exc.message, code="rate_limit_exceeded")
+        is_end = isinstance(exc, Ending)
+        response = envelope(503 if is_end else 429, exc.message, code=None if is_end else "rate_limit_exceeded")
         response.headers["retry-after"] = str(exc.retry_after)
         return response
     if isinstance(exc, TimeoutError):
@@ -80,7 +92,7 @@ def answer_to(request: Request, exc: BaseException) -> JSONResponse:
     if isinstance(exc, ClientDisconnect):  # nobody reads this; 499 is what the log shows, as nginx has it
         return envelope(499, "The client closed the connection.", code="client_closed_request")
     # Everything else is our fault: the log has the reason, the caller gets none of our insides.
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
+    logger.error("%s %s failed", method, request.url.path, exc_info=exc)
     return envelope(500, "The server had an error while processing your request.", code="internal_error")
 
 

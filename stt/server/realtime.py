@@ -34,6 +34,8 @@ LEAST_COMMIT_MS = 100
 MOST_AUDIO = 15 << 20  # bytes of base64 in one event
 # What OpenAI's own clients name for sessions, beside the names of its transcription models.
 REALTIME_NAMES = OPENAI_NAMES | {"gpt-realtime-whisper", "gpt-live-transcribe", "gpt-4o-mini-transcribe-2025-12-15"}
+# What they name when they connect, and transcribe with a session of the other type: no difference is made by it.
+CONVERSATION_NAMES = frozenset({"gpt-realtime", "gpt-realtime-mini", "gpt-4o-realtime-preview"})
 PAUSE_OF = {"low": 1200, "medium": 600, "auto": 600, "high": 300}  # ms, for an eagerness
 STEPS_OF = {
     "minimal": StepRules(right=3, part=4),
@@ -205,6 +207,11 @@ def from_older(given: Mapping[str, Any]) -> dict[str, Any]:
     return after
 
 
+def new_session_id() -> str:
+    """A session's name."""
+    return f"sess_{uuid.uuid4().hex}"
+
+
 def described(configuration: Configuration, session_id: str, expires_at: int) -> dict[str, Any]:
     """A session as OpenAI describes it."""
     return {
@@ -232,7 +239,7 @@ class RealtimeProtocol:
         self._configuration = configuration
         self._served, self._languages, self._longest_ms = served, languages, longest_ms
         self._is_older = is_older
-        self._id, self._expires_at = f"sess_{uuid.uuid4().hex}", int(time.time()) + SESSION_SECONDS
+        self._id, self._expires_at = new_session_id(), int(time.time()) + SESSION_SECONDS
         self._items: dict[int, str] = {}  # utterances that are not final
         self._previous: str | None = None  # the last one committed
         self._has_said: set[int] = set()  # utterances with a delta

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -17,10 +18,14 @@ from models import resampling
 from stt.audio import SAMPLE_RATE, Samples
 from stt.errors import DeviceLost, InvalidField
 from stt.recognizer import LiveRecognizer, Priority, SpeechDetector
+from stt.server.client_secrets import ClientSecrets
+from stt.server.hearing import Hearing
+from stt.server.live import Live, LiveOptions
 from stt.server.media import Decoders, Media
 from stt.server.metrics import Metrics, TimedStream, timed
 from stt.server.pace import Cost, Pace, budget
 from stt.server.runner import Runner
+from stt.server.sessions import Sessions
 from stt.server.settings import Settings
 from stt.server.turns import Turns
 from stt.speech import SpeechRules
@@ -38,6 +43,9 @@ READERS = 64
 # For how long a thread may keep Python to itself while another waits; Python's own is 5 ms. The event loop has to wait
 # its turn among the device's thread and those that decode: with 1 ms its lag is half (docs/benchmarks.md).
 SWITCH_SECONDS = 0.001
+# Seconds of audio that are decoded for a second of live speech, with what is heard around each step (StepRules).
+LIVE_LOAD = 8.0
+LEAST_SESSIONS = 4
 DEFAULTS = Options()
 MEDIA_NICENESS = 10  # a tenth of the share of a thread at 0
 LAST_WORDS_SECONDS = 1.0  # for the answers on their way when the device is lost
@@ -95,6 +103,10 @@ class Serving:
             metrics=self.metrics,
             on_lost=_end_process,
         )
+        self.sessions = Sessions(settings.max_sessions or most_sessions(engine.cost.speed), self.metrics)
+        signing_key = settings.signing_key.get_secret_value() if settings.signing_key else secrets.token_hex()
+        self.client_secrets = ClientSecrets(signing_key.encode())
+        self._hearing = Hearing(detector, start=_become_media_thread)
         self._decoders = Decoders()
         self._turns = Turns(AT_WORK)
         self._workers = ThreadPoolExecutor(READERS, thread_name_prefix="media", initializer=_become_media_thread)
@@ -108,7 +120,11 @@ class Serving:
     @property
     def is_alive(self) -> bool:
         """Whether a request that comes now will be answered."""
-        return self._runner.is_alive
+        return self._runner.is_alive and not self.sessions.ending.is_set()
+
+    def live(self, options: LiveOptions) -> Live:
+        """A session that hears sound while it is spoken; to be closed."""
+        return Live(options, hearing=self._hearing, runner=self._runner, metrics=self.metrics)
 
     async def transcribe(self, upload: BinaryIO, options: Options = DEFAULTS) -> Recording:
         """Decode an uploaded media file and transcribe all of it; see `transcription`.
@@ -181,8 +197,14 @@ class Serving:
     def close(self) -> None:
         """End all threads and processes, after what they are at."""
         self._workers.shutdown(cancel_futures=True)
+        self._hearing.close()
         self._runner.close()
         self._decoders.close()
+
+
+def most_sessions(speed: float) -> int:
+    """How many live sessions a device is trusted with. speed: of its batches, in seconds of audio a second."""
+    return max(LEAST_SESSIONS, int(speed / LIVE_LOAD))
 
 
 def _become_media_thread() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stt.errors import Overloaded
+from stt.errors import Ending, Overloaded
 from stt.server.metrics import Metrics
 
 RETRY_SECONDS = 5
@@ -25,11 +25,11 @@ class Sessions:
     @contextmanager
     def admitted(self) -> Iterator[None]:
         """Count one more for as long as the context lasts. Raises Overloaded if there are too many."""
-        if self._count >= self._most or self.ending.is_set():
+        if self._count >= self._most:
             self._metrics.sessions_refused.inc()
-            reason = "the server is about to end" if self.ending.is_set() else f"there are {self._count} already"
             raise Overloaded(
-                f"No more live sessions are taken on: {reason}. Please retry after {RETRY_SECONDS} s.",
+                f"No more live sessions are taken on: there are {self._count} already. Please retry after "
+                f"{RETRY_SECONDS} s.",
                 retry_after=RETRY_SECONDS,
             )
         self._count += 1
@@ -41,6 +41,11 @@ class Sessions:
             self._metrics.sessions.set(self._count)
             if not self._count:
                 self._none.set()
+
+    def check_open(self) -> None:
+        """Raises Ending once the service is about to end, for whatever comes now."""
+        if self.ending.is_set():
+            raise Ending("The server is about to end. Please retry.", retry_after=RETRY_SECONDS)
 
     async def end(self, patience: float) -> None:
         """Have all of them deliver what they have heard and end; return when they have, or after so many seconds."""

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from stt.errors import StartupError
@@ -20,6 +20,7 @@ OPENED = {
     "debug": ("/debug/cfg",),
     "docs": ("/docs", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/openapi.json"),
 }
+OLD_LIVE_THRESHOLD = 0.6
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16"}
 
 
@@ -188,6 +189,32 @@ class Settings(BaseSettings):
         validation_alias=_names("CORS_ORIGINS"),
         description="Comma-separated origins whose web pages may call this service; * for all. Unset: none.",
     )
+    max_sessions: int | None = Field(
+        default=None,
+        ge=1,
+        validation_alias=_names("MAX_SESSIONS"),
+        description="Live sessions at a time, in each process; above it, 429. Unset: what the device's speed allows.",
+    )
+    session_idle_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        validation_alias=_names("SESSION_IDLE_SECONDS"),
+        description="A live session from which nothing comes for so long is closed, with code 4408.",
+    )
+    drain_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        validation_alias=_names("DRAIN_SECONDS"),
+        description="For how long live sessions may still deliver what they have heard, once their client has left or "
+        "the process has been told to end.",
+    )
+    signing_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        validation_alias=_names("SIGNING_KEY"),
+        description="Signs the short-lived keys of /v1/realtime/client_secrets. Unset: random, and such a key opens "
+        "only the process that made it; to be set where several processes answer.",
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         default="info",
         validation_alias=_names("LOG_LEVEL", "LOG_LEVEL"),
@@ -198,6 +225,11 @@ class Settings(BaseSettings):
     def key_digests(self) -> frozenset[str]:
         """The SHA-256 of every key; the keys themselves are not kept."""
         return frozenset(self.api_keys) | frozenset(_keys_in(self.api_keys_file) if self.api_keys_file else ())
+
+    @property
+    def live_threshold(self) -> float:
+        """From which speech probability `/ws` takes sound for speech: as the operator sets it, or the old wrapper's."""
+        return self.vad_threshold if "vad_threshold" in self.model_fields_set else OLD_LIVE_THRESHOLD
 
     @cached_property
     def opened(self) -> frozenset[str]:
