@@ -24,7 +24,8 @@ class Step:
 
     audio: the part, and what is said around it. before: samples of it that earlier steps have had, a multiple of
     `FRAME_SAMPLES`. after: samples of it that belong to later steps; 0 if this is the utterance's last, and else such
-    that the part itself is a multiple of `FRAME_SAMPLES`. memory: what the step before has left; None in the first.
+    that the part itself, which may be empty, is a multiple of `FRAME_SAMPLES`. memory: what the step before has left;
+    None in the first.
     """
 
     audio: Audio

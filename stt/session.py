@@ -27,7 +27,6 @@ from stt.speech import WINDOW_SAMPLES
 from stt.transcript import Token, Word
 
 MS = SAMPLE_RATE // 1000  # samples
-FIRST_STEPS = 2  # of an utterance, which are short, so that its first words are soon seen
 
 
 class State(Enum):
@@ -84,13 +83,14 @@ class TurnRules:
 class StepRules:
     """How much is recognized at once, in frames of `FRAME_SAMPLES`.
 
-    left, right: what is heard around each part. first: of the first parts of an utterance. part: of the others; None
-    for a whole utterance in one step, once it has ended.
+    left, right: what is heard around each part. part: None for a whole utterance in one step, once it has ended.
+    first: how often the beginning is looked at before the first part and what is heard after it are there: all of its
+    words may still change then.
     """
 
     left: int = 63
-    right: int = 4
-    first: int = 4
+    right: int = 8
+    first: int = 5
     part: int | None = 10
 
 
@@ -161,7 +161,7 @@ class _Utterance:
     end: int | None = None
     known: int = 0
     is_cut: bool = False
-    steps: int = 0
+    looks: int = 0  # before its first part
     memory: Memory | None = None
     tokens: list[Token] = field(default_factory=list)
     told: int = 0  # words
@@ -260,6 +260,7 @@ class Session:
         end, right = after
         start = max(now.origin, now.reached - self.steps.left * FRAME_SAMPLES)
         audio = Audio(self._sound.cut(start, end + right))
+        now.looks += end == now.reached
         self._at, self._step = now, Step(audio, now.reached - start, right, now.memory)
         return self._step
 
@@ -270,9 +271,11 @@ class Session:
         if now is None or step is None:  # it was cleared
             return []
         offset = (now.reached - step.before) / SAMPLE_RATE
-        now.reached += len(step.audio.samples) - step.before - step.after
-        now.steps += 1
-        now.memory, now.is_failed = found.memory, now.is_failed or found is _NOTHING
+        length = len(step.audio.samples) - step.before - step.after
+        now.reached += length
+        now.is_failed |= found is _NOTHING
+        if length:
+            now.memory = found.memory
         part = _later(found.part, offset)
         if now.skips:
             part = part[len(_continuation(part)) :]
@@ -359,9 +362,9 @@ class Session:
         """Where the next step's part ends, and how much is heard after it; None if it is to be waited for."""
         right = self.steps.right * FRAME_SAMPLES
         part = (self.steps.part or LONGEST_PART) * FRAME_SAMPLES
-        if self.steps.part and now.steps < FIRST_STEPS and now.start == now.origin:
-            part = self.steps.first * FRAME_SAMPLES
         there = self.heard if now.end is None else min(self.heard, now.known)
+        if (look := self._look(now, there, part + right)) and not hurry:
+            return now.reached, look
         if hurry and self.steps.part:
             part = max(part, min(LONGEST_PART * FRAME_SAMPLES, (there - right - now.reached) // part * part))
         end = now.reached + part
@@ -376,6 +379,15 @@ class Session:
             len(self._waiting) > 1 and self._waiting[1].end is not None
         )
         return (now.end, rest) if rest and (rest == right or is_all) else (now.end, 0) if is_all else None
+
+    def _look(self, now: _Utterance, there: int, enough: int) -> int:
+        """How much of the beginning is to be looked at now, if anything. enough: for the first part."""
+        if self.steps.part is None or now.reached > now.origin:
+            return 0
+        length = (now.looks + 1) * self.steps.first * FRAME_SAMPLES
+        if length >= enough or now.origin + length > there:
+            return 0
+        return length
 
     def _final(self, now: _Utterance, tail: Sequence[Token] = ()) -> list[Event]:
         """The head of the queue is recognized to its end."""

@@ -140,11 +140,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
-def encode(samples: Samples, *, container: str, codec: str, rate: int, layout: str = "mono") -> bytes:
-    """A media file of 16 kHz mono `samples`, brought to another rate and layout by FFmpeg."""
+def encode(
+    samples: Samples, *, container: str, codec: str, rate: int, layout: str = "mono", given_rate: int = 16_000
+) -> bytes:
+    """A media file of mono `samples` at `given_rate`, brought to another rate and layout by FFmpeg."""
     out = io.BytesIO()
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples[None]), format="fltp", layout="mono")
-    frame.sample_rate, frame.pts = 16_000, 0
+    frame.sample_rate, frame.pts = given_rate, 0
     with av.open(out, "w", format=container, options={"strict": "experimental"}) as file:
         stream = file.add_stream(codec, rate=rate, options={"strict": "experimental"})
         assert isinstance(stream, av.AudioStream)

@@ -79,3 +79,73 @@ ERROR = an_object({"error": an_object({"message": TEXT, "type": TEXT, "param": N
 def check(body: Any, schema: Schema) -> None:
     """Raises jsonschema.ValidationError if the body is not as the schema says."""
     jsonschema.validate(body, schema)
+
+
+# The events of realtime transcription, by their names.
+
+INPUT = an_object(
+    {
+        "format": an_object(
+            {"type": {"enum": ["audio/pcm", "audio/pcmu", "audio/pcma"]}}, rate={"type": ["integer", "null"]}
+        ),
+        "noise_reduction": {"type": ["object", "null"]},
+        "transcription": {"type": ["object", "null"]},
+        "turn_detection": {"type": ["object", "null"]},
+    }
+)
+SESSION = an_object(
+    {
+        "id": {"type": "string", "pattern": "^sess_"},
+        "object": {"const": "realtime.transcription_session"},
+        "type": {"const": "transcription"},
+        "expires_at": COUNT,
+        "audio": an_object({"input": INPUT}),
+        "include": {"type": ["array", "null"]},
+    }
+)
+ITEM = an_object(
+    {
+        "id": TEXT,
+        "object": {"const": "realtime.item"},
+        "type": {"const": "message"},
+        "role": {"const": "user"},
+        "status": {"const": "completed"},
+        "content": a_list(an_object({"type": {"const": "input_audio"}, "transcript": {"type": "null"}})),
+    }
+)
+SPOKEN: dict[str, Schema] = {"item_id": TEXT, "content_index": {"const": 0}}
+BUFFER, TRANSCRIPTION = "input_audio_buffer", "conversation.item.input_audio_transcription"
+
+
+def an_event(kind: str, required: dict[str, Schema], **optional: Schema) -> dict[str, Schema]:
+    named: dict[str, Schema] = {"type": {"const": kind}, "event_id": {"type": "string", "minLength": 1}}
+    return {kind: an_object({**named, **required}, **optional)}
+
+
+REALTIME: dict[str, Schema] = {
+    **an_event("session.created", {"session": SESSION}),
+    **an_event("session.updated", {"session": SESSION}),
+    **an_event("transcription_session.created", {"session": SESSION}),
+    **an_event("transcription_session.updated", {"session": SESSION}),
+    **an_event(f"{BUFFER}.speech_started", {"audio_start_ms": COUNT, "item_id": TEXT}),
+    **an_event(f"{BUFFER}.speech_stopped", {"audio_end_ms": COUNT, "item_id": TEXT}),
+    **an_event(f"{BUFFER}.committed", {"item_id": TEXT, "previous_item_id": NULLABLE}),
+    **an_event(f"{BUFFER}.cleared", {}),
+    **an_event("conversation.item.added", {"previous_item_id": NULLABLE, "item": ITEM}),
+    **an_event("conversation.item.done", {"previous_item_id": NULLABLE, "item": ITEM}),
+    **an_event("conversation.item.created", {"previous_item_id": NULLABLE, "item": ITEM}),
+    **an_event(f"{TRANSCRIPTION}.delta", {**SPOKEN, "delta": TEXT}, logprobs=LOGPROBS),
+    **an_event(
+        f"{TRANSCRIPTION}.completed",
+        {**SPOKEN, "transcript": TEXT, "usage": an_object({"type": {"const": "duration"}, "seconds": SECONDS})},
+        logprobs=LOGPROBS,
+    ),
+    **an_event(
+        "error",
+        {
+            "error": an_object(
+                {"type": TEXT, "code": NULLABLE, "message": TEXT, "param": NULLABLE, "event_id": NULLABLE}
+            )
+        },
+    ),
+}

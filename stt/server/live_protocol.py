@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -86,12 +87,20 @@ def hello_of(asked: Mapping[str, Any], languages: Sequence[str]) -> Hello:
         hello = Hello.model_validate({name: value for name, value in asked.items() if name != "api_key"})
     except ValidationError as exc:
         problem = exc.errors(include_input=False)[0]
-        field = ".".join(map(str, problem["loc"]))
-        raise InvalidField(f"{field}: {problem['msg'].removeprefix('Value error, ')}", param=field) from None
+        name = ".".join(map(str, problem["loc"]))
+        raise InvalidField(f"{name}: {problem['msg'].removeprefix('Value error, ')}", param=name) from None
     if hello.language and hello.language.lower().split("-")[0] not in languages:
         known = ", ".join(languages)
         raise InvalidField(f"language: {hello.language!r} is not known to this model: {known}", param="language")
     return hello
+
+
+@dataclass(slots=True)
+class _Growing:
+    """An utterance whose words are still found. start: in seconds. stable: words that will not change."""
+
+    start: float
+    stable: list[str] = field(default_factory=list)
 
 
 class WsProtocol:
@@ -102,7 +111,7 @@ class WsProtocol:
         self._hello = hello
         self._onset = onset
         self._languages = languages
-        self._stable: list[str] = []  # words of the present utterance that will not change
+        self._growing: dict[int, _Growing] = {}  # utterances that are not final
 
     def opening(self) -> Sequence[Outgoing]:
         """Nothing: the client speaks first."""
@@ -135,17 +144,19 @@ class WsProtocol:
         """Utterances that are taken, their text while it grows, and their text."""
         match event:
             case Started():
-                self._stable = []
+                self._growing[event.item] = _Growing(_seconds(event.at / SAMPLE_RATE))
             case Stopped():
                 place = {"start": _seconds(event.start / SAMPLE_RATE), "end": _seconds(event.end / SAMPLE_RATE)}
                 return ({"type": "queued", "status": "queued", "utterance": event.item, **place},)
             case Spoken():
-                self._stable += [word.text for word in event.stable]
-                words = [*self._stable, *(word.text for word in event.unstable)]
+                growing = self._growing[event.item]
+                growing.stable += [word.text for word in event.stable]
+                words = [*growing.stable, *(word.text for word in event.unstable)]
                 if words:
-                    stable = " ".join(self._stable)
-                    return ({"type": "partial", "utterance": event.item, "text": " ".join(words), "stable": stable},)
+                    text = {"text": " ".join(words), "stable": " ".join(growing.stable), "start": growing.start}
+                    return ({"type": "partial", "utterance": event.item, **text},)
             case Final():
+                del self._growing[event.item]
                 body: dict[str, Any] = {
                     "type": "final",
                     "utterance": event.item,
@@ -157,6 +168,7 @@ class WsProtocol:
                     body["words"] = [_word(word) for word in event.words]
                 return (body,)
             case Failed():
+                del self._growing[event.item]
                 error = {"message": "The model failed on this utterance.", "code": "internal_error", "param": None}
                 return ({"type": "error", "utterance": event.item, "error": error},)
         return ()

@@ -38,10 +38,10 @@ REALTIME_NAMES = OPENAI_NAMES | {"gpt-realtime-whisper", "gpt-live-transcribe", 
 CONVERSATION_NAMES = frozenset({"gpt-realtime", "gpt-realtime-mini", "gpt-4o-realtime-preview"})
 PAUSE_OF = {"low": 1200, "medium": 600, "auto": 600, "high": 300}  # ms, for an eagerness
 STEPS_OF = {
-    "minimal": StepRules(right=3, part=4),
-    "low": StepRules(right=4, part=6),
+    "minimal": StepRules(right=4, part=6),
+    "low": StepRules(right=6, part=8),
     "medium": StepRules(),
-    "high": StepRules(right=6, part=13),
+    "high": StepRules(part=14),
     "xhigh": StepRules(part=None),
 }  # for a delay
 OLD_FORMATS = {"pcm16": {"type": "audio/pcm", "rate": 24_000}, "g711_ulaw": {"type": "audio/pcmu"},
@@ -79,7 +79,13 @@ class ServerVad(_Part):
     threshold: float = Field(default=0.5, gt=0, lt=1)
     prefix_padding_ms: int = Field(default=300, ge=0, le=2000)
     silence_duration_ms: int = Field(default=500, ge=64, le=10_000)
-    idle_timeout_ms: None = None
+    idle_timeout_ms: int | None = None
+
+    @field_validator("idle_timeout_ms")
+    @classmethod
+    def _is_unset(cls, timeout: int | None) -> None:
+        if timeout is not None:
+            raise ValueError("it asks for a model's answer to silence, and a transcription session has none")
 
     @property
     def rules(self) -> tuple[float, int, int]:

@@ -43,9 +43,6 @@ READERS = 64
 # For how long a thread may keep Python to itself while another waits; Python's own is 5 ms. The event loop has to wait
 # its turn among the device's thread and those that decode: with 1 ms its lag is half (docs/benchmarks.md).
 SWITCH_SECONDS = 0.001
-# Seconds of audio that are decoded for a second of live speech, with what is heard around each step (StepRules).
-LIVE_LOAD = 8.0
-LEAST_SESSIONS = 4
 DEFAULTS = Options()
 MEDIA_NICENESS = 10  # a tenth of the share of a thread at 0
 LAST_WORDS_SECONDS = 1.0  # for the answers on their way when the device is lost
@@ -103,7 +100,7 @@ class Serving:
             metrics=self.metrics,
             on_lost=_end_process,
         )
-        self.sessions = Sessions(settings.max_sessions or most_sessions(engine.cost.speed), self.metrics)
+        self.sessions = Sessions(settings.max_sessions, self.metrics)
         signing_key = settings.signing_key.get_secret_value() if settings.signing_key else secrets.token_hex()
         self.client_secrets = ClientSecrets(signing_key.encode())
         self._hearing = Hearing(detector, start=_become_media_thread)
@@ -199,11 +196,6 @@ class Serving:
         self._hearing.close()
         self._runner.close()
         self._decoders.close()
-
-
-def most_sessions(speed: float) -> int:
-    """How many live sessions a device is trusted with. speed: of its batches, in seconds of audio a second."""
-    return max(LEAST_SESSIONS, int(speed / LIVE_LOAD))
 
 
 def _become_media_thread() -> None:

@@ -189,11 +189,12 @@ class Settings(BaseSettings):
         validation_alias=_names("CORS_ORIGINS"),
         description="Comma-separated origins whose web pages may call this service; * for all. Unset: none.",
     )
-    max_sessions: int | None = Field(
-        default=None,
+    max_sessions: int = Field(
+        default=256,
         ge=1,
         validation_alias=_names("MAX_SESSIONS"),
-        description="Live sessions at a time, in each process; above it, 429. Unset: what the device's speed allows.",
+        description="Live sessions at a time, in each process; above it, 429. scripts/bench_streaming.py finds how "
+        "many a device follows in time.",
     )
     session_idle_seconds: float = Field(
         default=300.0,

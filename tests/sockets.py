@@ -1,0 +1,53 @@
+"""How tests speak through a socket: sound in frames, and what comes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+from websockets.sync.connection import Connection
+
+from stt.audio import Samples
+from tests.conftest import Server
+
+Message = dict[str, Any]
+END = json.dumps({"type": "end"})
+
+
+def pcm(samples: Samples) -> bytes:
+    """As the original protocol has it: int16, little-endian."""
+    return (samples * 32767).astype("<i2").tobytes()
+
+
+def frames(data: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
+    """The bytes in frames of these lengths."""
+    at = 0
+    for size in sizes:
+        yield data[at : at + size]
+        at += size
+        if at >= len(data):
+            return
+
+
+def every(milliseconds: int) -> Iterator[int]:
+    """Lengths of frames in bytes, for ever."""
+    while True:
+        yield 32 * milliseconds
+
+
+def opened(server: Server, query: str = "", path: str = "/ws", **options: Any) -> ClientConnection:
+    address = f"{server.url.replace('http', 'ws')}{path}{query}"
+    return connect(address, proxy=None, compression=None, max_size=None, **options)
+
+
+def answers(socket: Connection) -> list[Message]:
+    """All that is said until the server closes."""
+    heard: list[Message] = []
+    try:
+        while True:
+            heard.append(json.loads(socket.recv(timeout=60)))
+    except ConnectionClosed:
+        return heard
