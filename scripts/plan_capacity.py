@@ -30,7 +30,9 @@ DECODING, DETECTION = 0.002, 0.0019
 REQUEST_SECONDS = 0.0074
 # Of the cores, those that resample and detect speech at once (AT_WORK in stt/server/serving.py).
 DETECTING_SHARE = 0.5
-LIVE_LOAD = 8.0  # seconds of audio decoded for a second of live speech, with partial results (stt/server/serving.py)
+# Seconds of audio decoded for a second of live speech with partial results: 8.1 by StepRules in stt/session.py, and the
+# beginning of each utterance, which is looked at more often.
+LIVE_LOAD = 9.0
 LIVE_BYTES = 64_000  # a second of 24 kHz PCM in base64, as /v1/realtime has it; /ws with 16 kHz takes half
 HOUR = 3600.0
 # What OpenAI publishes for whisper-1 and gpt-4o-transcribe, in dollars a minute.

@@ -25,7 +25,6 @@ from plan_capacity import (
     waiting_target,
 )
 
-from stt.server import serving
 from stt.session import StepRules
 
 PAGE = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text()
@@ -75,11 +74,10 @@ def test_files_and_sessions_add_up_on_the_device() -> None:
     assert shares["hear live sessions"] == pytest.approx(3 * DETECTION)
 
 
-def test_what_a_live_second_costs_is_what_the_service_takes_it_for() -> None:
+def test_a_live_second_is_not_planned_for_less_than_a_session_decodes_for_it() -> None:
     rules = StepRules()
     assert rules.part is not None
-    heard = (rules.left + rules.part + rules.right) / rules.part
-    assert heard <= LIVE_LOAD == serving.LIVE_LOAD
+    assert 0.8 * LIVE_LOAD < (rules.left + rules.part + rules.right) / rules.part <= LIVE_LOAD
 
 
 def test_an_api_is_cheaper_below_the_break_even_point_and_dearer_above() -> None:
