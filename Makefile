@@ -1,6 +1,6 @@
 # What a person types. Each target makes .venv from the lock when it is missing or stale.
 .DELETE_ON_ERROR:
-.PHONY: serve test lint check format bench bento lock env-example accuracy clean
+.PHONY: serve test lint check format bench bento lock env-example docs accuracy clean
 
 PORT ?= 3000
 HOST ?= 127.0.0.1
@@ -38,6 +38,9 @@ bento: .venv/served ## build parakeet_stt:latest into the BentoML store
 
 env-example: .venv/served
 	$(RUN) -c 'from stt.server.settings import env_example; print(env_example(), end="")' > .env.example
+
+docs: .venv/served ## the parts of docs/operations.md that are made from the code
+	$(RUN) scripts/make_docs.py
 
 lock: .venv/made ## after a change of pyproject.toml
 	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.lock

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from stt.audio import Samples
 from stt.recognizer import SpeechStream
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for every first one, which nothing reads
+NAMESPACE = "stt"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1)
@@ -32,6 +33,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._rows: list[str] = []  # of the table
         ProcessCollector(registry=self._registry)
         self.requests = self._counter("requests", "Requests answered.", "route", "method", "code")
         self.request_seconds = self._histogram("request_seconds", "From the request to its answer.", SECONDS, "route")
@@ -63,6 +65,9 @@ class Metrics:
             "final_seconds", "From the end of a live utterance being noticed to its final text.", SECONDS
         )
         self.rtfx = self._gauge("rtfx", "Seconds of audio recognized in a second, in the latest batch.")
+        self.queue_audio_seconds = self._gauge("queue_audio_seconds", "Audio that has no answer yet, in seconds.")
+        self.batch_budget_seconds = self._gauge("batch_budget_seconds", "Padded seconds that a batch may hold now.")
+        self.device_memory_bytes = self._gauge("device_memory_bytes", "Memory in use on the device.")
 
     def batch(self, *, items: int, real: float, padded: float, seconds: float) -> None:
         """Count a batch: how many utterances, their audio without and with padding, and the time it took."""
@@ -76,22 +81,29 @@ class Metrics:
         """Count a stretch of speech that was tried again."""
         self._rescues.labels("yes" if found else "no").inc()
 
-    def watch(self, name: str, meaning: str, value: Callable[[], float]) -> None:
-        """A gauge that is read when somebody asks."""
-        self._gauge(name, meaning).set_function(value)
-
     def exposition(self) -> tuple[bytes, str]:
         """Everything in Prometheus' text format, and its media type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
+    def table(self) -> str:
+        """The service's own metrics as a Markdown table, for docs/operations.md."""
+        return "\n".join(["| metric | type | labels | meaning |", "|---|---|---|---|", *self._rows]) + "\n"
+
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
-        return Counter(name, meaning, labels, namespace="stt", registry=self._registry)
+        self._describe(f"{name}_total", "counter", meaning, labels)
+        return Counter(name, meaning, labels, namespace=NAMESPACE, registry=self._registry)
 
     def _gauge(self, name: str, meaning: str) -> Gauge:
-        return Gauge(name, meaning, namespace="stt", registry=self._registry)
+        self._describe(name, "gauge", meaning)
+        return Gauge(name, meaning, namespace=NAMESPACE, registry=self._registry)
 
     def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, meaning, labels, namespace="stt", registry=self._registry, buckets=buckets)
+        self._describe(name, "histogram", meaning, labels)
+        return Histogram(name, meaning, labels, namespace=NAMESPACE, registry=self._registry, buckets=buckets)
+
+    def _describe(self, name: str, kind: str, meaning: str, labels: tuple[str, ...] = ()) -> None:
+        shown = ", ".join(f"`{label}`" for label in labels)
+        self._rows.append(f"| `{NAMESPACE}_{name}` | {kind} | {shown} | {meaning} |")
 
 
 def timed(blocks: Iterator[Samples], histogram: Histogram) -> Iterator[Samples]:

@@ -108,10 +108,9 @@ class Serving:
         self._turns = Turns(AT_WORK)
         self._workers = ThreadPoolExecutor(READERS, thread_name_prefix="media", initializer=_become_media_thread)
         self._rules = SpeechRules(onset=settings.vad_threshold, offset=SpeechRules.offset_for(settings.vad_threshold))
-        self.metrics.watch("queue_audio_seconds", "Audio that has no answer yet, in seconds.", self._runner.waiting)
-        self.metrics.watch("batch_budget_seconds", "Padded seconds that a batch may hold now.",
-                           lambda: pace.limits.seconds)  # fmt: skip
-        self.metrics.watch("device_memory_bytes", "Memory in use on the device.", engine.memory_bytes)
+        self.metrics.queue_audio_seconds.set_function(self._runner.waiting)
+        self.metrics.batch_budget_seconds.set_function(lambda: pace.limits.seconds)
+        self.metrics.device_memory_bytes.set_function(engine.memory_bytes)
         logger.info("batches of up to %.0f s; %.0f x real time", seconds, engine.cost.speed)
 
     @property

@@ -288,3 +288,15 @@ def env_example() -> str:
         default = "" if field.default in (None, []) else field.default
         lines.append(f"# {name}={default}")
     return "\n".join(lines) + "\n"
+
+
+def settings_table() -> str:
+    """Every setting as a Markdown table, for docs/operations.md."""
+    lines = ["| setting | unless set | meaning | also read from |", "|---|---|---|---|"]
+    for field in Settings.model_fields.values():
+        aliases = field.validation_alias
+        assert isinstance(aliases, AliasChoices)
+        name, *old = (f"`{choice}`" for choice in aliases.choices)
+        default = "" if field.default in (None, []) else f"`{field.default}`"
+        lines.append(f"| {name} | {default} | {field.description} | {', '.join(old)} |")
+    return "\n".join(lines) + "\n"
