@@ -5,6 +5,7 @@ docs/decisions/0004-cpu-engine.md has what each of it gains, and what was tried 
 
 from __future__ import annotations
 
+import ctypes
 import time
 from statistics import median
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 
 LARGE = 100_000_000  # parameters from which arithmetic is what takes the time
 GAIN = 1.3  # by how much bfloat16 must be faster to be worth its rounding
+TIDY_SECONDS = 2.0  # more often, it begins to take time
 FRAMES, FEATURES = 500, 1024  # of the product that is measured: a minute's worth of one of Parakeet's layers
 
 
@@ -66,6 +68,24 @@ def pack(network: nn.Module) -> None:
             setattr(network, name, _PackedPointwise(layer))
         elif next(layer.parameters(), None) is not None:
             pack(layer)
+
+
+class Tidying:
+    """Gives memory back to the system that the allocator holds free, now and then.
+
+    Batches differ in shape, so what is freed after one seldom fits the next: glibc's heap grows by half a gigabyte in
+    an hour of audio, and most of it is free (docs/benchmarks.md). Other C libraries have no `malloc_trim`.
+    """
+
+    def __init__(self) -> None:
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        """Do it, unless it was done lately."""
+        if self._trim and time.monotonic() - self._last > TIDY_SECONDS:
+            self._trim(0)
+            self._last = time.monotonic()
 
 
 class _Packed(nn.Module):

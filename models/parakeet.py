@@ -88,6 +88,7 @@ class Parakeet:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         self._dtype = devices.type_of_weights(precision, self._device, parameters)
         self._model = _prepared(model, self._device, self._dtype)
+        self._tidying = cpu.Tidying() if self._device.type == "cpu" else None
         self._durations = torch.tensor(list(durations), device=self._device)
         self._pieces: list[str] = list(model.tokenizer.ids_to_tokens(list(range(model.tokenizer.vocab_size))))
 
@@ -140,6 +141,7 @@ class Parakeet:
                 scored = self._score(encoded, found)
         except RuntimeError as exc:
             raise self._understood(exc, len(batch)) from exc
+        self._tidy()
         return [Hypothesis(self._tokens(scored, item, audio.duration)) for item, audio in enumerate(batch)]
 
     def step(self, batch: Sequence[Step], phrases: Sequence[Phrases] = ()) -> list[Stepped]:
@@ -164,6 +166,7 @@ class Parakeet:
                 tails = self._score(rest, self._decode(rest, left - counts, trees, reached)[0], reached)
         except RuntimeError as exc:
             raise self._understood(exc, len(batch)) from exc
+        self._tidy()
         offsets, ends = before.tolist(), (before + counts).tolist()
         return [
             Stepped(
@@ -189,6 +192,10 @@ class Parakeet:
     def memory_bytes(self) -> float:
         """What torch holds of the GPU's memory; 0 on a CPU."""
         return 0.0 if self._device.type == "cpu" else float(torch.cuda.memory_reserved(self._device))
+
+    def _tidy(self) -> None:
+        if self._tidying:
+            self._tidying()
 
     def _understood(self, exc: RuntimeError, count: int) -> RecognitionError:
         message = f"the model failed on a batch of {count}: {_first_line(exc)}"

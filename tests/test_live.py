@@ -1,4 +1,4 @@
-"""Live sessions over the real model, without sockets: what is lost when something breaks under them, and what is not."""
+"""Live sessions over the real model, without sockets: what is lost when something breaks under them, what is not."""
 
 from __future__ import annotations
 

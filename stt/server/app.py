@@ -176,7 +176,7 @@ async def unknown(path: str, request: Request) -> None:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     async def finish() -> None:
         serving: Serving = app.state.serving
-        await serving.sessions.end(serving.settings.drain_seconds)
+        await serving.occupancy.end(serving.settings.drain_seconds)
 
     async with ending_first(finish):
         yield

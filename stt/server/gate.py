@@ -76,7 +76,8 @@ class Gate:
                 raise too_large(serving.settings.max_upload_bytes)
             await _without_bentomls_timer(send)
             bounded = _bounded(receive, serving.settings, answer)
-            await self._app(scope, bounded, answer.send)
+            with serving.occupancy.request():
+                await self._app(scope, bounded, answer.send)
         except Exception as exc:
             if answer.status != UNANSWERED:
                 raise  # too late for an answer: the server drops the connection
@@ -170,7 +171,7 @@ def _check(scope: Scope, serving: Serving) -> None:
     """Raises NotAuthorized, or Ending if nothing new is taken on; whether the service is well may always be asked."""
     access.check_key(scope, serving.settings, serving.client_secrets)
     if scope["path"] not in access.OPEN_PATHS:
-        serving.sessions.check_open()
+        serving.occupancy.check_open()
 
 
 def too_large(limit: int) -> UploadTooLarge:

@@ -134,7 +134,7 @@ async def _serve(websocket: WebSocket, options: LiveOptions, protocol: Callable[
     """Carry one session from its admission to its end. Raises Overloaded before the socket is accepted."""
     serving = serving_of(websocket)
     began = time.monotonic()
-    with serving.sessions.admitted():
+    with serving.occupancy.session():
         live = serving.live(options)
         async with AsyncExitStack() as closing:
             closing.push_async_callback(live.close)
@@ -143,7 +143,7 @@ async def _serve(websocket: WebSocket, options: LiveOptions, protocol: Callable[
             ending = await converse(
                 websocket,
                 protocol(live),
-                serving.sessions,
+                serving.occupancy,
                 idle_seconds=serving.settings.session_idle_seconds,
                 patience=serving.settings.drain_seconds,
             )

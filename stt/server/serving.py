@@ -23,9 +23,9 @@ from stt.server.hearing import Hearing
 from stt.server.live import Live, LiveOptions
 from stt.server.media import Decoders, Media
 from stt.server.metrics import Metrics, TimedStream, timed
+from stt.server.occupancy import Occupancy
 from stt.server.pace import Cost, Pace, budget
 from stt.server.runner import Runner
-from stt.server.sessions import Sessions
 from stt.server.settings import Settings
 from stt.server.turns import Turns
 from stt.speech import SpeechRules
@@ -100,7 +100,7 @@ class Serving:
             metrics=self.metrics,
             on_lost=_end_process,
         )
-        self.sessions = Sessions(settings.max_sessions, self.metrics)
+        self.occupancy = Occupancy(settings.max_sessions, self.metrics)
         signing_key = settings.signing_key.get_secret_value() if settings.signing_key else secrets.token_hex()
         self.client_secrets = ClientSecrets(signing_key.encode())
         self._hearing = Hearing(detector, start=_become_media_thread)
@@ -116,7 +116,7 @@ class Serving:
     @property
     def is_alive(self) -> bool:
         """Whether a request that comes now will be answered."""
-        return self._runner.is_alive and not self.sessions.ending.is_set()
+        return self._runner.is_alive and not self.occupancy.ending.is_set()
 
     def live(self, options: LiveOptions) -> Live:
         """A session that hears sound while it is spoken; to be closed."""

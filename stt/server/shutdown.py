@@ -1,6 +1,7 @@
-"""Knows what happens between the signal to end and the end: live sessions deliver what they have heard.
+"""Knows what happens between the signal to end and the end: who is inside is served, and who comes now is told.
 
-Requests are finished by the server that runs the app, which is told of the signal only then. Does not know sessions.
+The server that runs the app is told of the signal only then: at once, it would close its sockets, and leave whoever
+comes now without an answer. Does not know who is inside.
 """
 
 from __future__ import annotations

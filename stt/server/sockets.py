@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from stt.errors import RequestError
 from stt.server.live import Live
-from stt.server.sessions import Sessions
+from stt.server.occupancy import Occupancy
 from stt.session import Event, Final
 
 logger = logging.getLogger(__name__)
@@ -66,13 +66,13 @@ class LiveProtocol(Protocol):
 
 
 async def converse(
-    websocket: WebSocket, protocol: LiveProtocol, sessions: Sessions, *, idle_seconds: float, patience: float
+    websocket: WebSocket, protocol: LiveProtocol, occupancy: Occupancy, *, idle_seconds: float, patience: float
 ) -> Ending:
     """Carry a session on an accepted socket to its end, and close it. patience: seconds for the finals at the end."""
     writer = _Writer(websocket)
     for message in protocol.opening():
         writer.send(message)
-    reading = asyncio.create_task(_read(websocket, protocol, writer, sessions, idle_seconds))
+    reading = asyncio.create_task(_read(websocket, protocol, writer, occupancy, idle_seconds))
     telling = asyncio.create_task(_tell(protocol, writer))
     try:
         await asyncio.wait({reading, telling, writer.writing}, return_when=asyncio.FIRST_COMPLETED)
@@ -122,9 +122,9 @@ async def _left(telling: asyncio.Task[int], protocol: LiveProtocol, patience: fl
 
 
 async def _read(
-    websocket: WebSocket, protocol: LiveProtocol, writer: _Writer, sessions: Sessions, idle_seconds: float
+    websocket: WebSocket, protocol: LiveProtocol, writer: _Writer, occupancy: Occupancy, idle_seconds: float
 ) -> Ending:
-    ending = asyncio.create_task(sessions.ending.wait())
+    ending = asyncio.create_task(occupancy.ending.wait())
     try:
         while True:
             receiving = asyncio.create_task(_received(websocket))
