@@ -33,8 +33,8 @@ bench: .venv/developed ## what the engine and a served model reach here
 accuracy: .venv/developed ## word error rate and word times; needs `apt-get install espeak-ng flite`
 	$(RUN) scripts/measure_accuracy.py
 
-bento: .venv/served ## build parakeet_stt:latest into the BentoML store
-	BENTOML_DO_NOT_TRACK=True .venv/bin/bentoml build
+bento: .venv/served ## build parakeet_stt:latest into the BentoML store (MODEL=, of the store, to be baked in)
+	$(RUN) scripts/build_bento.py $(if $(MODEL),--model $(MODEL))
 
 env-example: .venv/served
 	$(RUN) -c 'from stt.server.settings import env_example; print(env_example(), end="")' > .env.example
@@ -42,6 +42,7 @@ env-example: .venv/served
 lock: .venv/made ## after a change of pyproject.toml
 	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.lock
 	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(RUN) scripts/lock_stamp.py --write
 
 clean:
 	rm -rf .venv build

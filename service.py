@@ -17,6 +17,7 @@ sys.path.append(str(Path(__file__).parent))
 import bentoml
 
 from models import catalogue
+from stt import digests
 from stt.errors import StartupError
 from stt.server import native, scratch
 from stt.server.app import create_app
@@ -29,7 +30,18 @@ from stt.server.settings import Settings, load, worker_count
 if TYPE_CHECKING:
     from models.parakeet import Parakeet
 
+FOLDER = Path(__file__).resolve().parent
 app = create_app()
+
+# What `bentoml containerize` builds on. With its own "debian" BentoML installs a compiler and git; with a distribution
+# that it does not know, nothing. Nothing is needed: the lock's wheels bring their libraries, libsndfile among them.
+image = (
+    bentoml.images.Image(base_image="python:3.11-slim-bookworm", distro="slim", python_version="3.11")
+    .run("mkdir -p /etc/uv && echo 'no-cache = true' > /etc/uv/uv.toml")  # a cache would be as large as what it caches
+    .run("command -v uv >/dev/null || pip install --no-cache-dir uv==0.13.9")  # the version of requirements-uv.lock
+    # BentoML makes these when they are missing, which it can't where the root is read-only.
+    .run("mkdir -p /home/bentoml/bentos /home/bentoml/models /home/bentoml/envs /home/bentoml/tmp")
+)
 
 
 def _load(settings: Settings, path: Path, thread: ThreadPoolExecutor) -> tuple[Parakeet, Engine]:
@@ -44,7 +56,9 @@ def _load(settings: Settings, path: Path, thread: ThreadPoolExecutor) -> tuple[P
     return recognizer, Engine(recognizer, thread, cost, recognizer.room(), recognizer.memory_bytes)
 
 
-@bentoml.service(name="parakeet_stt", workers=worker_count(), traffic={"timeout": 900}, metrics={"enabled": False})
+@bentoml.service(
+    name="parakeet_stt", image=image, workers=worker_count(), traffic={"timeout": 900}, metrics={"enabled": False}
+)
 @bentoml.asgi_app(app)
 class ParakeetSTT:
     """Speech to text over HTTP, one process a device. Ready means loaded and warm."""
@@ -58,7 +72,9 @@ class ParakeetSTT:
         from models.silero import SileroDetector
 
         thread = ThreadPoolExecutor(1, thread_name_prefix="device")
-        recognizer, engine = thread.submit(_load, settings, source.path, thread).result()
+        loading = thread.submit(_load, settings, source.path, thread)
+        made_of = digests.digests(FOLDER, source.path, recorded=source.sha256)
+        recognizer, engine = loading.result()
         model = ServedModel(
             name=source.name,
             languages=source.languages,
@@ -68,6 +84,7 @@ class ParakeetSTT:
             device=recognizer.device,
             precision=recognizer.precision,
             config=recognizer.config,
+            digests=made_of,
         )
         announce(model)
         warn_if_exposed(settings, sys.argv)

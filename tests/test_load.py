@@ -26,6 +26,7 @@ from models.catalogue import BUNDLED_FILE
 from models.parakeet import Parakeet
 from models.silero import SileroDetector, SileroStream
 from stt.audio import SAMPLE_RATE, Audio, Samples
+from stt.digests import Digests
 from stt.phrases import Phrases
 from stt.recognizer import Step, Stepped
 from stt.server.pace import Cost, measured
@@ -35,7 +36,7 @@ from stt.transcript import Hypothesis
 from stt.utterances import Probabilities
 from tests.conftest import ROOT, Sample, Serve, Server
 
-MODEL = ServedModel("test", ("en",), "test", 0, True, "cpu", "float32", "")
+MODEL = ServedModel("test", ("en",), "test", 0, True, "cpu", "float32", "", Digests("", "", ""))
 
 
 def as_wav(*parts: Audio) -> bytes:
