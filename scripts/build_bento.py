@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,15 @@ def build(model: str | None) -> Any:
     check(ROOT)
     source = catalogue.resolve(model)
     made_of = dataclasses.asdict(digests.digests(ROOT, source.path, recorded=source.sha256))
-    options: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(ROOT / "bentofile.yaml"))
+    options = OmegaConf.load(ROOT / "bentofile.yaml")
     if model:
         if source.tag is None:
             raise StartupError(f"{model} is not in the BentoML store, and no other model can be baked in")
-        options |= {"models": [source.tag], "envs": [{"name": "STT_MODEL", "value": model}]}
-    return bentoml.bentos.build(**options, labels=made_of, build_ctx=str(ROOT))
+        options = OmegaConf.merge(options, {"models": [source.tag], "envs": [{"name": "STT_MODEL", "value": model}]})
+    with tempfile.TemporaryDirectory() as folder:
+        bentofile = Path(folder, "bentofile.yaml")
+        OmegaConf.save(options, bentofile)
+        return bentoml.bentos.build_bentofile(str(bentofile), labels=made_of, build_ctx=str(ROOT))
 
 
 def main() -> None:

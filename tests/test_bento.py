@@ -13,8 +13,13 @@ from typing import Any
 import httpx
 import pytest
 from bento_digest import BentoDigest, digest
+from bentoml._internal.bento import Bento
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.container import construct_containerfile
+from bentoml._internal.models import ModelStore
 from omegaconf import OmegaConf
 
+from models.catalogue import BUNDLED_FILE, V2
 from tests.conftest import ROOT, Sample, Serve, Server, clean_environment
 
 NOT_CLONED = shutil.ignore_patterns(
@@ -57,8 +62,8 @@ def run(folder: Path, store: Path, script: str, *arguments: str) -> subprocess.C
     )  # fmt: skip
 
 
-def build(folder: Path, store: Path) -> Built:
-    done = run(folder, store, "build_bento.py")
+def build(folder: Path, store: Path, *arguments: str) -> Built:
+    done = run(folder, store, "build_bento.py", *arguments)
     assert done.returncode == 0, done.stderr
     return Built(store, done.stdout)
 
@@ -150,3 +155,35 @@ def test_the_served_bento_says_what_it_is_made_of_as_its_labels_do(served: Serve
 
 def test_the_served_bento_reached_for_no_other_machine(served: Server) -> None:
     assert served.refused.read_text() == ""
+
+
+def test_a_model_of_the_store_is_baked_in_and_served_where_no_store_has_it(
+    tmp_path: Path, samples: dict[str, Sample]
+) -> None:
+    """The tiny model, imported as if it were the published one, in what `bentoml containerize` gives the engine."""
+    store, folder = tmp_path / "store", tmp_path / "bento"
+    assert run(ROOT, store, "fetch_model.py", V2.name, "--from", str(BUNDLED_FILE)).returncode == 0
+    built = build(ROOT, store, "--model", V2.name)
+    BentoMLContainer.model_store.set(ModelStore(store / "models"))
+    try:
+        with construct_containerfile(Bento.from_path(str(built.folder))) as (context, _):
+            shutil.copytree(context, folder)
+    finally:
+        BentoMLContainer.model_store.reset()
+    dockerfile = (folder / "env" / "docker" / "Dockerfile").read_text()
+    assert f"STT_MODEL={V2.name}" in dockerfile
+    empty = {"BENTOML_HOME": str(tmp_path / "empty"), "STT_MODEL": V2.name}
+    with Serve(tmp_path / "log", target=str(folder), folder=tmp_path, **empty) as running:
+        health = httpx.get(f"{running.url}/healthz").json()
+        assert (health["model"], health["digests"]) == (V2.name, built.description["labels"])
+        sound = samples["short"].path.read_bytes()
+        answer = httpx.post(f"{running.url}/transcribe", files={"file": ("short.flac", sound)}, timeout=60)
+        assert answer.json()["text"] == samples["short"].text
+        assert running.refused.read_text() == ""
+
+
+def test_a_model_that_is_not_in_the_store_is_not_baked_in(tmp_path: Path) -> None:
+    done = run(ROOT, tmp_path, "build_bento.py", "--model", V2.name)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "scripts/fetch_model.py" in line
