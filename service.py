@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).parent))
 
 import bentoml
 
+import models
 from models import catalogue
 from stt import digests
 from stt.errors import StartupError
@@ -66,7 +67,7 @@ class ParakeetSTT:
     def __init__(self) -> None:
         settings = load()
         configure(settings.log_level)
-        scratch.claim()
+        models.keep_caches_in(scratch.claim())
         source = catalogue.resolve(settings.model)
         gc.disable()  # nothing of what is loaded now is ever thrown away, and looking for it takes a third of the time
         from models.silero import SileroDetector

@@ -6,8 +6,9 @@
     sudo .venv/bin/python scripts/container.py clean
 
 Everything lies in build/container/. The base is a stand-in for the image that `bentoml containerize` builds on: Debian
-of the same release, with its own Python and the lock's uv. Where RUN needs a proxy's certificates or a cache of
-packages, a containers.conf with `volumes` says so (CONTAINERS_CONF names it); none of that gets into the image.
+of the same release, with the Python and the uv of this .venv, as the official one has a Python of its own. Where RUN
+needs a proxy's certificates or a cache of packages, a containers.conf with `volumes` says so (CONTAINERS_CONF names
+it); none of that gets into the image.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / "build" / "container"
 IMAGE = "localhost/parakeet-stt:latest"
 BASE = "localhost/python:3.11-slim-bookworm"  # buildah takes it for the name without a host, which service.py has
-PACKAGES = "ca-certificates,python3"
+PACKAGES = (  # what Python's own modules are linked with
+    "ca-certificates", "libbz2-1.0", "libcrypt1", "libexpat1", "libffi8", "liblzma5", "libncursesw6", "libreadline8",
+    "libsqlite3-0", "libssl3", "libuuid1", "zlib1g",
+)  # fmt: skip
+NOT_SERVED = ("site-packages", "test", "config-*", "idlelib", "tkinter", "ensurepip", "__pycache__")
 STORAGE = """[storage]
 driver = "vfs"
 graphroot = "{state}/graph"
@@ -49,6 +54,7 @@ done
 mkdir "$JAIL_ROOT/dev/shm"
 mount -t tmpfs -o mode=1777,size=64m none "$JAIL_ROOT/dev/shm"
 mount --bind "$JAIL_TMP" "$JAIL_ROOT/tmp"
+echo "127.0.0.1 localhost" > "$JAIL_ROOT/etc/hosts"
 mount -o remount,bind,ro "$JAIL_ROOT"
 exec chroot "$JAIL_ROOT" /usr/bin/env -i "$@"
 """
@@ -86,15 +92,30 @@ def make_base() -> None:
         return
     folder = STATE / "base"
     shutil.rmtree(folder, ignore_errors=True)
-    bootstrap = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(folder)]
+    bootstrap = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm", str(folder)]
     subprocess.run(bootstrap, check=True, stdout=subprocess.DEVNULL)
     for cached in (*folder.glob("var/cache/apt/archives/*.deb"), *folder.glob("var/lib/apt/lists/*_*")):
         cached.unlink()
+    copy_python(Path(sys.base_prefix), folder / "usr/local")
     shutil.copy(Path(sys.executable).with_name("uv"), folder / "usr/local/bin/uv")
+    subprocess.run(["chroot", str(folder), "/sbin/ldconfig"], check=True)
     container = buildah("from", "scratch")
     buildah("add", "--quiet", container, str(folder), "/")
     buildah("commit", "--quiet", "--rm", container, BASE)
     shutil.rmtree(folder)
+
+
+def copy_python(prefix: Path, target: Path) -> None:
+    """The interpreter and its library, without what a service does not need."""
+    if prefix == Path("/usr"):
+        sys.exit("the system's Python can't be copied: make .venv with one that has a folder of its own (PYTHON=)")
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    unwanted = shutil.ignore_patterns(*NOT_SERVED)
+    shutil.copytree(prefix / "lib" / name, target / "lib" / name, ignore=unwanted, dirs_exist_ok=True)
+    for library in prefix.glob("lib/libpython3*.so*"):
+        shutil.copy(library, target / "lib")
+    shutil.copy(prefix / "bin" / name, target / "bin" / name)
+    (target / "bin" / "python3").symlink_to(name)
 
 
 def build(bento: str) -> None:
@@ -106,6 +127,7 @@ def build(bento: str) -> None:
         [bentoml, "containerize", bento, "-t", IMAGE, "--backend", "buildah", "--opt", "pull-never"],
         env=environment(), check=True,
     )  # fmt: skip
+    buildah("rmi", "--prune")  # the one that had this name
     print(f"{IMAGE}: {read().size_bytes / 1e9:.2f} GB, built in {time.monotonic() - began:.0f} s")
 
 
@@ -147,7 +169,7 @@ def start(image: Image, root: Path, tmp: Path, *command: str, log: int | None = 
     enter = [*user, "sh", "-c", 'cd "$0" && exec "$@"', image.folder, *(command or image.entrypoint)]
     return subprocess.Popen(
         ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "sh", "-c", JAIL, "jail",
-         *image.environment, *enter],
+         f"HOME=/home/{image.user}", *image.environment, *enter],
         env={"PATH": os.environ["PATH"], "JAIL_ROOT": str(root), "JAIL_TMP": str(tmp)}, stdout=log, stderr=log,
     )  # fmt: skip
 

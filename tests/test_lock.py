@@ -47,7 +47,7 @@ def test_the_locks_are_those_of_pyproject() -> None:
         ('    "fastapi",\n', '    "fastapi",\n    "rich",\n'),
         ("nemo_toolkit[asr]", "nemo_toolkit[all]"),
         ('"torch==2.11.0"', '"torch==2.12.0"'),
-        (">=3.11,<3.13", ">=3.11,<3.14"),
+        (">=3.11.4,<3.13", ">=3.11.4,<3.14"),
     ],
 )
 def test_another_list_makes_the_lock_stale_until_it_is_made_again(project: Path, old: str, new: str) -> None:
