@@ -81,7 +81,7 @@ def test_a_digest_that_was_recorded_spares_reading_the_model(checkout: Path) -> 
 
 
 def test_the_source_is_the_code_that_the_bento_gets() -> None:
-    include = OmegaConf.load(ROOT / "bentofile.yaml").include
+    include = [one.removeprefix("/") for one in OmegaConf.load(ROOT / "bentofile.yaml").include]
     assert {one for one in include if one.endswith(".py")} == set(digests.SOURCE)
     assert digests.LOCK in include
 
