@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before bentoml reads it: a private service calls nobody
+# BentoML's, where processes share metrics in files. Here each has its own, and under a read-only root no file.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 # BentoML takes this folder off the path after importing this file; the model folder is imported later, by the worker.
 sys.path.append(str(Path(__file__).parent))
@@ -41,7 +43,7 @@ image = (
     .run("mkdir -p /etc/uv && echo 'no-cache = true' > /etc/uv/uv.toml")  # a cache would be as large as what it caches
     .run("command -v uv >/dev/null || pip install --no-cache-dir uv==0.13.9")  # the version of requirements-uv.lock
     # BentoML makes these when they are missing, which it can't where the root is read-only.
-    .run("mkdir -p /home/bentoml/bentos /home/bentoml/models /home/bentoml/envs /home/bentoml/tmp")
+    .run("cd /home/bentoml && mkdir bentos models envs tmp prometheus_multiproc_dir")
 )
 
 
@@ -67,7 +69,8 @@ class ParakeetSTT:
     def __init__(self) -> None:
         settings = load()
         configure(settings.log_level)
-        models.keep_caches_in(scratch.claim())
+        self._scratch = scratch.claim()
+        models.keep_caches_in(self._scratch)
         source = catalogue.resolve(settings.model)
         gc.disable()  # nothing of what is loaded now is ever thrown away, and looking for it takes a third of the time
         from models.silero import SileroDetector
@@ -127,8 +130,9 @@ class ParakeetSTT:
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        """End the threads before the interpreter ends."""
+        """End the threads before the interpreter ends, and leave nothing."""
         app.state.serving.close()
+        scratch.release(self._scratch)
 
 
 ParakeetSTT.add_asgi_middleware(Gate, serving=lambda: getattr(app.state, "serving", None))  # type: ignore[attr-defined]

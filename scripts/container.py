@@ -55,6 +55,7 @@ mkdir "$JAIL_ROOT/dev/shm"
 mount -t tmpfs -o mode=1777,size=64m none "$JAIL_ROOT/dev/shm"
 mount --bind "$JAIL_TMP" "$JAIL_ROOT/tmp"
 echo "127.0.0.1 localhost" > "$JAIL_ROOT/etc/hosts"
+if [ -n "$JAIL_MODELS" ]; then mount -o bind,ro "$JAIL_MODELS" "$JAIL_ROOT/home/bentoml/models"; fi
 mount -o remount,bind,ro "$JAIL_ROOT"
 exec chroot "$JAIL_ROOT" /usr/bin/env -i "$@"
 """
@@ -159,18 +160,29 @@ def mounted() -> Iterator[Path]:
         buildah("rm", container)
 
 
-def start(image: Image, root: Path, tmp: Path, *command: str, log: int | None = None) -> subprocess.Popen[bytes]:
-    """Start a container: its first process is the image's entry point, or `command`. Its end ends all in it.
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a container is given. models: a BentoML store's, to be mounted. variables: as `docker run --env` has them."""
 
-    tmp: what it has for /tmp. The one process that is returned stands for it: signals to it go to `first_process`.
+    tmp: Path
+    log: int
+    models: Path | None = None
+    variables: tuple[str, ...] = ()
+
+
+def start(image: Image, root: Path, outside: Outside, *command: str) -> subprocess.Popen[bytes]:
+    """Start a container: its first process is the image's entry point, or `command`, and a child of what is returned.
+
+    The end of the one ends the other, and all that is in the container.
     """
     user = ["setpriv", "--reuid", image.user, "--regid", image.user, "--init-groups", "--no-new-privs",
             "--bounding-set=-all", "--inh-caps=-all"]  # fmt: skip
     enter = [*user, "sh", "-c", 'cd "$0" && exec "$@"', image.folder, *(command or image.entrypoint)]
     return subprocess.Popen(
         ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "sh", "-c", JAIL, "jail",
-         f"HOME=/home/{image.user}", *image.environment, *enter],
-        env={"PATH": os.environ["PATH"], "JAIL_ROOT": str(root), "JAIL_TMP": str(tmp)}, stdout=log, stderr=log,
+         f"HOME=/home/{image.user}", *image.environment, *outside.variables, *enter],
+        env={"PATH": os.environ["PATH"], "JAIL_ROOT": str(root), "JAIL_TMP": str(outside.tmp),
+             "JAIL_MODELS": str(outside.models or "")}, stdout=outside.log, stderr=outside.log,
     )  # fmt: skip
 
 

@@ -79,9 +79,12 @@ def served(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     """That Bento, served from the store in an empty folder, without another machine."""
     folder = tmp_path_factory.mktemp("empty")
     log = tmp_path_factory.mktemp("served") / "log"
-    with Serve(log, target="parakeet_stt:latest", folder=folder, BENTOML_HOME=str(built.store)) as running:
+    temporary = tmp_path_factory.mktemp("temporary")
+    environment = {"BENTOML_HOME": str(built.store), "TMPDIR": str(temporary)}
+    with Serve(log, target="parakeet_stt:latest", folder=folder, **environment) as running:
         yield running
     assert not list(folder.iterdir())
+    assert not list(temporary.iterdir())
 
 
 def test_two_clones_in_different_folders_give_one_digest(built: Built, tmp_path: Path) -> None:
