@@ -162,7 +162,7 @@ def mounted() -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What a container is given. models: a BentoML store's, to be mounted. variables: as `docker run --env` has them."""
+    """What a container is given. models: a BentoML store's, to be mounted. variables: NAME=VALUE."""
 
     tmp: Path
     log: int

@@ -12,9 +12,14 @@ import argparse
 import importlib.metadata
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks in scripts/ only
+
+from stt import digests
 
 Component = dict[str, Any]
 VENV = "app/.venv/lib/python3.*/site-packages"
@@ -49,10 +54,14 @@ def debian_packages(status: str) -> Iterator[Component]:
             yield component("library", name, version, url, None)
 
 
+def python(settings: str) -> Iterator[Component]:
+    """Python itself, which an image may have from elsewhere; from the text of pyvenv.cfg."""
+    for version in re.findall(r"^version(?:_info)? = ([\d.]+)", settings, re.MULTILINE):
+        yield component("library", "cpython", version, f"pkg:generic/cpython@{version}", "Python-2.0")
+
+
 def models(bento: Path) -> Iterator[Component]:
     """The weights: those in the source, and those that were baked in."""
-    from stt import digests
-
     for path in sorted(bento.rglob("*.nemo")):
         made = component("machine-learning-model", path.stem, "", "", None)
         yield {**made, "hashes": [{"alg": "SHA-256", "content": digests.of_file(path)}]}
@@ -69,6 +78,7 @@ def bill_of_materials(root: Path) -> dict[str, Any]:
     """Of the image with these files."""
     packages = [one for folder in root.glob(VENV) for one in python_packages(folder)]
     packages += debian_packages((root / "var/lib/dpkg/status").read_text("utf-8"))
+    packages += python((root / "app/.venv/pyvenv.cfg").read_text("utf-8"))
     components = [*packages, *models(root / BENTO)]
     components.sort(key=lambda one: (one["type"], one.get("purl", ""), one["name"]))
     return {
