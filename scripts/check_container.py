@@ -1,6 +1,6 @@
 """Knows what is promised of the image, and tries it: on the image that container.py has built, without any network.
 
-    sudo .venv/bin/python scripts/check_container.py [--sbom FILE]
+    .venv/bin/python scripts/check_container.py [--sbom FILE]
 
 It moves itself into a network that has nothing but loopback, starts the image there as its own user with a read-only
 root, and prints a line for each promise. Ends with status 1 if one is not kept.

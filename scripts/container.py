@@ -1,9 +1,9 @@
-"""Knows how the image is built and run on a machine without a container engine. Does not know what is then tried.
+"""Knows how the image is built and run on a machine without an engine, as root. Does not know what is then tried.
 
-    sudo apt-get install buildah debootstrap
-    sudo .venv/bin/python scripts/container.py build [--bento TAG]     # from a Bento in the store
-    sudo .venv/bin/python scripts/check_container.py                   # runs it, and tries what is promised of it
-    sudo .venv/bin/python scripts/container.py clean
+    apt-get install buildah debootstrap
+    .venv/bin/python scripts/container.py build [--bento TAG]     # from a Bento in the store
+    .venv/bin/python scripts/check_container.py                   # runs it, and tries what is promised of it
+    .venv/bin/python scripts/container.py clean
 
 Everything lies in build/container/. The base is a stand-in for the image that `bentoml containerize` builds on: Debian
 of the same release, with the Python and the uv of this .venv, as the official one has a Python of its own. Where RUN
