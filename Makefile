@@ -5,7 +5,7 @@
 PORT ?= 3000
 HOST ?= 127.0.0.1
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
-	$$name -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo $$name && break; done)
+	$$name -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 13))' 2>/dev/null && echo $$name && break; done)
 UV = .venv/bin/uv pip install --python .venv/bin/python --require-hashes --compile-bytecode
 RUN = .venv/bin/python
 
@@ -33,8 +33,8 @@ bench: .venv/developed ## what the engine and a served model reach here
 accuracy: .venv/developed ## word error rate and word times; needs `apt-get install espeak-ng flite`
 	$(RUN) scripts/measure_accuracy.py
 
-bento: .venv/served ## build parakeet_stt:latest into the BentoML store
-	BENTOML_DO_NOT_TRACK=True .venv/bin/bentoml build
+bento: .venv/served ## build parakeet_stt:latest into the BentoML store (MODEL=, of the store, to be baked in)
+	$(RUN) scripts/build_bento.py $(if $(MODEL),--model $(MODEL))
 
 env-example: .venv/served
 	$(RUN) -c 'from stt.server.settings import env_example; print(env_example(), end="")' > .env.example
@@ -43,15 +43,16 @@ docs: .venv/served ## the parts of docs/operations.md that are made from the cod
 	$(RUN) scripts/make_docs.py
 
 lock: .venv/made ## after a change of pyproject.toml
-	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.lock
-	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11 --generate-hashes pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11.4 --generate-hashes pyproject.toml -o requirements.lock
+	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11.4 --generate-hashes pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(RUN) scripts/lock_stamp.py --write
 
 clean:
 	rm -rf .venv build
 
 .venv/made: requirements-uv.lock
-	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || \
-		{ echo "Python 3.11 or 3.12 is needed: none is on the PATH, or PYTHON= names another." >&2; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 13))' || \
+		{ echo "Python 3.11.4 or later, or 3.12, is needed: none is on the PATH, or PYTHON= names another." >&2; exit 1; }
 	@echo "Making .venv with $$($(PYTHON) --version) ..."
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv

@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before bentoml reads it: a private service calls nobody
+# BentoML's, where processes share metrics in files. Here each has its own, and under a read-only root no file.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 # BentoML takes this folder off the path after importing this file; the model folder is imported later, by the worker.
 sys.path.append(str(Path(__file__).parent))
 
 import bentoml
 
+import models
 from models import catalogue
+from stt import digests
 from stt.errors import StartupError
 from stt.server import native, scratch
 from stt.server.app import create_app
@@ -29,7 +33,18 @@ from stt.server.settings import Settings, load, worker_count
 if TYPE_CHECKING:
     from models.parakeet import Parakeet
 
+FOLDER = Path(__file__).resolve().parent
 app = create_app()
+
+# What `bentoml containerize` builds on. With its own "debian" BentoML installs a compiler and git; with a distribution
+# that it does not know, nothing. Nothing is needed: the lock's wheels bring their libraries, libsndfile among them.
+image = (
+    bentoml.images.Image(base_image="python:3.11-slim-bookworm", distro="slim", python_version="3.11")
+    .run("mkdir -p /etc/uv && echo 'no-cache = true' > /etc/uv/uv.toml")  # a cache would be as large as what it caches
+    .run("command -v uv >/dev/null || pip install --no-cache-dir uv==0.13.9")  # the version of requirements-uv.lock
+    # BentoML makes these when they are missing, which it can't where the root is read-only.
+    .run("cd /home/bentoml && mkdir bentos models envs tmp prometheus_multiproc_dir")
+)
 
 
 def _load(settings: Settings, path: Path, thread: ThreadPoolExecutor) -> tuple[Parakeet, Engine]:
@@ -44,7 +59,9 @@ def _load(settings: Settings, path: Path, thread: ThreadPoolExecutor) -> tuple[P
     return recognizer, Engine(recognizer, thread, cost, recognizer.room(), recognizer.memory_bytes)
 
 
-@bentoml.service(name="parakeet_stt", workers=worker_count(), traffic={"timeout": 900}, metrics={"enabled": False})
+@bentoml.service(
+    name="parakeet_stt", image=image, workers=worker_count(), traffic={"timeout": 900}, metrics={"enabled": False}
+)
 @bentoml.asgi_app(app)
 class ParakeetSTT:
     """Speech to text over HTTP, one process a device. Ready means loaded and warm."""
@@ -52,13 +69,16 @@ class ParakeetSTT:
     def __init__(self) -> None:
         settings = load()
         configure(settings.log_level)
-        scratch.claim()
+        self._scratch = scratch.claim()
+        models.keep_caches_in(self._scratch)
         source = catalogue.resolve(settings.model)
         gc.disable()  # nothing of what is loaded now is ever thrown away, and looking for it takes a third of the time
         from models.silero import SileroDetector
 
         thread = ThreadPoolExecutor(1, thread_name_prefix="device")
-        recognizer, engine = thread.submit(_load, settings, source.path, thread).result()
+        loading = thread.submit(_load, settings, source.path, thread)
+        made_of = digests.digests(FOLDER, source.path, recorded=source.sha256)
+        recognizer, engine = loading.result()
         model = ServedModel(
             name=source.name,
             languages=source.languages,
@@ -68,6 +88,7 @@ class ParakeetSTT:
             device=recognizer.device,
             precision=recognizer.precision,
             config=recognizer.config,
+            digests=made_of,
         )
         announce(model)
         warn_if_exposed(settings, sys.argv)
@@ -109,8 +130,9 @@ class ParakeetSTT:
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        """End the threads before the interpreter ends."""
+        """End the threads before the interpreter ends, and leave nothing."""
         app.state.serving.close()
+        scratch.release(self._scratch)
 
 
 ParakeetSTT.add_asgi_middleware(Gate, serving=lambda: getattr(app.state, "serving", None))  # type: ignore[attr-defined]

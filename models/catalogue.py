@@ -57,7 +57,7 @@ class ModelSource:
     """Weights that are on this machine.
 
     name: as callers see it in /v1/models. path: the .nemo file. created: unix time.
-    sha256: as recorded when the file was put into the store; None for other files.
+    tag, sha256: in the BentoML store, and as recorded when the file was put there; None for other files.
     is_demo: the bundled tiny model, which is useless on recordings of people.
     """
 
@@ -67,6 +67,7 @@ class ModelSource:
     owned_by: str
     created: int
     origin: Literal["bundled", "path", "store"]
+    tag: str | None = None
     sha256: str | None = None
     is_demo: bool = False
 
@@ -228,5 +229,6 @@ def _stored(name: str, model: Any) -> ModelSource:
         owned_by=entry.owned_by if entry else LOCAL_OWNER,
         created=entry.created if entry else int(model.creation_time.timestamp()),
         origin="store",
+        tag=str(model.tag),
         sha256=recorded.get("sha256"),
     )

@@ -22,10 +22,13 @@ import pytest
 from models.catalogue import BUNDLED_FILE
 from models.parakeet import Parakeet
 from stt.audio import Audio, Samples
+from stt.digests import Digests
 from stt.server.decoding import decode
+from stt.server.serving import ServedModel
 from stt.server.settings import Settings
 
 ROOT = Path(__file__).parents[1]
+SERVED = ServedModel("test", ("en",), "test", 0, True, "cpu", "float32", "", Digests("", "", ""))
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
 START_SECONDS = 120  # a loaded machine; an idle one needs a tenth
 

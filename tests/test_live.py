@@ -17,13 +17,12 @@ from stt.phrases import Phrases
 from stt.recognizer import Step, Stepped
 from stt.server.live import LiveOptions
 from stt.server.pace import Cost
-from stt.server.serving import Engine, ServedModel, Serving
+from stt.server.serving import Engine, Serving
 from stt.server.settings import Settings
 from stt.session import Event, Failed, Final, StepRules
-from tests.conftest import Sample
+from tests.conftest import SERVED, Sample
 from tests.sockets import every, frames, pcm
 
-MODEL = ServedModel("tiny", ("en",), "us", 0, True, "cpu", "float32", "")
 SESSIONS = 20
 
 
@@ -48,7 +47,7 @@ class Broken(Serving):
         self.model_under = thread.submit(lambda: Fragile(BUNDLED_FILE, device="cpu")).result()
         self.model_under.breaks = breaks
         super().__init__(
-            Settings(), MODEL, Engine(self.model_under, thread, Cost(0.1, 100), None, lambda: 0), SileroDetector()
+            Settings(), SERVED, Engine(self.model_under, thread, Cost(0.1, 100), None, lambda: 0), SileroDetector()
         )
 
 

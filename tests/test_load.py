@@ -29,13 +29,11 @@ from stt.audio import SAMPLE_RATE, Audio, Samples
 from stt.phrases import Phrases
 from stt.recognizer import Step, Stepped
 from stt.server.pace import Cost, measured
-from stt.server.serving import Engine, ServedModel, Serving
+from stt.server.serving import Engine, Serving
 from stt.server.settings import Settings
 from stt.transcript import Hypothesis
 from stt.utterances import Probabilities
-from tests.conftest import ROOT, Sample, Serve, Server
-
-MODEL = ServedModel("test", ("en",), "test", 0, True, "cpu", "float32", "")
+from tests.conftest import ROOT, SERVED, Sample, Serve, Server
 
 
 def as_wav(*parts: Audio) -> bytes:
@@ -167,7 +165,7 @@ def serving_of() -> Serving:
         model = Parakeet(BUNDLED_FILE, device="cpu")
         return Engine(model, thread, measured(model, most_items=16), None, model.memory_bytes)
 
-    return Serving(Settings(), MODEL, thread.submit(load).result(), SileroDetector())
+    return Serving(Settings(), SERVED, thread.submit(load).result(), SileroDetector())
 
 
 def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
@@ -231,7 +229,7 @@ def test_only_the_devices_thread_has_threads_of_torch(samples: dict[str, Sample]
     thread = ThreadPoolExecutor(1)
     thread.submit(devices.use_threads, 3).result()
     engine = Engine(Recognizing(), thread, Cost(1, 1), None, lambda: 0)
-    serving = Serving(Settings(), MODEL, engine, Detecting())
+    serving = Serving(Settings(), SERVED, engine, Detecting())
     with samples["short"].path.open("rb") as file:
         asyncio.run(serving.transcribe(file))
     serving.close()
@@ -246,14 +244,15 @@ sys.path.insert(0, ".")
 from stt.errors import DeviceLost
 from stt.server.pace import Cost
 from stt.server.serving import Engine, Serving
-from tests.test_load import MODEL, as_wav
+from tests.conftest import SERVED
+from tests.test_load import as_wav
 from models.silero import SileroDetector
 from stt.server.settings import Settings
 class Lost:
     def recognize(self, batch, phrases):
         raise DeviceLost("gone")
 engine = Engine(Lost(), ThreadPoolExecutor(1), Cost(1, 1), None, lambda: 0)
-serving = Serving(Settings(), MODEL, engine, SileroDetector())
+serving = Serving(Settings(), SERVED, engine, SileroDetector())
 async def main():
     try:
         with open("models/parakeet-tdt-tiny/samples/short.flac", "rb") as file:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from models.catalogue import BUNDLED_FILE
-from tests.conftest import ROOT, Sample, Serve, Server, clean_environment, free_port
+from tests.conftest import ROOT, Sample, Server, clean_environment, free_port
 
 
 @pytest.mark.parametrize(
@@ -66,17 +66,3 @@ def test_the_guard_itself_refuses_and_records(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "no network in tests" in ended.stderr
     assert "192.0.2.1" in refused.read_text()
-
-
-def test_the_built_bento_serves_from_the_store_in_another_folder(tmp_path: Path, samples: dict[str, Sample]) -> None:
-    home = str(tmp_path / "store")
-    bentoml = Path(sys.executable).with_name("bentoml")
-    subprocess.run([bentoml, "build"], cwd=ROOT, env=clean_environment(BENTOML_HOME=home), check=True, timeout=180)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    with Serve(tmp_path / "log", target="parakeet_stt:latest", folder=elsewhere, BENTOML_HOME=home) as running:
-        answer = httpx.post(
-            f"{running.openai_url}/audio/transcriptions", data={"model": "whisper-1"}, timeout=60,
-            files={"file": samples["short"].path.read_bytes()},
-        )  # fmt: skip
-        assert answer.json()["text"] == samples["short"].text

@@ -6,6 +6,7 @@ Does not know what the routes do. Whatever answers an error in other words than 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import time
@@ -217,7 +218,7 @@ def health(serving: Serving | None) -> JSONResponse:
         return JSONResponse({"status": "unavailable"}, 503)
     model = serving.model
     details = {"model": model.name, "demo": model.is_demo, "device": model.device, "precision": model.precision}
-    return JSONResponse({"status": "ok", **details})
+    return JSONResponse({"status": "ok", **details, "digests": dataclasses.asdict(model.digests)})
 
 
 def _is_health(scope: Scope) -> bool:

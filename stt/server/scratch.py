@@ -32,3 +32,8 @@ def claim() -> Path:
     fcntl.flock(held, fcntl.LOCK_EX)
     tempfile.tempdir = str(folder)
     return folder
+
+
+def release(folder: Path) -> None:
+    """Remove this process's folder, when nothing is going to use it any more."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -16,6 +16,7 @@ from typing import BinaryIO, TypeVar
 
 from models import resampling
 from stt.audio import SAMPLE_RATE, Samples
+from stt.digests import Digests
 from stt.errors import DeviceLost, InvalidField
 from stt.recognizer import LiveRecognizer, Priority, SpeechDetector
 from stt.server.client_secrets import ClientSecrets
@@ -63,6 +64,7 @@ class ServedModel:
     device: str
     precision: str
     config: str
+    digests: Digests
 
 
 @dataclass(frozen=True, slots=True)
