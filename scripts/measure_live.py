@@ -1,41 +1,50 @@
 """Knows how accurate live speech is: word error rates by the rules of its steps, beside those of the same as files.
 
     apt-get install espeak-ng flite && python scripts/measure_live.py
+    python scripts/measure_live.py --hours 1
 
 Speakers who say the sentences of the synthetic test set, with pauses, are heard as live sessions hear them, window by
-window, many together, and as recordings. No server: the session, the detector and the recognizer alone. Prints a table,
-then one JSON line. `decoded` is how many seconds of audio the recognizer was given for a second of sound.
+window, many together, and as recordings. With --hours, one speaker talks for so long without a pause. No server:
+the session, the detector and the recognizer alone. Prints a table, then one JSON line. `decoded` is how many
+seconds of audio the recognizer was given for a second of sound.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import random
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import kaldialign
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 
 sys.path.append(str(Path(__file__).parents[1]))
 
 import tiny_corpus
 from measure_accuracy import plain
-from measure_long import sentences
+from measure_long import sentences, without_pauses
 
 from models import catalogue
 from models.parakeet import Parakeet
 from models.silero import SileroDetector
-from stt.alignment import words_of
-from stt.audio import Samples
+from stt.audio import Audio, Samples
+from stt.phrases import Phrases
 from stt.recognizer import MEMORY_SHAPE, WINDOW_CONTEXT
 from stt.session import Event, Final, Session, State, StepRules, TurnRules
 from stt.speech import WINDOW_SAMPLES, SpeechRules
+from stt.transcriber import Transcription
+from stt.transcript import Hypothesis
 from stt.utterances import Utterances
 
+T = TypeVar("T")
 RATE = tiny_corpus.SAMPLE_RATE
 TOGETHER = 16  # speakers
 WS = TurnRules()
@@ -75,8 +84,18 @@ def speakers(count: int, pauses: tuple[float, float]) -> list[Speaker]:
     return made
 
 
-def live(model: Parakeet, heard: Sequence[Speaker], turns: TurnRules, steps: StepRules) -> tuple[list[str], float]:
-    """The text of each speaker, and the seconds that were decoded; all are heard at once, window by window."""
+def live(
+    model: Parakeet,
+    heard: Sequence[Speaker],
+    turns: TurnRules,
+    steps: StepRules,
+    *,
+    watch: Callable[[float, int], None] = lambda seconds, held: None,
+) -> tuple[list[str], float]:
+    """The text of each speaker, and the seconds that were decoded; all are heard at once, window by window.
+
+    watch: called after each window, with the seconds of sound so far, and how many samples all sessions hold.
+    """
     detector = SileroDetector()
     sessions = [Session(turns, steps) for _ in heard]
     events: list[list[Event]] = [[] for _ in heard]
@@ -99,6 +118,7 @@ def live(model: Parakeet, heard: Sequence[Speaker], turns: TurnRules, steps: Ste
             window = heard[index].sound[at : at + WINDOW_SAMPLES]
             events[index] += sessions[index].hear(window, [probability])
         recognize()
+        watch(at / RATE, sum(session.held for session in sessions))
     for index, session in enumerate(sessions):
         events[index] += session.finish()
     recognize()
@@ -109,21 +129,25 @@ def live(model: Parakeet, heard: Sequence[Speaker], turns: TurnRules, steps: Ste
 
 def as_files(model: Parakeet, heard: Sequence[Speaker]) -> tuple[list[str], float]:
     """The same for recordings."""
-    texts, decoded = [], 0.0
-    for one in heard:
-        detected = SileroDetector().stream()
-        found = [
-            utterance.audio for utterance in Utterances(iter([one.sound]), detected, rules=SpeechRules(), longest=24.0)
-        ]
-        decoded += sum(audio.duration for audio in found)
-        hypotheses = model.recognize(found)
-        words = [
-            word.text
-            for audio, hypothesis in zip(found, hypotheses, strict=True)
-            for word in words_of(hypothesis.tokens, audio.duration)
-        ]
-        texts.append(" ".join(words))
-    return texts, decoded
+    decoded = 0.0
+
+    async def recognize(
+        utterances: AsyncIterator[Audio], *, phrases: Phrases, again: bool = False
+    ) -> AsyncGenerator[Hypothesis, None]:
+        nonlocal decoded
+        async for audio in utterances:
+            decoded += audio.duration
+            yield model.recognize([audio])[0]
+
+    async def here(work: Callable[[], T]) -> T:
+        return work()
+
+    async def text(sound: Samples) -> str:
+        utterances = Utterances(iter([sound]), SileroDetector().stream(), rules=SpeechRules(), longest=24.0)
+        transcription = Transcription(utterances, recognize=recognize, in_thread=here, language="en")
+        return " ".join([word.text async for words in transcription.words() for word in words])
+
+    return [asyncio.run(text(one.sound)) for one in heard], decoded
 
 
 def errors(heard: Sequence[Speaker], texts: Sequence[str]) -> float:
@@ -132,6 +156,40 @@ def errors(heard: Sequence[Speaker], texts: Sequence[str]) -> float:
         int(kaldialign.edit_distance(one.words, plain(text))["total"]) for one, text in zip(heard, texts, strict=True)
     )
     return 100 * wrong / sum(len(one.words) for one in heard)
+
+
+def continuous(model: Parakeet, hours: float) -> dict[str, float]:
+    """One speaker who makes no pause: errors live and as a file, and what it costs at the beginning and at the end."""
+    spoken = sentences(int(hours * 3600 / 2.9), 0.3, 31)
+    parts = [without_pauses(speech.samples) for speech in spoken]
+    sound = np.concatenate(parts).astype(np.float32) / np.float32(32768)
+    sound = sound[: len(sound) // WINDOW_SAMPLES * WINDOW_SAMPLES]
+    talk = Speaker(sound, [word for speech in spoken for word in plain(speech.text)])
+    seconds = len(sound) / RATE
+    sixth = seconds / 6
+    marks: list[tuple[float, float]] = []  # processor seconds and MB at each sixth
+    most = 0
+
+    def watch(now: float, held: int) -> None:
+        nonlocal most
+        most = max(most, held)
+        if now >= len(marks) * sixth:
+            marks.append((time.process_time(), psutil.Process().memory_info().rss / 1e6))
+
+    texts, decoded = live(model, [talk], WS, StepRules(), watch=watch)
+    marks.append((time.process_time(), psutil.Process().memory_info().rss / 1e6))
+    return {
+        "seconds": round(seconds),
+        "words": len(talk.words),
+        "live_errors_percent": round(errors([talk], texts), 2),
+        "file_errors_percent": round(errors([talk], as_files(model, [talk])[0]), 2),
+        "decoded": round(decoded / seconds, 2),
+        "cpu_ms_for_a_second_in_the_first_sixth": round(1000 * (marks[1][0] - marks[0][0]) / sixth, 1),
+        "cpu_ms_for_a_second_in_the_last_sixth": round(1000 * (marks[6][0] - marks[5][0]) / sixth, 1),
+        "mb_after_a_sixth": round(marks[1][1]),
+        "mb_at_the_end": round(marks[6][1]),
+        "most_seconds_of_sound_held": round(most / RATE, 1),
+    }
 
 
 def rules_to_try(given: Sequence[str]) -> list[StepRules]:
@@ -145,8 +203,12 @@ def main() -> None:
     parser.add_argument("--model", help="a catalogue name, path or store tag; the bundled model unless given")
     parser.add_argument("--speakers", type=int, default=40, help="each with ten sentences")
     parser.add_argument("--rules", nargs="*", default=[], help="of steps, as left:right:first:part in frames of 80 ms")
+    parser.add_argument("--hours", type=float, help="of one speaker without a pause, and no more")
     arguments = parser.parse_args()
     model = Parakeet(catalogue.resolve(arguments.model).path)
+    if arguments.hours:
+        print(json.dumps(continuous(model, arguments.hours)))
+        return
     heard = speakers(arguments.speakers, (0.4, 1.5))
     seconds = sum(len(one.sound) for one in heard) / RATE
     groups = [heard[at : at + TOGETHER] for at in range(0, len(heard), TOGETHER)]
