@@ -1,6 +1,7 @@
 """The only code that imports torch, torchaudio, NeMo and Silero. Does not know HTTP or files that callers send.
 
-None of those libraries calls home: what they read for that when they are imported is set here.
+None of those libraries calls home, and none keeps more than it needs: what they read for that when they are imported is
+set here.
 """
 
 import os
@@ -11,6 +12,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 # From 1.29 on, ONNX Runtime's Linux wheels report each session and its model's name to Microsoft unless told not to.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+# oneDNN keeps what it has prepared for each shape of a batch: 1024 of them unless told otherwise, which is 400 MB after
+# an hour of audio, and of no use, since hardly a shape comes twice (docs/benchmarks.md).
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 def keep_caches_in(folder: Path) -> None:
