@@ -22,8 +22,8 @@ import subprocess
 import sys
 import time
 import wave
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -168,7 +168,7 @@ class Load:
 
 
 async def measured(url: str, sounds: list[Clip], seconds: float, *, callers: int = 0, rate: float = 0) -> Row:
-    """One load of `seconds`, the first quarter of which is not counted."""
+    """One load of `seconds`, the first quarter of which is not counted; with neither callers nor rate, others' load."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=callers or 64)
     async with httpx.AsyncClient(timeout=900, limits=limits) as client:
         load = Load(client, url, sounds, seconds)
@@ -179,7 +179,10 @@ async def measured(url: str, sounds: list[Clip], seconds: float, *, callers: int
             await asyncio.sleep(load.until - time.monotonic())
             return before, await asyncio.to_thread(counted, url)
 
-        (before, after), _ = await asyncio.gather(counters(), load.closed(callers) if callers else load.open(rate))
+        if callers or rate:
+            (before, after), _ = await asyncio.gather(counters(), load.closed(callers) if callers else load.open(rate))
+        else:
+            before, after = await counters()
 
     def delta(name: str) -> float:
         return after[name] - before[name]
@@ -240,31 +243,37 @@ def long_file(hours: float) -> bytes:
     return out.getvalue() * again
 
 
+@asynccontextmanager
+async def streaming(url: str, hours: float) -> AsyncIterator[None]:
+    """One file of so many hours is being transcribed, from its first words on and longer than the context lasts."""
+    data = await asyncio.to_thread(long_file, hours)
+    begun = asyncio.Event()
+    async with httpx.AsyncClient(timeout=None) as client:
+
+        async def upload() -> None:
+            form, path = {"model": "whisper-1", "stream": "true"}, f"{url}/v1/audio/transcriptions"
+            async with client.stream("POST", path, files={"file": ("long.mp3", data)}, data=form) as answer:
+                async for _ in answer.aiter_lines():
+                    begun.set()
+
+        uploading = asyncio.create_task(upload())
+        await asyncio.wait_for(begun.wait(), 600)
+        yield
+        assert not uploading.done()
+        uploading.cancel()
+        await asyncio.wait({uploading})
+
+
 async def beside_a_long_file(url: str, hours: float, seconds: float) -> tuple[Row, Row, float]:
     """Clips of 5 s, one after another, alone and beside one long file; and how long a batch of the file's takes."""
     sounds = clips(shortest=5.0, longest=5.0)
     early = await asyncio.to_thread(counted, url)
     alone = await measured(url, sounds, seconds, callers=1)
     late = await asyncio.to_thread(counted, url)
-    data = await asyncio.to_thread(long_file, hours)
-    async with httpx.AsyncClient(timeout=None) as client:
-
-        async def upload() -> None:
-            form = {"model": "whisper-1", "stream": "true"}
-            path = f"{url}/v1/audio/transcriptions"
-            async with client.stream("POST", path, files={"file": ("long.mp3", data)}, data=form) as answer:
-                async for _ in answer.aiter_lines():
-                    begun.set()
-
-        begun = asyncio.Event()
-        uploading = asyncio.create_task(upload())
-        await asyncio.wait_for(begun.wait(), 600)
+    async with streaming(url, hours):
         before = await asyncio.to_thread(counted, url)
         beside = await measured(url, sounds, seconds, callers=1)
         after = await asyncio.to_thread(counted, url)
-        assert not uploading.done()
-        uploading.cancel()
-        await asyncio.wait({uploading})
 
     def batches(start: dict[str, float], end: dict[str, float]) -> tuple[float, float]:
         time_taken, count = (f"stt_inference_seconds_{kind}" for kind in ("sum", "count"))
@@ -274,6 +283,14 @@ async def beside_a_long_file(url: str, hours: float, seconds: float) -> tuple[Ro
     own = beside.requests * 4 / 3  # of the clips': a quarter of the load is not counted among the requests
     batch = (time_taken - own * clip_time / clip_count) / max(1.0, count - own)
     return alone, beside, batch
+
+
+async def one_long_file(url: str, hours: float, seconds: float) -> Row:
+    """One file of so many hours alone: what it reaches within `seconds`, the first quarter of which is not counted."""
+    async with streaming(url, hours):
+        row = await measured(url, [], seconds)
+    row.load = f"one file, {hours:g} h"
+    return row
 
 
 def the_bound(model: str | None) -> float:
@@ -293,6 +310,7 @@ def main() -> None:
     parser.add_argument("--callers", type=int, nargs="*", default=CALLERS, help="of the closed loops")
     parser.add_argument("--shares", type=float, nargs="*", default=SHARES, help="of the best rate, for the open loops")
     parser.add_argument("--hours", type=float, help="measure 5 s clips beside one file of so many hours, and no more")
+    parser.add_argument("--one-file", type=float, metavar="HOURS", help="measure one file of so many hours too, alone")
     parser.add_argument("--overhead", action="store_true", help="measure one idle caller's 5 s clip, and no more")
     arguments = parser.parse_args()
     bound = the_bound(arguments.model)
@@ -325,8 +343,10 @@ def main() -> None:
             arguments.callers = arguments.shares = ()
         for callers in arguments.callers:
             show(asyncio.run(measured(url, sounds, arguments.seconds, callers=callers)))
+        if arguments.one_file:
+            show(asyncio.run(one_long_file(url, arguments.one_file, arguments.seconds)))
         mean = sum(clip.seconds for clip in sounds) / len(sounds)
-        capacity = max((row.rtfx for row in rows), default=0.0) / mean
+        capacity = max((row.rtfx for row in rows if row.requests), default=0.0) / mean
         for share in arguments.shares:
             show(asyncio.run(measured(url, sounds, arguments.seconds, rate=share * capacity)))
     print(
