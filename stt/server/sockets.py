@@ -97,24 +97,29 @@ async def _ended(
     patience: float,
 ) -> Ending:
     if writer.writing.done():
-        return SLOW_READER if not writer.is_broken else await _left(telling, protocol, patience)
+        if not writer.is_broken:
+            return SLOW_READER
+        await asyncio.wait({reading}, timeout=patience)  # what the client had sent before it left is still to be heard
+        await protocol.live.finish()
+        return await _left(telling, patience)
     if not reading.done() or reading.exception():
         failures = [task.exception() for task in (telling, reading) if task.done()]
         logger.error("a live session failed", exc_info=next(filter(None, failures), None))
         return BROKEN
     ending = reading.result()
-    if ending is GONE:
-        return await _left(telling, protocol, patience)
     await protocol.live.finish()
+    if ending is GONE:
+        return await _left(telling, patience)
     await asyncio.wait({telling, writer.writing}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+    if writer.is_broken:
+        return await _left(telling, patience)
     writer.send(None)
     await asyncio.wait({writer.writing}, timeout=READ_SECONDS)
     return ending if telling.done() and not telling.exception() else BROKEN
 
 
-async def _left(telling: asyncio.Task[int], protocol: LiveProtocol, patience: float) -> Ending:
+async def _left(telling: asyncio.Task[int], patience: float) -> Ending:
     """Nobody listens any more: what was said is recognized to its end all the same, and noted."""
-    await protocol.live.finish()
     await asyncio.wait({telling}, timeout=patience)
     if telling.done() and not telling.exception():
         logger.info("the client left; %d words were still found", telling.result())
@@ -181,7 +186,9 @@ class _Writer:
         self.writing = asyncio.create_task(self._write())
 
     def send(self, message: Outgoing | None) -> None:
-        """Have it sent. None: end, once all before are sent."""
+        """Have it sent, if anybody is there. None: end, once all before are sent."""
+        if self.is_broken:
+            return
         self._messages.put_nowait(message)
         if self._messages.qsize() > MOST_UNREAD:
             self.writing.cancel()
