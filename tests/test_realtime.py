@@ -20,6 +20,9 @@ from websockets.sync.client import ClientConnection
 
 from stt.audio import SAMPLE_RATE, Samples
 from stt.server.client_secrets import ClientSecrets
+from stt.server.live_protocol import Hello
+from stt.server.openai_form import MOST_KEYWORDS
+from stt.server.realtime import Configuration
 from tests import contract
 from tests.conftest import Sample, Serve, Server, encode
 from tests.sockets import Message, every, frames, opened, pcm
@@ -325,6 +328,13 @@ class TestErrors:
         refused = httpx.post(f"{server.openai_url}/realtime/client_secrets", json=body)
         assert refused.status_code == 400
         contract.check(refused.json(), contract.ERROR)
+
+
+def test_a_long_prompt_asks_for_no_more_than_keywords_may() -> None:
+    prompt = " ".join(f"Name{number}" for number in range(5_000))
+    wanted = Configuration.model_validate({"audio": {"input": {"transcription": {"prompt": prompt}}}})
+    assert len(wanted.options(8_000).phrases) == MOST_KEYWORDS
+    assert len(Hello(prompt=prompt, keywords=["Anna"]).options(0.6).phrases) == MOST_KEYWORDS
 
 
 class TestKeysForOneSession:

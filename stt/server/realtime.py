@@ -19,10 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from stt.audio import SAMPLE_RATE
 from stt.errors import InvalidField, RequestError, UnsupportedField
 from stt.formats import as_logprobs
-from stt.phrases import distinctive, normalized
 from stt.server.hearing import Encoding, is_rate
 from stt.server.live import Live, LiveOptions
-from stt.server.openai_form import LONGEST_KEYWORD, MOST_KEYWORDS, OPENAI_NAMES
+from stt.server.openai_form import LONGEST_KEYWORD, MOST_KEYWORDS, OPENAI_NAMES, phrases
 from stt.server.sockets import Outgoing
 from stt.session import Event, Failed, Final, Spoken, Started, StepRules, Stopped, TurnRules
 from stt.speech import SpeechRules
@@ -154,9 +153,9 @@ class Configuration(_Part):
         if given.turn_detection:
             onset, pad_ms, silence_ms = given.turn_detection.rules
             turns = TurnRules(True, onset, SpeechRules.offset_for(onset), silence_ms, pad_ms, longest_ms=longest_ms)
-        phrases = normalized([*(wanted.keywords or ()), *distinctive(wanted.prompt or "")])
+        listened_for = phrases(wanted.keywords or [], wanted.prompt or "")
         steps = STEPS_OF[wanted.delay or "medium"]
-        return LiveOptions(ENCODINGS[given.format.type], given.format.hz, turns, steps, phrases)
+        return LiveOptions(ENCODINGS[given.format.type], given.format.hz, turns, steps, listened_for)
 
 
 def configured(
