@@ -9,7 +9,6 @@ root, and prints a line for each promise. Ends with status 1 if one is not kept.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import re
@@ -17,31 +16,35 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import wave
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks in scripts/ only
 
 import httpx
-import numpy as np
 import psutil  # type: ignore[import-untyped]
 import soundfile
 from container import Image, Outside, mounted, read, start
 from sbom import bill_of_materials
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.sync.connection import Connection
 
 from models.catalogue import BUNDLED_FILE, V2
 
 FETCH = Path(__file__).with_name("fetch_model.py")
 SAMPLES = BUNDLED_FILE.parent / "samples"
 URL = "http://127.0.0.1:3000"
+LIVE = "ws://127.0.0.1:3000/ws"
 READY_SECONDS = 20
 END_SECONDS = 60
-REPEATS = 15  # of two minutes: long enough to be at work when the signal comes
+AT_ONCE_SECONDS = 1  # in which whoever comes after the signal is told
+UPLOADS, SOCKETS = 20, 10  # at work when the signal comes
+FRAME_SECONDS = 0.1
 COMPILERS = re.compile(r"(cc|gcc|g\+\+|c\+\+|clang|ld|as|make|rustc|nvcc|git)(-[\d.]+)?|.*-linux-gnu-(gcc|g\+\+|ld|as)")
 CACHES = ("root/.cache", "home/bentoml/.cache", "var/cache/apt/archives/*.deb", "var/lib/apt/lists/*_Packages",
           "tmp/*", "var/tmp/*")  # fmt: skip
@@ -85,9 +88,13 @@ class Container:
         (found,) = (one for one in self.processes() if "_bentoml_impl.worker.service" in one.cmdline())
         return found
 
-    def end(self) -> int:
-        """Ask the first process to end; its exit status."""
+    def ask_to_end(self) -> None:
+        """Send the first process the signal."""
         self.processes()[0].send_signal(signal.SIGTERM)
+
+    def end(self) -> int:
+        """Ask it to end; its exit status."""
+        self.ask_to_end()
         return self.process.wait(END_SECONDS)
 
     def kill(self) -> None:
@@ -142,11 +149,48 @@ def try_to_write(image: Image, root: Path, tmp: Path, check: Check) -> None:
     (tmp / "x").unlink(missing_ok=True)
 
 
+def sample(name: str) -> tuple[Path, dict[str, Any]]:
+    """A bundled recording, and what is said in it."""
+    described = json.loads((SAMPLES / "samples.json").read_text())
+    return SAMPLES / name, next(one for one in described if one["file"] == name)
+
+
 def transcribe(check: Check) -> None:
     """The main job, over HTTP."""
-    sample = next(one for one in json.loads((SAMPLES / "samples.json").read_text()) if one["file"] == "short.flac")
-    answer = post((SAMPLES / sample["file"]).read_bytes())
-    check(answer.json().get("text") == sample["text"], f"a sample is transcribed: {answer.json().get('text')!r}")
+    path, described = sample("short.flac")
+    text = post(path.read_bytes()).json().get("text")
+    check(text == described["text"], f"a sample is transcribed: {text!r}")
+
+
+def transcribe_live(check: Check) -> None:
+    """The same, spoken through a socket."""
+    path, described = sample("short.flac")
+    with speaking(path) as socket:
+        socket.send(json.dumps({"type": "end"}))
+        text = " ".join(finals(socket))
+        kept = (text, socket.close_code) == (described["text"], 1000)
+    check(kept, f"/ws: it is transcribed live: {text!r}, then close code {socket.close_code}")
+
+
+def speaking(path: Path, end: float | None = None) -> ClientConnection:
+    """A session that has heard the recording, or so many seconds of it, and was not told that this is all."""
+    sound, rate = soundfile.read(path, dtype="int16")
+    socket = connect(f"{LIVE}?sample_rate={rate}", proxy=None, compression=None)
+    frame = int(FRAME_SECONDS * rate)
+    heard = sound[: int(end * rate) if end else None]
+    for at in range(0, len(heard), frame):
+        socket.send(heard[at : at + frame].astype("<i2").tobytes())
+    return socket
+
+
+def finals(socket: Connection) -> list[str]:
+    """Those that come until the server closes."""
+    texts: list[str] = []
+    with suppress(ConnectionClosed):
+        while True:
+            message = json.loads(socket.recv(timeout=END_SECONDS))
+            texts += [message["text"]] if message.get("type") == "final" else []
+    return texts
 
 
 def post(sound: bytes) -> httpx.Response:
@@ -163,33 +207,69 @@ def look_at_health(root: Path, check: Check) -> None:
     check(health["digests"] == labels, f"its digests are the Bento's labels: {shown}")
 
 
-def long_recording() -> bytes:
-    samples, rate = soundfile.read(SAMPLES / "two-minutes.flac", dtype="int16")
-    file = io.BytesIO()
-    with wave.open(file, "wb") as written:
-        written.setparams((1, 2, rate, 0, "NONE", ""))
-        written.writeframes(np.tile(samples, REPEATS).tobytes())
-    return file.getvalue()
-
-
 def end_at_work(container: Container, check: Check) -> None:
-    """SIGTERM while a request is in flight."""
-    sound, answers = long_recording(), list[httpx.Response]()
-    asking = threading.Thread(target=lambda: answers.append(post(sound)))
-    asking.start()
-    while not float(re.findall(r"^stt_queue_audio_seconds (\S+)", httpx.get(f"{URL}/metrics").text, re.MULTILINE)[0]):
-        time.sleep(0.02)
-    asked = time.monotonic()
-    in_flight = not answers
-    status = container.end()
+    """SIGTERM while uploads are in flight and sockets in the middle of an utterance."""
+    path, described = sample("short.flac")
+    sound = sample("two-minutes.flac")[0].read_bytes()
+    alone = post(sound).json()["text"]
+    end_of_speech = described["words"][-1]["end"] + 0.05  # no pause: the session waits for more
+    sockets = [speaking(path, end_of_speech) for _ in range(SOCKETS)]
+    with ThreadPoolExecutor(UPLOADS) as pool:
+        uploads = [pool.submit(post, sound) for _ in range(UPLOADS)]
+        while value_of("stt_queue_audio_seconds") < 60:
+            time.sleep(0.02)
+        time.sleep(1)  # all of them are in
+        in_flight, unfinished = sum(not one.done() for one in uploads), sum(is_silent(one) for one in sockets)
+        asked = time.monotonic()
+        container.ask_to_end()
+        look_at_refusals(asked, check)
+        texts = [(finals(socket), socket.close_code) for socket in sockets]
+        answers = [one.result() for one in uploads]
+    status = container.process.wait(END_SECONDS)
     seconds = time.monotonic() - asked
-    asking.join()
-    (answer,) = answers
-    words = len(answer.json().get("text", "").split())
+    whole = sum(one.status_code == 200 and one.json()["text"] == alone for one in answers)
     check(
-        in_flight and answer.status_code == 200 and words > 100 * REPEATS and status == 0,
-        f"SIGTERM amid {2 * REPEATS} minutes of audio: {answer.status_code} with {words} words, then exit status "
-        f"{status}, {seconds:.1f} s after the signal",
+        in_flight > UPLOADS / 2 and whole == UPLOADS,
+        f"SIGTERM with {in_flight} of {UPLOADS} uploads of two minutes unanswered: {whole} get their whole text",
+    )
+    told = sum(one == ([described["text"]], 1001) for one in texts)
+    check(
+        unfinished == told == SOCKETS,
+        f"and {unfinished} sockets in the middle of an utterance: {told} get its final, and close code 1001",
+    )
+    check(status == 0, f"then exit status {status}, {seconds:.1f} s after the signal")
+
+
+def is_silent(socket: Connection) -> bool:
+    """Whether it has said nothing yet."""
+    try:
+        socket.recv(timeout=0)
+    except TimeoutError:
+        return True
+    return False
+
+
+def value_of(metric: str) -> float:
+    """Of the service's own."""
+    return float(re.findall(rf"^{metric} (\S+)", httpx.get(f"{URL}/metrics").text, re.MULTILINE)[0])
+
+
+def look_at_refusals(asked: float, check: Check) -> None:
+    """What whoever comes after the signal is told, as soon as the worker has heard of it."""
+    while (listed := httpx.get(f"{URL}/v1/models")).status_code == 200 and time.monotonic() - asked < END_SECONDS:
+        time.sleep(0.01)
+    heard = time.monotonic() - asked
+    upload, ready = post(sample("short.flac")[0].read_bytes()), httpx.get(f"{URL}/readyz")
+    statuses = [listed.status_code, upload.status_code, ready.status_code]
+    try:
+        connect(LIVE, proxy=None).close()
+    except InvalidStatus as refused:
+        statuses.append(refused.response.status_code)
+    taken = time.monotonic() - asked
+    check(
+        statuses == [503] * 4 and taken < AT_ONCE_SECONDS and int(upload.headers["retry-after"]) > 0,
+        f"{heard:.2f} s after SIGTERM it refuses: a request, an upload, /readyz and a socket are told "
+        f"{', '.join(map(str, statuses))} within {taken - heard:.2f} s",
     )
 
 
@@ -282,7 +362,7 @@ def main() -> None:
             try_to_write(image, root, tmp, check)
             look_at_health(root, check)
             transcribe(check)
-            # /ws: a session's finals belong here too
+            transcribe_live(check)
             end_at_work(container, check)
         finally:
             container.kill()

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 
 from models.catalogue import BUNDLED_FILE, V2
 from tests.conftest import ROOT, Sample, Serve, Server, clean_environment
+from tests.sockets import END, answers, every, frames, opened, pcm
 
 NOT_CLONED = shutil.ignore_patterns(
     ".venv", ".git", ".*_cache", ".hypothesis", "__pycache__", "build", "shared", ".env"
@@ -153,6 +154,16 @@ def test_the_served_bento_transcribes(served: Server, samples: dict[str, Sample]
         files={"file": samples["short"].path.read_bytes()},
     )  # fmt: skip
     assert answer.json()["text"] == samples["short"].text
+
+
+def test_the_served_bento_transcribes_what_is_spoken_to_it_live(served: Server, samples: dict[str, Sample]) -> None:
+    with opened(served) as socket:
+        for frame in frames(pcm(samples["short"].audio().samples), every(100)):
+            socket.send(frame)
+        socket.send(END)
+        finals = [message["text"] for message in answers(socket) if message.get("type") == "final"]
+        assert " ".join(finals) == samples["short"].text
+        assert socket.close_code == 1000
 
 
 def test_the_served_bento_says_what_it_is_made_of_as_its_labels_do(served: Server, built: Built) -> None:
