@@ -280,7 +280,11 @@ class TestErrors:
         ("message", "param"),
         [
             ("no json", None),
+            ("[" * 100_000, None),
             (json.dumps({"type": "response.create"}), "type"),
+            (json.dumps({"type": "x", "event_id": "\ud800"}), "type"),
+            (json.dumps({"type": "transcription_session.update", "session": {"input_audio_format": []}}),
+             "session.input_audio_format"),
             (json.dumps({"type": "input_audio_buffer.append", "audio": "no base64!"}), "audio"),
             (json.dumps({"type": "input_audio_buffer.append"}), "audio"),
             (json.dumps({"type": "session.update", "session": {"type": "realtime"}}), "session.type"),
@@ -299,7 +303,7 @@ class TestErrors:
         with Talk(server) as talk:
             talk.until("session.created")
             talk.say(message)
-            (error,) = talk.until("error")
+            error = talk.until("error")[-1]
             assert error["error"]["param"] == param
             talk.say(configure({"turn_detection": None}))
             talk.sound(at_24k(samples["short"].audio().samples), every(200))

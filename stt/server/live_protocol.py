@@ -123,7 +123,7 @@ class WsProtocol:
             return ()
         try:
             asked = json.loads(message)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InvalidField("a text message is to be a JSON object", param=None) from None
         kind = asked.get("type") if isinstance(asked, dict) else None
         if kind == "hello":

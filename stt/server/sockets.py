@@ -81,7 +81,6 @@ async def converse(
         for task in (reading, telling, writer.writing):
             task.cancel()
         await asyncio.wait({reading, telling, writer.writing})
-        await protocol.live.close()
     if websocket.application_state is WebSocketState.CONNECTED and ending is not GONE:
         with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -100,6 +99,8 @@ async def _ended(
         if not writer.is_broken:
             return SLOW_READER
         await asyncio.wait({reading}, timeout=patience)  # what the client had sent before it left is still to be heard
+        reading.cancel()
+        await asyncio.wait({reading})
         await protocol.live.finish()
         return await _left(telling, patience)
     if not reading.done() or reading.exception():
@@ -115,7 +116,10 @@ async def _ended(
         return await _left(telling, patience)
     writer.send(None)
     await asyncio.wait({writer.writing}, timeout=READ_SECONDS)
-    return ending if telling.done() and not telling.exception() else BROKEN
+    if not telling.done() or telling.exception():
+        logger.error("a live session had not all its finals within %.0f s", patience)
+        return BROKEN
+    return ending if writer.writing.done() else SLOW_READER
 
 
 async def _left(telling: asyncio.Task[int], patience: float) -> Ending:
@@ -132,10 +136,14 @@ async def _read(
     ending = asyncio.create_task(occupancy.ending.wait())
     try:
         while True:
+            if ending.done():
+                return GOING_AWAY
             receiving = asyncio.create_task(_received(websocket))
-            await asyncio.wait({receiving, ending}, timeout=idle_seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not receiving.done():
-                receiving.cancel()
+            try:
+                await asyncio.wait({receiving, ending}, timeout=idle_seconds, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                is_idle = receiving.cancel()
+            if is_idle:
                 await asyncio.wait({receiving})
                 return GOING_AWAY if ending.done() else IDLE
             message = receiving.result()
@@ -197,7 +205,7 @@ class _Writer:
         while (message := await self._messages.get()) is not None:
             try:
                 async with asyncio.timeout(READ_SECONDS):
-                    await self._websocket.send_text(json.dumps(message, separators=(",", ":"), ensure_ascii=False))
+                    await self._websocket.send_text(json.dumps(message, separators=(",", ":")))
             except TimeoutError:
                 return
             except Exception:  # whatever the server raises when nobody is there
