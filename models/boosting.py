@@ -59,7 +59,10 @@ class Boosting:
 
     def _tree(self, phrases: Phrases) -> int:
         if phrases not in self._trees:
-            wanted = sorted({spelling for phrase in phrases for spelling in spellings(phrase)})
+            every = {spelling for phrase in phrases for spelling in spellings(phrase)}
+            wanted = sorted(spelling for spelling in every if self._tokenizer.text_to_ids(spelling))
+            if not wanted:  # of characters that the model does not know as text
+                return -1
             config = BoostingTreeModelConfig(key_phrases_list=wanted)
             tree = GPUBoostingTreeModel.from_config(config, tokenizer=self._tokenizer)
             model = self.computer.biasing_multi_model

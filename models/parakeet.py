@@ -21,7 +21,7 @@ from omegaconf import OmegaConf, open_dict
 from models import cpu, devices
 from stt.audio import SAMPLE_RATE, Audio
 from stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
-from stt.phrases import Phrases
+from stt.phrases import NONE, Phrases
 from stt.recognizer import FRAME_SAMPLES, Step, Stepped
 from stt.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
 
@@ -158,10 +158,12 @@ class Parakeet:
                 left = (frames - before).clamp(min=0)
                 counts = torch.where(after > 0, (lengths - after) // FRAME_SAMPLES - before, left)
                 part = streaming.windows(encoded, before, counts)
-                memories = [step.memory if isinstance(step.memory, SearchMemory) else self._beginning for step in batch]
+                wanted = list(phrases) or [NONE] * len(batch)
+                before_part = [one.memory if isinstance(one.memory, SearchMemory) else self._beginning for one in batch]
+                memories = [one.listening_for(own) for one, own in zip(before_part, wanted, strict=True)]
                 found, state = self._decode(part, counts, trees, memories)
                 scored = self._score(part, found, memories)
-                reached = streaming.split(state, [-1] * len(batch) if trees is None else trees.tolist())
+                reached = streaming.split(state, wanted)
                 rest = streaming.windows(encoded, before + counts, left - counts)
                 tails = self._score(rest, self._decode(rest, left - counts, trees, reached)[0], reached)
         except RuntimeError as exc:

@@ -5,12 +5,15 @@ What is carried from step to step lies in the host's memory, so that it outlives
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from nemo.collections.asr.parts.submodules.transducer_decoding.label_looping_base import BatchedLabelLoopingState
+
+from stt.phrases import NONE, Phrases
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,7 +22,7 @@ class SearchMemory:
 
     hidden, cell: of the prediction network, shape (layers, features). predicted: its output, projected, shape
     (1, features). label: the last token. jump: frames of the next part that the last token's duration skips.
-    phrase: the state in the boosting tree, if there is one.
+    phrase: the state in the boosting tree of `phrases`, if there is one.
     """
 
     hidden: torch.Tensor
@@ -28,12 +31,17 @@ class SearchMemory:
     label: int
     jump: int
     phrase: int | None
+    phrases: Phrases = NONE
+
+    def listening_for(self, phrases: Phrases) -> SearchMemory:
+        """The same for a search with these phrases: a state in the tree of others means nothing there."""
+        return self if phrases == self.phrases else dataclasses.replace(self, phrase=None)
 
 
 def beginning(search: Any, device: torch.device) -> SearchMemory:
     """Where the search of every utterance begins. search: NeMo's computer of a greedy search."""
     with torch.inference_mode():
-        return split(search._get_batched_decoding_state_after_sos(device=device, batch_size=1), [-1])[0]
+        return split(search._get_batched_decoding_state_after_sos(device=device, batch_size=1), [NONE])[0]
 
 
 def merged(memories: Sequence[SearchMemory], search: Any, device: torch.device) -> BatchedLabelLoopingState:
@@ -57,8 +65,8 @@ def merged(memories: Sequence[SearchMemory], search: Any, device: torch.device) 
     )
 
 
-def split(state: BatchedLabelLoopingState, trees: Sequence[int]) -> list[SearchMemory]:
-    """The state of each utterance of a batch. trees: as in the search that left it; -1 for none."""
+def split(state: BatchedLabelLoopingState, wanted: Sequence[Phrases]) -> list[SearchMemory]:
+    """The state of each utterance of a batch. wanted: the phrases of each in the search that left it."""
     hidden, cell = (part.cpu() for part in state.predictor_states)
     predicted = state.predictor_outputs.cpu()
     assert state.time_jumps is not None
@@ -71,9 +79,10 @@ def split(state: BatchedLabelLoopingState, trees: Sequence[int]) -> list[SearchM
             predicted[item].clone(),
             labels[item],
             jumps[item],
-            None if tree < 0 else phrases[item],
+            phrases[item] if own else None,
+            own,
         )
-        for item, tree in enumerate(trees)
+        for item, own in enumerate(wanted)
     ]
 
 

@@ -218,11 +218,11 @@ def shares(engine: Parakeet, size: int, budget: float) -> dict[str, float]:
     whole = seconds(lambda: engine.recognize(batch), budget)
     with torch.inference_mode():
         encoded, frames = engine._encode(batch)
-        found = engine._decode(encoded, frames)
+        found, _ = engine._decode(encoded, frames)
         parts: dict[str, Callable[[], object]] = {
             "encoder": lambda: engine._encode(batch),
             "search": lambda: engine._decode(encoded, frames),
-            "scoring": lambda: engine._score(encoded, *found),
+            "scoring": lambda: engine._score(encoded, found),
         }
         return {name: 100 * seconds(work, budget) / whole for name, work in parts.items()}
 

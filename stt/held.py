@@ -20,6 +20,11 @@ class Held:
         """How many values are held now."""
         return sum(len(block) for _, block in self._blocks)
 
+    @property
+    def first(self) -> int:
+        """The place of the first value that is held; the end if none is."""
+        return self._blocks[0][0] if self._blocks else self.length
+
     def add(self, block: npt.NDArray[np.float32]) -> None:
         """Append."""
         if len(block):

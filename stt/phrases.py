@@ -14,8 +14,9 @@ SHORTEST_DISTINCTIVE = 3  # characters
 
 
 def normalized(phrases: Iterable[str]) -> Phrases:
-    """Without empty ones, doubled ones, and spaces that mean nothing."""
-    return tuple(sorted({" ".join(phrase.split()) for phrase in phrases} - {""}))
+    """Without empty ones, doubled ones, spaces that mean nothing, and halves of characters, which are no text."""
+    whole = (phrase.encode(errors="ignore").decode() for phrase in phrases)
+    return tuple(sorted({" ".join(phrase.split()) for phrase in whole} - {""}))
 
 
 def distinctive(prompt: str) -> Phrases:

@@ -210,8 +210,13 @@ class Session:
     # What is heard, and when it ends.
 
     def hear(self, samples: Samples, probabilities: Sequence[float]) -> list[Event]:
-        """More sound, and the probability of speech in each window of `WINDOW_SAMPLES` that it completes."""
+        """More sound, and the probability of speech in each window of `WINDOW_SAMPLES` that it completes.
+
+        After the end it is not heard any more.
+        """
         events: list[Event] = []
+        if self.state in (State.ENDING, State.ENDED):
+            return events
         self._sound.add(samples)
         if not self.turns.detects:
             self._heard += len(probabilities) * WINDOW_SAMPLES
@@ -234,6 +239,8 @@ class Session:
             gone = self._waiting.pop()
             if gone is self._at:
                 self._at = None
+            if self._waiting:
+                self._waiting[-1].is_cut = False  # nothing goes on with its memory any more
         self._go(Input.CLEAR)
         self._begin_anew(self.heard)
 
@@ -273,9 +280,9 @@ class Session:
         offset = (now.reached - step.before) / SAMPLE_RATE
         length = len(step.audio.samples) - step.before - step.after
         now.reached += length
-        now.is_failed |= found is _NOTHING
         if length:
             now.memory = found.memory
+            now.is_failed |= found is _NOTHING
         part = _later(found.part, offset)
         if now.skips:
             part = part[len(_continuation(part)) :]
@@ -327,7 +334,8 @@ class Session:
         elif self._quiet is None:
             self._quiet = self._heard - WINDOW_SAMPLES
         if self._quiet is not None and self._heard - self._quiet >= self.turns.silence_ms * MS:
-            return self._close(min(self._quiet + self.turns.pad_ms * MS, self._heard), self._heard, Input.PAUSE)
+            end = min(self._quiet + self.turns.pad_ms * MS, self._heard)
+            return self._close(max(end, self._waiting[-1].start), self._heard, Input.PAUSE)
         if length >= longest:
             recent = self._likely[-max(1, self.steps.right * FRAME_SAMPLES // WINDOW_SAMPLES) :]
             windows = len(recent) - int(np.argmin(recent))  # since the one in which speech is least likely
@@ -336,6 +344,7 @@ class Session:
 
     def _open(self, start: int) -> list[Event]:
         self._go(Input.SPEECH)
+        start = max(start, self._sound.first)  # the rules may have changed since sound was let go
         self._waiting.append(_Utterance(self._items, start, start, start))
         self._items += 1
         return [Started(self._items - 1, start)] if self.turns.detects else []

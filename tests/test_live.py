@@ -15,6 +15,7 @@ from models.silero import SileroDetector
 from stt.audio import SAMPLE_RATE
 from stt.phrases import Phrases
 from stt.recognizer import Step, Stepped
+from stt.server import live as live_sessions
 from stt.server.live import LiveOptions
 from stt.server.pace import Cost
 from stt.server.serving import Engine, Serving
@@ -75,8 +76,10 @@ async def many(serving: Serving, parts: Sequence[bytes], options: LiveOptions) -
 
 @pytest.mark.parametrize("steps", [StepRules(), StepRules(part=None)], ids=["partials", "finals"])
 def test_the_devices_thread_dies_amid_twenty_sessions_and_all_get_their_full_text(
-    samples: dict[str, Sample], steps: StepRules
+    samples: dict[str, Sample], steps: StepRules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Who is behind has more recognized at once, which depends on the machine and may change a word.
+    monkeypatch.setattr(live_sessions, "HURRY_SECONDS", float("inf"))
     sample = samples["two-minutes"]
     audio = sample.audio().samples
     starts = [int(word["start"] * SAMPLE_RATE) for word in sample.words[::10]][:SESSIONS]

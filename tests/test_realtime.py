@@ -20,6 +20,9 @@ from websockets.sync.client import ClientConnection
 
 from stt.audio import SAMPLE_RATE, Samples
 from stt.server.client_secrets import ClientSecrets
+from stt.server.live_protocol import Hello
+from stt.server.openai_form import MOST_KEYWORDS
+from stt.server.realtime import Configuration
 from tests import contract
 from tests.conftest import Sample, Serve, Server, encode
 from tests.sockets import Message, every, frames, opened, pcm
@@ -277,7 +280,11 @@ class TestErrors:
         ("message", "param"),
         [
             ("no json", None),
+            ("[" * 100_000, None),
             (json.dumps({"type": "response.create"}), "type"),
+            (json.dumps({"type": "x", "event_id": "\ud800"}), "type"),
+            (json.dumps({"type": "transcription_session.update", "session": {"input_audio_format": []}}),
+             "session.input_audio_format"),
             (json.dumps({"type": "input_audio_buffer.append", "audio": "no base64!"}), "audio"),
             (json.dumps({"type": "input_audio_buffer.append"}), "audio"),
             (json.dumps({"type": "session.update", "session": {"type": "realtime"}}), "session.type"),
@@ -296,7 +303,7 @@ class TestErrors:
         with Talk(server) as talk:
             talk.until("session.created")
             talk.say(message)
-            (error,) = talk.until("error")
+            error = talk.until("error")[-1]
             assert error["error"]["param"] == param
             talk.say(configure({"turn_detection": None}))
             talk.sound(at_24k(samples["short"].audio().samples), every(200))
@@ -325,6 +332,13 @@ class TestErrors:
         refused = httpx.post(f"{server.openai_url}/realtime/client_secrets", json=body)
         assert refused.status_code == 400
         contract.check(refused.json(), contract.ERROR)
+
+
+def test_a_long_prompt_asks_for_no_more_than_keywords_may() -> None:
+    prompt = " ".join(f"Name{number}" for number in range(5_000))
+    wanted = Configuration.model_validate({"audio": {"input": {"transcription": {"prompt": prompt}}}})
+    assert len(wanted.options(8_000).phrases) == MOST_KEYWORDS
+    assert len(Hello(prompt=prompt, keywords=["Anna"]).options(0.6).phrases) == MOST_KEYWORDS
 
 
 class TestKeysForOneSession:

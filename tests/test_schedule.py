@@ -31,6 +31,10 @@ def test_one_item_longer_than_the_budget_is_a_batch() -> None:
     assert taken([20, 20], LIMITS) == [20]
 
 
+def test_an_item_without_length_harms_nobody() -> None:
+    assert taken([0, 0, 1], LIMITS) in ([0, 0], [0, 0, 1])
+
+
 def test_items_of_similar_length_go_together() -> None:
     assert taken([2, 7.5, 1.9, 0.3, 2.1, 2], LIMITS) == [1.9, 2, 2]
     assert taken([4, 0.2, 4], LIMITS) == [4, 4]

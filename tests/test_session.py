@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -277,6 +278,52 @@ def test_without_detection_only_commits_end_an_utterance() -> None:
     assert [type(event) for event in events if not isinstance(event, Spoken)] == [Stopped, Final]
     assert [int(text) for text in words_of(events)] == list(range(0, len(sound), FRAME_SAMPLES))
     assert session.commit() == []
+
+
+@pytest.mark.parametrize(
+    "after", [replace(TURNS, detects=False), replace(TURNS, pad_ms=2000)], ids=["no detection", "longer padding"]
+)
+def test_rules_that_change_ask_for_no_sound_that_is_gone(after: TurnRules) -> None:
+    """An utterance began where nothing was held any more: its step was empty, and the schedule divided by its length"""
+    session = Session(TURNS, STEPS)
+    for at in range(940):
+        window = np.arange(at * WINDOW_SAMPLES, (at + 1) * WINDOW_SAMPLES, dtype=np.float32)
+        session.hear(window, [0.1])
+    session.turns = after
+    events: list[Event] = []
+    for at in range(940, 1000):
+        window = np.arange(at * WINDOW_SAMPLES, (at + 1) * WINDOW_SAMPLES, dtype=np.float32)
+        events += session.hear(window, [0.9])
+        events += pump(session)
+    events += session.finish() + pump(session)
+    frames = [int(text) for text in words_of(events)]
+    assert frames == list(range(frames[0], 1000 * WINDOW_SAMPLES, FRAME_SAMPLES))
+    assert frames[0] <= 940 * WINDOW_SAMPLES
+
+
+def test_an_utterance_never_ends_before_it_begins() -> None:
+    """After a cut in a pause the pause was counted from before the cut."""
+    pick = random.Random(4)
+    for _ in range(60):
+        windows = [speaks for speaks in (True, False) * 20 for _ in range(pick.randrange(1, 9 if speaks else 7))]
+        events = run(Speaker(windows), range(len(windows)), turns=replace(TURNS, longest_ms=2000, pad_ms=0))
+        assert all(event.start <= event.end for event in events if isinstance(event, Stopped | Final))
+
+
+def test_what_follows_a_cleared_utterance_goes_on_with_nobodys_memory() -> None:
+    session = Session(replace(TURNS, longest_ms=1000), STEPS)
+    session.hear(np.arange(45 * WINDOW_SAMPLES, dtype=np.float32), [0.9] * 45)
+    session.clear()
+    late = np.arange(45 * WINDOW_SAMPLES, 100 * WINDOW_SAMPLES, dtype=np.float32)
+    session.hear(late, [0.1] * 15 + [0.9] * 40)
+    session.finish()
+    first_of_the_later = None
+    while (step := session.next_step()) is not None:
+        if first_of_the_later is None and step.audio.samples[step.before] >= 45 * WINDOW_SAMPLES:
+            first_of_the_later = step
+        session.stepped(recognized(step))
+    assert first_of_the_later is not None
+    assert first_of_the_later.memory is None
 
 
 def test_who_is_behind_takes_more_at_once() -> None:

@@ -52,6 +52,11 @@ def check_growth(messages: Sequence[Message]) -> None:
             assert times[-1][1] <= message["end"]
 
 
+def in_order(messages: Sequence[Message]) -> list[Message]:
+    """By utterance: the next one may be queued before a text is there, or after."""
+    return sorted(messages, key=lambda message: (message["utterance"], "text" in message))
+
+
 @pytest.fixture(scope="module")
 def sound(samples: dict[str, Sample]) -> bytes:
     return pcm(samples["two-sentences"].audio().samples)
@@ -66,9 +71,9 @@ class TestTheOldProtocol:
     def test_an_utterance_is_queued_and_its_text_follows(
         self, usual: list[Message], samples: dict[str, Sample]
     ) -> None:
-        kinds = [("status" in message, "text" in message) for message in usual]
+        kinds = [("status" in message, "text" in message) for message in in_order(usual)]
         assert kinds == [(True, False), (False, True)] * (len(usual) // 2)
-        assert all(message["status"] == "queued" for message in usual[::2])
+        assert all(message["status"] == "queued" for message in in_order(usual)[::2])
         assert " ".join(finals(usual)) == samples["two-sentences"].text
 
     @pytest.mark.parametrize("milliseconds", [10, 20, 30, 40, 100])
@@ -76,11 +81,11 @@ class TestTheOldProtocol:
         self, server: Server, sound: bytes, usual: list[Message], milliseconds: int
     ) -> None:
         """What was left of a frame beyond whole windows was thrown away: 40 ms frames lost a fifth of the sound."""
-        assert spoken(server, sound, every(milliseconds)) == usual
+        assert in_order(spoken(server, sound, every(milliseconds))) == in_order(usual)
 
     def test_4_frames_of_odd_lengths_give_the_same(self, server: Server, sound: bytes, usual: list[Message]) -> None:
         pick = random.Random(3)
-        assert spoken(server, sound, iter(lambda: pick.randrange(1, 3001), 0)) == usual
+        assert in_order(spoken(server, sound, iter(lambda: pick.randrange(1, 3001), 0))) == in_order(usual)
 
     def test_2_and_6_each_of_twenty_sessions_gets_its_own_text_and_no_other(
         self, server: Server, samples: dict[str, Sample]

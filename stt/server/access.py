@@ -54,11 +54,15 @@ def check_origin(scope: Scope, settings: Settings) -> None:
     origin = headers.get("origin")
     if origin is None or "*" in settings.cors_origins or origin in settings.cors_origins:
         return
-    if urlsplit(origin).netloc != headers.get("host"):
+    try:
+        site = urlsplit(origin).netloc
+    except ValueError:
+        site = ""
+    if site != headers.get("host"):
         raise OriginRefused(f"Pages of {origin} may not call this service: STT_CORS_ORIGINS does not have it.")
 
 
 def is_known(key: str, settings: Settings) -> bool:
     """Whether this is one of the keys. All are compared, each in constant time, so that the time tells nothing."""
-    given = digest(key.encode("latin-1"))
+    given = digest(key.encode("latin-1", "replace"))
     return sum(hmac.compare_digest(given, known) for known in settings.key_digests) > 0

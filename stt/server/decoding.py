@@ -58,8 +58,9 @@ OPEN_OPTIONS = {
 
 PROBE_BYTES = 5 << 20  # about FFmpeg's default
 HEADER_BYTES = 16 << 10  # enough where everything stands at the start; probing a short clip whole costs 5 ms
-# What writers of streams put where a wav file's length belongs, besides 0: about the largest number, signed or not.
-UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80000000), range(0xFFFFF000, 0x100000000))
+# What writers of streams put where a wav file's length belongs, besides 0: about the largest number, signed or
+# not, a little more where they add the header to it.
+UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80001000), range(0xFFFFF000, 0x100000000))
 # Those whose files say how long they are, by FFmpeg's names; in others it guesses by the size, or by the last page.
 ANNOUNCING_DEMUXERS = frozenset({"aiff", "au", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "w64", "wav"})
 TRUNCATED_SECONDS = 0.5  # missing of what was announced; codecs differ by a few frames

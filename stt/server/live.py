@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from stt.server.metrics import Metrics
 from stt.server.runner import Runner
 from stt.session import Event, Failed, Final, Session, State, StepRules, Stopped, TurnRules
 
+logger = logging.getLogger(__name__)
 HURRY_SECONDS = 2.0  # waiting sound from which more of it is recognized at once
 # Waiting sound, besides an open utterance, above which no more is taken: who sends faster than it is recognized waits.
 MOST_WAITING_SECONDS = 30.0
@@ -41,7 +43,8 @@ class Live:
         self._runner = runner
         self._metrics = metrics
         self._session = Session(options.turns, options.steps)
-        self._ear = Ear(options.encoding, options.rate)
+        self._form = options.encoding, options.rate
+        self._ear = Ear(*self._form)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._more, self._room = asyncio.Event(), asyncio.Event()
         self._ends: dict[int, float] = {}  # when the end of an utterance was noticed
@@ -61,8 +64,9 @@ class Live:
         """Go on like this; the format may change only before any sound has come."""
         self.phrases = options.phrases
         self._session.turns, self._session.steps = options.turns, options.steps
-        if not self._session.heard:
-            self._ear = Ear(options.encoding, options.rate)
+        if not self._session.heard and self._form != (options.encoding, options.rate):
+            self._form = options.encoding, options.rate
+            self._ear = Ear(*self._form)
 
     async def hear(self, data: bytes) -> None:
         """More of the stream, of any length. Returns once there is room for what follows."""
@@ -96,6 +100,8 @@ class Live:
         """Give up whatever is not recognized yet."""
         self._recognizing.cancel()
         await asyncio.wait({self._recognizing})
+        if not self._recognizing.cancelled() and (failure := self._recognizing.exception()):
+            logger.error("a live session failed", exc_info=failure)
         self._metrics.audio_seconds.inc(self.heard_seconds)
 
     def _waiting_seconds(self) -> float:

@@ -15,10 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from stt.audio import SAMPLE_RATE
 from stt.errors import InvalidField, RequestError
-from stt.phrases import distinctive, normalized
 from stt.server.hearing import Encoding, is_rate
 from stt.server.live import Live, LiveOptions
-from stt.server.openai_form import LONGEST_KEYWORD, MOST_KEYWORDS
+from stt.server.openai_form import LONGEST_KEYWORD, MOST_KEYWORDS, phrases
 from stt.server.sockets import Outgoing
 from stt.session import Event, Failed, Final, Spoken, Started, StepRules, Stopped, TurnRules
 from stt.speech import SpeechRules
@@ -77,7 +76,7 @@ class Hello(BaseModel):
                 longest_ms=round(1000 * self.max_utterance_seconds),
             ),
             StepRules() if self.partials else StepRules(part=None),
-            normalized([*self.keywords, *distinctive(self.prompt)]),
+            phrases(self.keywords, self.prompt),
         )
 
 
@@ -124,7 +123,7 @@ class WsProtocol:
             return ()
         try:
             asked = json.loads(message)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InvalidField("a text message is to be a JSON object", param=None) from None
         kind = asked.get("type") if isinstance(asked, dict) else None
         if kind == "hello":

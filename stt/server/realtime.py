@@ -19,10 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from stt.audio import SAMPLE_RATE
 from stt.errors import InvalidField, RequestError, UnsupportedField
 from stt.formats import as_logprobs
-from stt.phrases import distinctive, normalized
 from stt.server.hearing import Encoding, is_rate
 from stt.server.live import Live, LiveOptions
-from stt.server.openai_form import LONGEST_KEYWORD, MOST_KEYWORDS, OPENAI_NAMES
+from stt.server.openai_form import LONGEST_KEYWORD, MOST_KEYWORDS, OPENAI_NAMES, phrases
 from stt.server.sockets import Outgoing
 from stt.session import Event, Failed, Final, Spoken, Started, StepRules, Stopped, TurnRules
 from stt.speech import SpeechRules
@@ -154,9 +153,9 @@ class Configuration(_Part):
         if given.turn_detection:
             onset, pad_ms, silence_ms = given.turn_detection.rules
             turns = TurnRules(True, onset, SpeechRules.offset_for(onset), silence_ms, pad_ms, longest_ms=longest_ms)
-        phrases = normalized([*(wanted.keywords or ()), *distinctive(wanted.prompt or "")])
+        listened_for = phrases(wanted.keywords or [], wanted.prompt or "")
         steps = STEPS_OF[wanted.delay or "medium"]
-        return LiveOptions(ENCODINGS[given.format.type], given.format.hz, turns, steps, phrases)
+        return LiveOptions(ENCODINGS[given.format.type], given.format.hz, turns, steps, listened_for)
 
 
 def configured(
@@ -203,7 +202,7 @@ def from_older(given: Mapping[str, Any]) -> dict[str, Any]:
     changed: dict[str, Any] = {new: given[old] for old, new in names.items() if old in given}
     if "input_audio_format" in given:
         form = given["input_audio_format"]
-        if form not in OLD_FORMATS:
+        if not isinstance(form, str) or form not in OLD_FORMATS:
             raise InvalidField(f"session.input_audio_format: one of {', '.join(OLD_FORMATS)} is expected",
                                param="session.input_audio_format")  # fmt: skip
         changed["format"] = OLD_FORMATS[form]
@@ -224,8 +223,18 @@ def described(configuration: Configuration, session_id: str, expires_at: int) ->
         "id": session_id,
         "object": "realtime.transcription_session",
         "expires_at": expires_at,
-        **configuration.model_dump(),
+        **_with_rate(configuration),
     }
+
+
+def _with_rate(configuration: Configuration) -> dict[str, Any]:
+    described = configuration.model_dump()
+    form = configuration.audio.input.format
+    described["audio"]["input"]["format"] = {
+        "type": form.type,
+        **({"rate": form.hz} if form.type == "audio/pcm" else {}),
+    }
+    return described
 
 
 class RealtimeProtocol:
@@ -249,6 +258,7 @@ class RealtimeProtocol:
         self._items: dict[int, str] = {}  # utterances that are not final
         self._previous: str | None = None  # the last one committed
         self._has_said: set[int] = set()  # utterances with a delta
+        self._open: int | None = None  # the latest utterance, until it is committed
 
     def opening(self) -> Sequence[Outgoing]:
         """The session as it begins."""
@@ -274,6 +284,9 @@ class RealtimeProtocol:
                 return ()
             case "input_audio_buffer.clear":
                 self.live.clear()
+                if self._open is not None:
+                    self._items.pop(self._open, None)
+                    self._has_said.discard(self._open)
                 return (self._event("input_audio_buffer.cleared"),)
             case "session.update":
                 self._change(_object(event, "session"))
@@ -287,6 +300,7 @@ class RealtimeProtocol:
 
     def told(self, event: Event) -> Sequence[Outgoing]:
         """An event of the session in OpenAI's words."""
+        self._open = None if isinstance(event, Stopped) else event.item if isinstance(event, Started) else self._open
         item_id = self._items.setdefault(event.item, f"item_{uuid.uuid4().hex[:20]}")
         match event:
             case Started():
@@ -387,7 +401,7 @@ class RealtimeProtocol:
 def _parsed(message: str | bytes) -> Mapping[str, Any]:
     try:
         event = json.loads(message) if isinstance(message, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         event = None
     if not isinstance(event, dict):
         raise RequestError("an event is to be a JSON object in a text message", code="invalid_json")

@@ -109,7 +109,7 @@ def together(entries: list[Entry[T]], limits: Limits) -> list[Entry[T]]:
     best, best_rate = (start, start), -1.0
     for last in range(start, len(by_length)):
         longest = by_length[last].seconds
-        most = max(1, min(limits.items, int(limits.seconds / longest)))
+        most = max(1, min(limits.items, int(limits.seconds / longest) if longest else limits.items))
         if last - start >= most:
             break
         real = 0.0

@@ -81,7 +81,6 @@ async def converse(
         for task in (reading, telling, writer.writing):
             task.cancel()
         await asyncio.wait({reading, telling, writer.writing})
-        await protocol.live.close()
     if websocket.application_state is WebSocketState.CONNECTED and ending is not GONE:
         with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -97,24 +96,34 @@ async def _ended(
     patience: float,
 ) -> Ending:
     if writer.writing.done():
-        return SLOW_READER if not writer.is_broken else await _left(telling, protocol, patience)
+        if not writer.is_broken:
+            return SLOW_READER
+        await asyncio.wait({reading}, timeout=patience)  # what the client had sent before it left is still to be heard
+        reading.cancel()
+        await asyncio.wait({reading})
+        await protocol.live.finish()
+        return await _left(telling, patience)
     if not reading.done() or reading.exception():
         failures = [task.exception() for task in (telling, reading) if task.done()]
         logger.error("a live session failed", exc_info=next(filter(None, failures), None))
         return BROKEN
     ending = reading.result()
-    if ending is GONE:
-        return await _left(telling, protocol, patience)
     await protocol.live.finish()
+    if ending is GONE:
+        return await _left(telling, patience)
     await asyncio.wait({telling, writer.writing}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+    if writer.is_broken:
+        return await _left(telling, patience)
     writer.send(None)
     await asyncio.wait({writer.writing}, timeout=READ_SECONDS)
-    return ending if telling.done() and not telling.exception() else BROKEN
+    if not telling.done() or telling.exception():
+        logger.error("a live session had not all its finals within %.0f s", patience)
+        return BROKEN
+    return ending if writer.writing.done() else SLOW_READER
 
 
-async def _left(telling: asyncio.Task[int], protocol: LiveProtocol, patience: float) -> Ending:
+async def _left(telling: asyncio.Task[int], patience: float) -> Ending:
     """Nobody listens any more: what was said is recognized to its end all the same, and noted."""
-    await protocol.live.finish()
     await asyncio.wait({telling}, timeout=patience)
     if telling.done() and not telling.exception():
         logger.info("the client left; %d words were still found", telling.result())
@@ -127,10 +136,14 @@ async def _read(
     ending = asyncio.create_task(occupancy.ending.wait())
     try:
         while True:
+            if ending.done():
+                return GOING_AWAY
             receiving = asyncio.create_task(_received(websocket))
-            await asyncio.wait({receiving, ending}, timeout=idle_seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not receiving.done():
-                receiving.cancel()
+            try:
+                await asyncio.wait({receiving, ending}, timeout=idle_seconds, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                is_idle = receiving.cancel()
+            if is_idle:
                 await asyncio.wait({receiving})
                 return GOING_AWAY if ending.done() else IDLE
             message = receiving.result()
@@ -181,7 +194,9 @@ class _Writer:
         self.writing = asyncio.create_task(self._write())
 
     def send(self, message: Outgoing | None) -> None:
-        """Have it sent. None: end, once all before are sent."""
+        """Have it sent, if anybody is there. None: end, once all before are sent."""
+        if self.is_broken:
+            return
         self._messages.put_nowait(message)
         if self._messages.qsize() > MOST_UNREAD:
             self.writing.cancel()
@@ -190,7 +205,7 @@ class _Writer:
         while (message := await self._messages.get()) is not None:
             try:
                 async with asyncio.timeout(READ_SECONDS):
-                    await self._websocket.send_text(json.dumps(message, separators=(",", ":"), ensure_ascii=False))
+                    await self._websocket.send_text(json.dumps(message, separators=(",", ":")))
             except TimeoutError:
                 return
             except Exception:  # whatever the server raises when nobody is there
