@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from typing import Any, Literal
 
 from fastapi import APIRouter, WebSocket
@@ -121,9 +120,7 @@ async def create_transcription_session(asked: dict[str, Any], serving: Service) 
 
 
 def _configured(serving: Serving, session: Any) -> Configuration:
-    return configured(
-        Configuration(), session, served=serving.model.name, languages=serving.model.languages
-    )  # fmt: skip
+    return configured(Configuration(), session, served=serving.model.name, languages=serving.model.languages)
 
 
 def _key(serving: Serving, configuration: Configuration, seconds: int) -> tuple[str, int]:
@@ -136,8 +133,7 @@ async def _serve(websocket: WebSocket, options: LiveOptions, protocol: Callable[
     began = time.monotonic()
     with serving.occupancy.session():
         live = serving.live(options)
-        async with AsyncExitStack() as closing:
-            closing.push_async_callback(live.close)
+        try:
             spoken = [one for one in websocket.scope.get("subprotocols", ()) if not one.startswith(SUBPROTOCOL)]
             await websocket.accept(subprotocol=spoken[0] if spoken else None)
             ending = await converse(
@@ -147,6 +143,8 @@ async def _serve(websocket: WebSocket, options: LiveOptions, protocol: Callable[
                 idle_seconds=serving.settings.session_idle_seconds,
                 patience=serving.settings.drain_seconds,
             )
+        finally:
+            await live.close()
     if ending in DROPPED:
         serving.metrics.sessions_dropped.labels(DROPPED[ending]).inc()
     log_session(websocket.url.path, ending, time.monotonic() - began, live.heard_seconds)

@@ -189,7 +189,6 @@ class _Writer:
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self._messages: asyncio.Queue[Outgoing | None] = asyncio.Queue()
-        self._is_full = asyncio.Event()
         self.is_broken = False  # whether the reader has left
         self.writing = asyncio.create_task(self._write())
 
