@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from stt.lazy import Lazy
 from stt.transcript import Segment, Token, Word
 
 WORD_START = "▁"  # SentencePiece's mark for "a space was here"
@@ -54,14 +55,13 @@ def ends_sentence(word: str) -> bool:
     )
 
 
-def segments_of(words: Iterable[Word]) -> tuple[Segment, ...]:
+def segments_of(words: Sequence[Word]) -> Sequence[Segment]:
     """Split words into sentences, and where a silence of `SEGMENT_GAP_SECONDS` divides one."""
-    segments: list[Segment] = []
-    current: list[Word] = []
-    for word, following in itertools.pairwise([*words, None]):
-        assert word is not None
-        current.append(word)
-        if following is None or ends_sentence(word.text) or following.start - word.end >= SEGMENT_GAP_SECONDS:
-            segments.append(Segment(tuple(current)))
-            current = []
-    return tuple(segments)
+    starts = [0] if words else []
+    starts += [
+        index
+        for index, (word, following) in enumerate(itertools.pairwise(words), start=1)
+        if ends_sentence(word.text) or following.start - word.end >= SEGMENT_GAP_SECONDS
+    ]
+    ends = [*starts[1:], len(words)]
+    return Lazy(len(starts), lambda index: Segment(tuple(words[starts[index] : ends[index]])))

@@ -1,4 +1,8 @@
-"""Knows how a transcript is written as text, SRT, WebVTT, OpenAI's JSON, and NeMo's timestamps. Does not know HTTP."""
+"""Knows how a transcript is written as text, SRT, WebVTT, OpenAI's JSON, and NeMo's timestamps. Does not know HTTP.
+
+Of hours of audio the entries of a JSON answer would take more memory than all else that is known of it, so each is made
+when it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from stt.lazy import Lazy, each
 from stt.speech import no_speech_probability
 from stt.transcriber import Recording
 from stt.transcript import ENCODER_FRAME_SECONDS, Segment, Token, Transcript, Word
@@ -95,7 +100,7 @@ class Json(TypedDict):
     """OpenAI's `json`."""
 
     text: str
-    logprobs: NotRequired[list[LogProb]]
+    logprobs: NotRequired[Sequence[LogProb]]
     usage: TokenUsage
 
 
@@ -128,7 +133,7 @@ class VerboseTranslation(TypedDict):
     language: str
     duration: float
     text: str
-    segments: NotRequired[list[SegmentEntry]]
+    segments: NotRequired[Sequence[SegmentEntry]]
 
 
 class VerboseJson(TypedDict):
@@ -138,8 +143,8 @@ class VerboseJson(TypedDict):
     language: str
     duration: float
     text: str
-    words: NotRequired[list[WordEntry]]
-    segments: NotRequired[list[SegmentEntry]]
+    words: NotRequired[Sequence[WordEntry]]
+    segments: NotRequired[Sequence[SegmentEntry]]
     usage: DurationUsage
 
 
@@ -148,7 +153,7 @@ class Delta(TypedDict):
 
     type: Literal["transcript.text.delta"]
     delta: str
-    logprobs: NotRequired[list[LogProb]]
+    logprobs: NotRequired[Sequence[LogProb]]
 
 
 class Done(TypedDict):
@@ -156,7 +161,7 @@ class Done(TypedDict):
 
     type: Literal["transcript.text.done"]
     text: str
-    logprobs: NotRequired[list[LogProb]]
+    logprobs: NotRequired[Sequence[LogProb]]
     usage: TokenUsage
 
 
@@ -164,7 +169,7 @@ def as_json(transcript: Transcript, *, logprobs: bool = False) -> Json:
     """OpenAI's `json`. Usage counts audio in encoder frames: the model's own input tokens."""
     body: Json = {"text": transcript.text, "usage": _token_usage(transcript)}
     if logprobs:
-        body["logprobs"] = as_logprobs(transcript.tokens, first=True)
+        body["logprobs"] = _all_logprobs(transcript)
     return body
 
 
@@ -181,7 +186,7 @@ def as_done(transcript: Transcript, *, logprobs: bool = False) -> Done:
     """OpenAI's last event."""
     body: Done = {"type": "transcript.text.done", "text": transcript.text, "usage": _token_usage(transcript)}
     if logprobs:
-        body["logprobs"] = as_logprobs(transcript.tokens, first=True)
+        body["logprobs"] = _all_logprobs(transcript)
     return body
 
 
@@ -201,6 +206,11 @@ def as_logprobs(tokens: Sequence[Token], *, first: bool) -> list[LogProb]:
     return [_logprob(token, first=first and index == 0) for index, token in enumerate(tokens)]
 
 
+def _all_logprobs(transcript: Transcript) -> Sequence[LogProb]:
+    tokens = transcript.tokens
+    return Lazy(len(tokens), lambda index: _logprob(tokens[index], first=index == 0))
+
+
 def _logprob(token: Token, *, first: bool) -> LogProb:
     text = token.piece.replace("▁", " ")
     text = text.lstrip() if first else text
@@ -218,9 +228,7 @@ def as_verbose_json(recording: Recording, *, words: bool, segments: bool) -> Ver
         "usage": {"type": "duration", "seconds": math.ceil(transcript.duration)},
     }
     if words:
-        body["words"] = [
-            {"word": word.text, "start": _seconds(word.start), "end": _seconds(word.end)} for word in transcript.words
-        ]
+        body["words"] = each(transcript.words, _word)
     if segments:
         body["segments"] = _segments(recording)
     return body
@@ -237,10 +245,13 @@ def as_verbose_translation(recording: Recording) -> VerboseTranslation:
     }
 
 
-def _segments(recording: Recording) -> list[SegmentEntry]:
-    return [
-        _segment(index, segment, recording.probabilities) for index, segment in enumerate(recording.transcript.segments)
-    ]
+def _word(word: Word) -> WordEntry:
+    return {"word": word.text, "start": _seconds(word.start), "end": _seconds(word.end)}
+
+
+def _segments(recording: Recording) -> Sequence[SegmentEntry]:
+    segments = recording.transcript.segments
+    return Lazy(len(segments), lambda index: _segment(index, segments[index], recording.probabilities))
 
 
 def _segment(index: int, segment: Segment, probabilities: Probabilities) -> SegmentEntry:
@@ -264,22 +275,24 @@ def compression_ratio(text: str) -> float:
     return len(data) / len(zlib.compress(data))
 
 
-def as_nemo_timestamps(transcript: Transcript) -> dict[str, list[dict[str, Any]]]:
+def as_nemo_timestamps(transcript: Transcript) -> dict[str, Sequence[dict[str, Any]]]:
     """NeMo's own shape: offsets in encoder frames of 0.08 s, start and end in seconds."""
 
-    def entry(kind: str, text: str, start: float, end: float) -> dict[str, Any]:
+    def entry(kind: str, text: str, part: Word | Segment | Token) -> dict[str, Any]:
         offsets = {
-            "start_offset": round(start / ENCODER_FRAME_SECONDS),
-            "end_offset": round(end / ENCODER_FRAME_SECONDS),
+            "start_offset": round(part.start / ENCODER_FRAME_SECONDS),
+            "end_offset": round(part.end / ENCODER_FRAME_SECONDS),
         }
-        return {kind: text, **offsets, "start": _seconds(start), "end": _seconds(end)}
+        return {kind: text, **offsets, "start": _seconds(part.start), "end": _seconds(part.end)}
 
+    def spelled(token: Token) -> str:
+        return token.piece.replace("▁", " ").strip()
+
+    words, segments, tokens = transcript.words, transcript.segments, transcript.tokens
     return {
-        "word": [entry("word", word.text, word.start, word.end) for word in transcript.words],
-        "segment": [entry("segment", segment.text, segment.start, segment.end) for segment in transcript.segments],
-        "char": [
-            entry("char", token.piece.replace("▁", " ").strip(), token.start, token.end) for token in transcript.tokens
-        ],
+        "word": each(words, lambda word: entry("word", word.text, word)),
+        "segment": each(segments, lambda segment: entry("segment", segment.text, segment)),
+        "char": each(tokens, lambda token: entry("char", spelled(token), token)),
     }
 
 

@@ -24,7 +24,7 @@ from stt.phrases import NONE, Phrases
 from stt.rescue import attempts, missed
 from stt.seams import joined
 from stt.speech import SpeechRules
-from stt.transcript import Hypothesis, Transcript, Word
+from stt.transcript import Hypothesis, Transcript, Word, Words
 from stt.utterances import Probabilities, Utterance, Utterances
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class Transcription:
         self._phrases = phrases
         self._on_rescue = on_rescue
         self._is_truncated = is_truncated
-        self._words: list[Word] = []
+        self._words = Words()
 
     async def words(self) -> AsyncGenerator[tuple[Word, ...], None]:
         """The words of each utterance in which there are any, in order. Closing it gives up the rest."""
@@ -125,10 +125,10 @@ class Transcription:
                 tail = tuple(word for word in words if overlap and word.end > place.end - overlap)
                 words = words[: len(words) - len(tail)]
                 if words:
-                    self._words += words
+                    self._words.add(words)
                     yield words
             if tail:
-                self._words += tail
+                self._words.add(tail)
                 yield tail
 
     async def recording(self) -> Recording:
@@ -173,7 +173,7 @@ class Transcription:
             yield more.audio
 
     def _whole(self) -> Recording:
-        words = tuple(self._words)
+        words = self._words
         transcript = Transcript(words, segments_of(words), self._utterances.duration, self._language)
         return Recording(transcript, self._utterances.probabilities, self._is_truncated())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ class Utterances:
         self._blocks = blocks
         self._detector = detector
         self._samples, self._windows = Held(), Held()
-        self._probabilities: list[Probabilities] = []
+        self._probabilities = array("f")  # of the whole recording
         self._is_read = False
         limit = float("inf") if longest is None else longest * SAMPLE_RATE
         self._found = self._find(utterance_spans(self._heard(), rules, limit, soon=soon))
@@ -85,7 +86,7 @@ class Utterances:
     @property
     def probabilities(self) -> Probabilities:
         """The probability of speech in each window of 32 ms that has been read."""
-        return np.concatenate([np.zeros(0, np.float32), *self._probabilities])
+        return np.array(self._probabilities, np.float32)
 
     def close(self) -> None:
         """Read no further, and let go of the blocks."""
@@ -118,5 +119,5 @@ class Utterances:
 
     def _kept(self, probabilities: Probabilities) -> Probabilities:
         self._windows.add(probabilities)
-        self._probabilities.append(probabilities)
+        self._probabilities.extend(probabilities.tolist())
         return probabilities

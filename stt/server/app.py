@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from stt import formats
@@ -19,6 +19,7 @@ from stt.errors import UnknownModel
 from stt.server import http_errors, live_routes, openai_form, openapi
 from stt.server.disconnects import unless_gone
 from stt.server.event_stream import Events, event_stream
+from stt.server.json_answer import JsonAnswer
 from stt.server.openai_form import Fields, TranscriptionRequest
 from stt.server.requests import Service
 from stt.server.serving import ServedModel, Serving
@@ -46,7 +47,7 @@ async def create_transcription(request: Request, serving: Service) -> Response:
     if wanted.response_format == "verbose_json":
         words, segments = "word" in wanted.granularities, "segment" in wanted.granularities
         return await _made(
-            recording, lambda: JSONResponse(formats.as_verbose_json(recording, words=words, segments=segments))
+            recording, lambda: JsonAnswer(formats.as_verbose_json(recording, words=words, segments=segments))
         )
     return await _answer(recording, wanted)
 
@@ -58,9 +59,9 @@ async def create_translation(request: Request, serving: Service) -> Response:
         wanted = openai_form.parse_translation(form, served=serving.model.name, languages=serving.model.languages)
         recording = await unless_gone(request, serving.transcribe(wanted.file.file, wanted.options))
     if wanted.response_format == "verbose_json":
-        return await _made(recording, lambda: JSONResponse(formats.as_verbose_translation(recording)))
+        return await _made(recording, lambda: JsonAnswer(formats.as_verbose_translation(recording)))
     if wanted.response_format == "json":
-        return await _made(recording, lambda: JSONResponse({"text": recording.transcript.text}))
+        return await _made(recording, lambda: JsonAnswer({"text": recording.transcript.text}))
     return await _answer(recording, wanted)
 
 
@@ -80,7 +81,7 @@ async def _answer(recording: Recording, wanted: TranscriptionRequest) -> Respons
     """In one of the formats that transcriptions and translations share."""
     if wanted.response_format == "json":
         return await _made(
-            recording, lambda: JSONResponse(formats.as_json(recording.transcript, logprobs=wanted.logprobs))
+            recording, lambda: JsonAnswer(formats.as_json(recording.transcript, logprobs=wanted.logprobs))
         )
     write, media_type = formats.WRITERS[wanted.response_format], MEDIA_TYPES[wanted.response_format]
     return await _made(recording, lambda: PlainTextResponse(write(recording.transcript), media_type=media_type))
@@ -105,7 +106,7 @@ async def transcribe(request: Request, serving: Service) -> Response:
     transcript = recording.transcript
     return await _made(
         recording,
-        lambda: JSONResponse(
+        lambda: JsonAnswer(
             {"text": transcript.text, "timestamps": formats.as_nemo_timestamps(transcript) if stamped else None}
         ),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from fastapi.responses import StreamingResponse
 
 from stt.server.disconnects import unless_gone
 from stt.server.http_errors import answer_to
+from stt.server.json_answer import json_bytes
 
 HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # the second for nginx, which would hold events back
 
@@ -53,4 +53,4 @@ async def _lines(
 
 
 def _line(event: Mapping[str, Any]) -> bytes:
-    return f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
+    return b"data: " + json_bytes(event) + b"\n\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stt import formats
+from stt.lazy import Lazy
 from stt.server import openai_form
 from stt.server.gate import remember
 from stt.server.serving import Serving
@@ -29,4 +30,5 @@ async def transcribe(
     except Exception as exc:
         remember(exc)
         raise
-    return dict(formats.as_verbose_json(recording, words=True, segments=True))
+    body = formats.as_verbose_json(recording, words=True, segments=True)
+    return {name: list(value) if isinstance(value, Lazy) else value for name, value in body.items()}
