@@ -30,7 +30,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 import tiny_corpus
 from measure_accuracy import plain
-from measure_long import sentences, without_pauses
+from measure_long import sentences
+from tiny_corpus import without_pauses
 
 from models import catalogue
 from models.parakeet import Parakeet

@@ -93,21 +93,6 @@ def sentences(count: int, flite_share: float, turn: int = 1) -> list[tiny_corpus
         return pool.map(sentence, [(number, flite_share, turn) for number in range(count)], chunksize=20)
 
 
-def without_pauses(samples: Pcm) -> Pcm:
-    """The same, with what is quieter than a fiftieth of the loudest cut to 80 ms, as long as a plosive's closure."""
-    frame = RATE // 100
-    frames = samples[: len(samples) // frame * frame].reshape(-1, frame)
-    loud = np.sqrt((frames.astype(np.float32) ** 2).mean(1))
-    quiet = loud < loud.max() / 50
-    kept: list[Pcm] = []
-    run = 0
-    for one, is_quiet in zip(frames, quiet, strict=True):
-        run = run + 1 if is_quiet else 0
-        if run <= 8:
-            kept.append(one)
-    return np.concatenate(kept)
-
-
 def said_in(speech: tiny_corpus.Speech, start: float) -> list[Said]:
     """Its words, with the times of those that the synthesizer tells."""
     words = [Said(word) for word in plain(speech.text)]
@@ -142,7 +127,7 @@ def assembled(spoken: Iterable[tiny_corpus.Speech], path: Path, *, pauses: tuple
                 current = Stretch(at / RATE)
                 stretches.append(current)
             current.words += said_in(speech, at / RATE) if pauses else map(Said, plain(speech.text))
-            write(speech.samples if pauses else without_pauses(speech.samples))
+            write(speech.samples if pauses else tiny_corpus.without_pauses(speech.samples))
             current.end = at / RATE
             pause = pick.uniform(*pauses) if pauses else 3.0 * (current.end - current.start >= STRETCH_SECONDS)
             write(np.zeros(int(pause * RATE), np.int16))
@@ -229,7 +214,7 @@ def compared(
         "rescues": rescues,
     }
     if pauses is None:
-        bare = [(without_pauses(s.samples), s.text) for s in spoken]
+        bare = [(tiny_corpus.without_pauses(s.samples), s.text) for s in spoken]
         row["one_by_one_without_their_pauses_percent"] = round(100 * errors_one_by_one(url, bare) / count, 2)
     return row
 

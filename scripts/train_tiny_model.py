@@ -56,6 +56,8 @@ CORPUS = {
     "yet more random": Part("random", 48_000, 24_000, 0.4),
     "last random": Part("random", 72_000, 8_000, 0.4),
     "more sentences": Part("sentences", 26_000, 14_000, 0.35),
+    "changing random": Part("random", 80_000, 6_000, 0.4),
+    "changing sentences": Part("sentences", 40_000, 12_000, 0.35),
 }
 DEVELOPMENT: dict[tiny_corpus.Kind, int] = {
     "random": 100,
@@ -78,9 +80,9 @@ class Stage:
     seconds: audio a batch, at most. rate: of learning, first and last, along a cosine. ctc, tdt: weights of the two
     losses. noise: 0 clean to 1 full augmentation. join: the longest example, in seconds, that is made of several clips
     with pauses between. fresh: a new optimizer, so that the stage needs nothing but the weights before it. joins: the
-    share of examples that are joined. run_on: the share of those without any pause. keep: the share of the weights
-    before the stage in the mean of both that is its result, which learns the new and forgets less of the old (Wortsman
-    et al., arXiv:2109.01903).
+    share of examples that are joined. run_on: the share of those without any pause. close: whether the pauses inside
+    their clips are cut too. keep: the share of the weights before the stage in the mean of both that is its result,
+    which learns the new and forgets less of the old (Wortsman et al., arXiv:2109.01903).
     """
 
     name: str
@@ -95,6 +97,7 @@ class Stage:
     fresh: bool = False
     joins: float = 0.08
     run_on: float = 0.0
+    close: bool = False
     keep: float = 0.0
 
 
@@ -123,6 +126,22 @@ STAGES = (
         joins=0.2,
         run_on=0.6,
         keep=0.3,
+    ),
+    Stage(
+        "change voices",
+        700,
+        64,
+        (2e-4, 1e-6),
+        0,
+        1,
+        0.5,
+        20,
+        {"changing random": 6_000, "changing sentences": 12_000},
+        fresh=True,
+        joins=0.5,
+        run_on=0.8,
+        close=True,
+        keep=0.5,
     ),
 )
 
@@ -253,6 +272,7 @@ def joined(clips: Sequence[Clip], stage: Stage, pick: random.Random) -> tuple[np
         samples = clip.samples.astype(np.float32) / np.float32(32768)
         if not has_pauses:
             samples, lead = without_silence_around(samples), lead if not parts else pick.randint(0, 800)
+            samples = tiny_corpus.without_pauses(samples, pick.randint(4, 12)) if stage.close else samples
         parts += [np.zeros(lead, np.float32), samples]
     parts.append(np.zeros(pick.randint(0, int(0.5 * SAMPLE_RATE * stage.noise)), np.float32))
     return augmented(np.concatenate(parts), stage.noise, pick), " ".join(clip.text for clip in clips)
