@@ -169,7 +169,7 @@ def as_json(transcript: Transcript, *, logprobs: bool = False) -> Json:
     """OpenAI's `json`. Usage counts audio in encoder frames: the model's own input tokens."""
     body: Json = {"text": transcript.text, "usage": _token_usage(transcript)}
     if logprobs:
-        body["logprobs"] = _all_logprobs(transcript)
+        body["logprobs"] = as_logprobs(transcript.tokens, first=True)
     return body
 
 
@@ -186,7 +186,7 @@ def as_done(transcript: Transcript, *, logprobs: bool = False) -> Done:
     """OpenAI's last event."""
     body: Done = {"type": "transcript.text.done", "text": transcript.text, "usage": _token_usage(transcript)}
     if logprobs:
-        body["logprobs"] = _all_logprobs(transcript)
+        body["logprobs"] = as_logprobs(transcript.tokens, first=True)
     return body
 
 
@@ -201,14 +201,9 @@ def _token_usage(transcript: Transcript) -> TokenUsage:
     }
 
 
-def as_logprobs(tokens: Sequence[Token], *, first: bool) -> list[LogProb]:
+def as_logprobs(tokens: Sequence[Token], *, first: bool) -> Sequence[LogProb]:
     """OpenAI's list of tokens. first: whether the text begins with them."""
-    return [_logprob(token, first=first and index == 0) for index, token in enumerate(tokens)]
-
-
-def _all_logprobs(transcript: Transcript) -> Sequence[LogProb]:
-    tokens = transcript.tokens
-    return Lazy(len(tokens), lambda index: _logprob(tokens[index], first=index == 0))
+    return Lazy(len(tokens), lambda index: _logprob(tokens[index], first=first and index == 0))
 
 
 def _logprob(token: Token, *, first: bool) -> LogProb:

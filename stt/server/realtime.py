@@ -379,7 +379,7 @@ class RealtimeProtocol:
     def _logprobs(self, words: Sequence[Word], *, first: bool) -> dict[str, Any]:
         if LOGPROBS not in (self._configuration.include or ()):
             return {}
-        return {"logprobs": as_logprobs([token for word in words for token in word.tokens], first=first)}
+        return {"logprobs": list(as_logprobs([token for word in words for token in word.tokens], first=first))}
 
     def _transcription(self, kind: str, item_id: str, body: Mapping[str, Any]) -> Outgoing:
         name = f"conversation.item.input_audio_transcription.{kind}"
