@@ -27,25 +27,25 @@ format: .venv/developed
 	.venv/bin/ruff format .
 
 bench: .venv/developed ## what the engine and a served model reach here
-	$(RUN) scripts/bench_engine.py --short
-	$(RUN) scripts/bench_server.py --seconds 6
+	$(RUN) -m scripts.bench.engine --short
+	$(RUN) -m scripts.bench.server --seconds 6
 
 accuracy: .venv/developed ## word error rate and word times; needs `apt-get install espeak-ng flite`
-	$(RUN) scripts/measure_accuracy.py
+	$(RUN) -m scripts.bench.accuracy
 
 bento: .venv/served ## build parakeet_stt:latest into the BentoML store (MODEL=, of the store, to be baked in)
-	$(RUN) scripts/build_bento.py $(if $(MODEL),--model $(MODEL))
+	$(RUN) -m scripts.release.build_bento $(if $(MODEL),--model $(MODEL))
 
 env-example: .venv/served
-	$(RUN) -c 'from stt.server.settings import env_example; print(env_example(), end="")' > .env.example
+	$(RUN) -c 'from parakeet_stt.server.settings import env_example; print(env_example(), end="")' > .env.example
 
 docs: .venv/served ## the parts of docs/operations.md that are made from the code
-	$(RUN) scripts/make_docs.py
+	$(RUN) -m scripts.release.make_docs
 
 lock: .venv/made ## after a change of pyproject.toml
 	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11.4 --generate-hashes pyproject.toml -o requirements.lock
 	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11.4 --generate-hashes pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
-	$(RUN) scripts/lock_stamp.py --write
+	$(RUN) -m scripts.release.lock_stamp --write
 
 clean:
 	rm -rf .venv build

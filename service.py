@@ -18,20 +18,21 @@ sys.path.append(str(Path(__file__).parent))
 
 import bentoml
 
-import models
-from models import catalogue
-from stt import digests
-from stt.errors import StartupError
-from stt.server import native, scratch
-from stt.server.app import create_app
-from stt.server.gate import Gate
-from stt.server.logs import announce, configure, warn_if_exposed
-from stt.server.pace import measured
-from stt.server.serving import Engine, ServedModel, Serving
-from stt.server.settings import Settings, load, worker_count
+from parakeet_stt import engines as models
+from parakeet_stt.device.batch_budget import measured
+from parakeet_stt.engines import catalogue
+from parakeet_stt.errors import StartupError
+from parakeet_stt.server import digests
+from parakeet_stt.server import tempdir as scratch
+from parakeet_stt.server.app import create_app
+from parakeet_stt.server.files import bento as native
+from parakeet_stt.server.files.serving import Engine, ServedModel, Serving
+from parakeet_stt.server.http.middleware import Gate
+from parakeet_stt.server.logs import announce, configure, warn_if_exposed
+from parakeet_stt.server.settings import Settings, load, worker_count
 
 if TYPE_CHECKING:
-    from models.parakeet import Parakeet
+    from parakeet_stt.engines.parakeet import Parakeet
 
 FOLDER = Path(__file__).resolve().parent
 app = create_app()
@@ -49,8 +50,8 @@ image = (
 
 def _load(settings: Settings, path: Path, thread: ThreadPoolExecutor) -> tuple[Parakeet, Engine]:
     """The model, loaded, warm and measured. Runs in `thread`."""
-    from models import devices
-    from models.parakeet import Parakeet
+    from parakeet_stt.engines import devices
+    from parakeet_stt.engines.parakeet import Parakeet
 
     device = devices.of_worker(settings.device, bentoml.server_context.worker_index or 1, settings.workers)
     recognizer = Parakeet(path, device=device, precision=settings.precision, threads=settings.threads)
@@ -73,7 +74,7 @@ class ParakeetSTT:
         models.keep_caches_in(self._scratch)
         source = catalogue.resolve(settings.model)
         gc.disable()  # nothing of what is loaded now is ever thrown away, and looking for it takes a third of the time
-        from models.silero import SileroDetector
+        from parakeet_stt.engines.silero import SileroDetector
 
         thread = ThreadPoolExecutor(1, thread_name_prefix="device")
         loading = thread.submit(_load, settings, source.path, thread)
@@ -122,7 +123,7 @@ class ParakeetSTT:
             catalogue.check_archive(source.path)
             catalogue.read_ahead(source.path)
             if settings.device.startswith("cuda"):
-                from models import devices
+                from parakeet_stt.engines import devices
 
                 devices.resolve(settings.device)
         except StartupError as exc:

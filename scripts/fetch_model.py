@@ -22,12 +22,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, P
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # both before the libraries read them
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from models import catalogue
+from parakeet_stt.engines import catalogue
 
 os.environ["HF_HUB_OFFLINE"] = "0"  # which the line above turns on for whatever else imports models
 
-from models.catalogue import CatalogueEntry, ModelSource, PublishedFile
-from stt.errors import StartupError
+from parakeet_stt.engines.catalogue import CatalogueEntry, ModelSource, PublishedFile
+from parakeet_stt.errors import StartupError
 
 VERSION_DIGITS = 12  # of the checksum: the same bytes always get the same version
 

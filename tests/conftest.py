@@ -19,13 +19,13 @@ import httpx
 import numpy as np
 import pytest
 
-from models.catalogue import BUNDLED_FILE
-from models.parakeet import Parakeet
-from stt.audio import Audio, Samples
-from stt.digests import Digests
-from stt.server.decoding import decode
-from stt.server.serving import ServedModel
-from stt.server.settings import Settings
+from parakeet_stt.audio import Audio, Samples
+from parakeet_stt.engines.catalogue import BUNDLED_FILE
+from parakeet_stt.engines.parakeet import Parakeet
+from parakeet_stt.media.demux import decode
+from parakeet_stt.server.digests import Digests
+from parakeet_stt.server.files.serving import ServedModel
+from parakeet_stt.server.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 SERVED = ServedModel("test", ("en",), "test", 0, True, "cpu", "float32", "", Digests("", "", ""))

@@ -10,7 +10,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.connection import Connection
 
-from stt.audio import Samples
+from parakeet_stt.audio import Samples
 from tests.conftest import Server
 
 Message = dict[str, Any]

@@ -8,11 +8,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "parakeet_stt"
 HEAVY = {"torch", "torchaudio", "nemo", "silero_vad", "onnxruntime"}
 WEB = {"fastapi", "starlette", "bentoml", "uvicorn"}
-CORE = sorted((ROOT / "stt").glob("*.py"))
-SHELL = sorted((ROOT / "stt" / "server").glob("*.py"))
-MODELS = sorted((ROOT / "models").glob("*.py"))
+CORE = sorted(
+    [
+        *PACKAGE.glob("*.py"),
+        *(path for one in ("text", "offline", "streaming") for path in (PACKAGE / one).glob("*.py")),
+    ]
+)
+SHELL = sorted(
+    path
+    for one in ("server", "device", "media")
+    for path in (PACKAGE / one).rglob("*.py")
+    if path.name != "resampling.py"
+)
+MODELS = sorted((PACKAGE / "engines").glob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
@@ -31,27 +42,19 @@ def roots(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", [*CORE, *SHELL, ROOT / "service.py"], ids=lambda p: p.name)
-def test_only_the_model_folder_imports_torch_and_nemo(path: Path) -> None:
+def test_only_the_engines_import_torch_and_nemo(path: Path) -> None:
     assert not roots(path) & HEAVY
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda p: p.name)
-def test_the_core_knows_neither_the_web_nor_the_shell_nor_the_models(path: Path) -> None:
-    assert not roots(path) & (WEB | {"models", "av", "pydantic", "pydantic_settings"})
-    assert not any(name.startswith("stt.server") for name in imported(path))
-
-
-@pytest.mark.parametrize("path", SHELL, ids=lambda p: p.name)
-def test_the_shell_takes_only_the_resampler_from_the_models_and_nothing_from_bentoml(path: Path) -> None:
-    assert "bentoml" not in roots(path)
-    resampling = path.name in ("decoding.py", "hearing.py", "media.py", "serving.py")
-    allowed = {"models", "models.resampling"} if resampling else set()
-    assert {name for name in imported(path) if name == "models" or name.startswith("models.")} <= allowed
+def test_the_core_knows_neither_the_web_nor_the_shell_nor_the_engines(path: Path) -> None:
+    assert not roots(path) & (WEB | {"av", "pydantic", "pydantic_settings"})
+    assert not any(name.startswith(("parakeet_stt.server", "parakeet_stt.engines")) for name in imported(path))
 
 
 @pytest.mark.parametrize("path", MODELS, ids=lambda p: p.name)
-def test_the_models_do_not_know_the_shell(path: Path) -> None:
-    assert not any(name.startswith("stt.server") for name in imported(path))
+def test_the_engines_do_not_know_the_shell(path: Path) -> None:
+    assert not any(name.startswith("parakeet_stt.server") for name in imported(path))
     assert not roots(path) & (WEB - {"bentoml"})
 
 
@@ -62,5 +65,5 @@ def test_only_the_settings_read_the_environment(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [*CORE, *SHELL, *MODELS, ROOT / "service.py"], ids=lambda p: p.name)
-def test_every_module_says_what_it_knows(path: Path) -> None:
+def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))

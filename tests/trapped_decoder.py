@@ -10,8 +10,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from stt.audio import Samples
-from stt.server import decoder_process, decoding
+from parakeet_stt.audio import Samples
+from parakeet_stt.media import demux as decoding
+from parakeet_stt.media import worker as decoder_process
 
 decoder_process.STALL_SECONDS = 2.0
 TRAPS = ("crash", "crash later", "sleep", "spin", "bomb", "leave without a word")

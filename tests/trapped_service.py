@@ -2,7 +2,7 @@
 
 import sys
 
-from stt.server import media
+from parakeet_stt.media import pool as media
 
 media.PROGRAM = (sys.executable, "-m", "tests.trapped_decoder")
 

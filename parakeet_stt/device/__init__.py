@@ -1,0 +1,1 @@
+"""The one thread that owns the device: batching, order, budget, admission."""

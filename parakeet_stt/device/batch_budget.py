@@ -1,0 +1,108 @@
+"""Knows how fast a recognizer is, and from that how large a batch may be. Measures at start, and learns while it runs.
+
+The time of a batch is modelled as (overhead + padded seconds) / speed. Does not know threads or queues.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from parakeet_stt.audio import SAMPLE_RATE, Audio
+from parakeet_stt.device.scheduler import Limits
+from parakeet_stt.protocols import Recognizer
+
+PROBE_SECONDS = 2.0  # one item of a measuring batch
+PROBE_TARGET = 2.0  # batches are measured until one takes so many times as long as a single item
+PROBE_TIME = 3.0  # seconds; measuring ends sooner than it would take longer
+GOOD_SHARE, BEST_SHARE = 0.9, 0.95  # of the speed of an endless batch that a full one should reach
+WELCOME_TIME = 1.0  # seconds; a batch grows from the good to the best share only while it takes no longer
+RECOVERY = 1.1  # the budget's growth
+RECOVERY_BATCHES = 20  # without an error, before each growth
+SMOOTHING = 0.9  # how much of the old estimate of the speed a new measurement leaves
+LEAST_ITEM_SHARE = 0.05  # of a batch's time that is taken for its items', where measuring shows less
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """overhead: of a batch, in padded seconds. speed: padded seconds a second, without the overhead."""
+
+    overhead: float
+    speed: float
+
+    def time(self, padded: float) -> float:
+        """Seconds that a batch of so many padded seconds takes."""
+        return (self.overhead + padded) / self.speed
+
+    def padded_for(self, share: float) -> float:
+        """The padded seconds of a batch that reaches this share of the speed."""
+        return self.overhead * share / (1 - share)
+
+
+class Pace:
+    """The present limits of a batch, and the present speed. Used by the thread that owns the device; read by others."""
+
+    def __init__(self, cost: Cost, *, seconds: float, items: int) -> None:
+        """seconds, items: the most that a batch may hold, the padding included."""
+        self._overhead = cost.overhead
+        self._most = seconds
+        self._items = items
+        self._seconds = seconds
+        self._since_change = 0
+        self.speed = cost.speed
+
+    @property
+    def limits(self) -> Limits:
+        """What the next batch may be."""
+        return Limits(self._seconds, self._items, self._overhead)
+
+    def done(self, padded: float, seconds: float) -> None:
+        """A batch of so many padded seconds took so long."""
+        self.speed = SMOOTHING * self.speed + (1 - SMOOTHING) * (self._overhead + padded) / max(seconds, 1e-6)
+        self._since_change += 1
+        if self._seconds < self._most and self._since_change >= RECOVERY_BATCHES:
+            self._seconds = min(self._most, self._seconds * RECOVERY)
+            self._since_change = 0
+
+    def too_much(self, padded: float) -> None:
+        """A batch of so many padded seconds did not fit into the device's memory."""
+        self._seconds = min(self._seconds, padded / 2)
+        self._since_change = 0
+
+
+def measured(recognizer: Recognizer, *, most_items: int, clock: Callable[[], float] = time.perf_counter) -> Cost:
+    """What batches cost, from a few batches of noise: single items, and ever more until they take twice as long."""
+    noise = np.random.default_rng(0).standard_normal(int(PROBE_SECONDS * SAMPLE_RATE), np.float32)
+    item = Audio(noise * np.float32(0.05))
+    began = clock()
+
+    def seconds(count: int) -> float:
+        times = [clock()]
+        for _ in range(2 if count == 1 else 1):
+            recognizer.recognize([item] * count)
+            times.append(clock())
+        return max(1e-6, min(after - before for before, after in pairwise(times)))
+
+    single = seconds(1)
+    count, several = 1, single
+    while count < most_items and several < PROBE_TARGET * single and clock() - began + 4 * several < PROBE_TIME:
+        count = min(4 * count, most_items)
+        several = seconds(count)
+    more = (several - single) / (count - 1) if count > 1 else single
+    item_time = max(more, LEAST_ITEM_SHARE * several / count)
+    speed = PROBE_SECONDS / item_time
+    return Cost(max(0.0, single * speed - PROBE_SECONDS), speed)
+
+
+def budget(cost: Cost, *, longest: float, room: float | None) -> float:
+    """The padded seconds of a full batch: enough to be efficient, no more than it must be for those who wait.
+
+    longest: the longest item, which always fits. room: what the device's memory holds; None if that sets no limit.
+    """
+    best = min(cost.padded_for(BEST_SHARE), WELCOME_TIME * cost.speed)
+    wanted = max(longest, cost.padded_for(GOOD_SHARE), best)
+    return max(longest, min(wanted, room)) if room is not None else wanted

@@ -1,0 +1,121 @@
+"""Knows in what order waiting audio goes to the device, and what is decoded together. Pure: no threads, no clock."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from parakeet_stt.protocols import Priority
+
+T = TypeVar("T")
+PATIENCE = 4  # batches that may pass a waiting class over before one is its own
+CONSIDERED = 4  # times the largest batch: how many of the earliest items are looked at for a batch
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one batch may be.
+
+    seconds: of audio with the padding, except that one item of any length is a batch. items: how many.
+    overhead: what a batch costs whatever is in it, as seconds of audio that would cost as much.
+    """
+
+    seconds: float
+    items: int
+    overhead: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry(Generic[T]):
+    """Something that waits. tag: when its turn comes, in the virtual time of its class."""
+
+    seconds: float
+    content: T
+    tag: float
+
+
+class _Class(Generic[T]):
+    """The waiting entries of one priority, shared fairly among their owners.
+
+    Start-time fair queueing (Goyal, Vin and Cheng, 1996): an entry's tag is the virtual time at which its owner's
+    audio before it would be done, so that nobody gets ahead by asking for more.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry[T]] = []
+        self.passed_over = 0
+        self._now = 0.0
+        self._finish: dict[Hashable, float] = {}
+
+    def add(self, owner: Hashable, seconds: float, content: T) -> None:
+        tag = max(self._now, self._finish.get(owner, 0.0))
+        self._finish[owner] = tag + seconds
+        self.entries.append(Entry(seconds, content, tag))
+
+    def take(self, limits: Limits) -> list[Entry[T]]:
+        earliest = heapq.nsmallest(CONSIDERED * limits.items, self.entries, key=lambda entry: entry.tag)
+        taken = together(earliest, limits)
+        left = set(map(id, taken))
+        self.entries = [entry for entry in self.entries if id(entry) not in left]
+        self._now = max(self._now, earliest[0].tag)
+        self._finish = {owner: end for owner, end in self._finish.items() if end > self._now}
+        self.passed_over = 0
+        return taken
+
+
+class Schedule(Generic[T]):
+    """Everything that waits for one device. A batch holds items of one priority.
+
+    A higher priority goes first; one that was passed over `PATIENCE` times in a row has the next batch, so that it gets
+    at least one batch in five.
+    """
+
+    def __init__(self) -> None:
+        self._classes: dict[Priority, _Class[T]] = {priority: _Class() for priority in Priority}
+
+    def __len__(self) -> int:
+        return sum(len(waiting.entries) for waiting in self._classes.values())
+
+    def add(self, content: T, *, seconds: float, priority: Priority, owner: Hashable) -> None:
+        """Let `content` wait. owner: entries with equal owners share one turn."""
+        self._classes[priority].add(owner, seconds, content)
+
+    def discard(self, gone: Callable[[T], bool]) -> None:
+        """Forget whatever is `gone`."""
+        for waiting in self._classes.values():
+            waiting.entries = [entry for entry in waiting.entries if not gone(entry.content)]
+
+    def take(self, limits: Limits) -> list[T]:
+        """What is to be decoded next, the longest last; empty if nothing waits."""
+        waiting = [self._classes[priority] for priority in Priority if self._classes[priority].entries]
+        if not waiting:
+            return []
+        chosen = next((one for one in waiting if one.passed_over >= PATIENCE), waiting[0])
+        for one in waiting:
+            one.passed_over += one is not chosen
+        return [entry.content for entry in chosen.take(limits)]
+
+
+def together(entries: list[Entry[T]], limits: Limits) -> list[Entry[T]]:
+    """The batch with the first of `entries` in it that decodes the most audio a second.
+
+    A batch's time is taken as proportional to overhead + padded seconds, the padded seconds being the items times the
+    longest of them. In order of length, a batch is then a run of neighbours with the first of `entries` among them.
+    """
+    by_length = sorted(entries, key=lambda entry: entry.seconds)
+    start = by_length.index(entries[0])
+    best, best_rate = (start, start), -1.0
+    for last in range(start, len(by_length)):
+        longest = by_length[last].seconds
+        most = max(1, min(limits.items, int(limits.seconds / longest) if longest else limits.items))
+        if last - start >= most:
+            break
+        real = 0.0
+        for first in range(last, max(-1, last - most), -1):
+            real += by_length[first].seconds
+            rate = real / (limits.overhead + longest * (last - first + 1))
+            if first <= start and rate >= best_rate:
+                best, best_rate = (first, last), rate
+    return by_length[best[0] : best[1] + 1]

@@ -1,0 +1,72 @@
+"""Knows how phrases become boosting trees in a search of NeMo's. Does not know audio, or who asks for which phrases.
+
+Each item of a batch has a tree of its own, or none. NeMo's model of many trees adds to the scores of the tokens that go
+on along an item's tree, once the network has decided that there is a token at all; so an item without a tree is decoded
+as ever (arXiv:2508.07014 describes the trees).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from nemo.collections.asr.parts.context_biasing.boosting_graph_batched import (
+    BoostingTreeModelConfig,
+    GPUBoostingTreeModel,
+)
+from nemo.collections.asr.parts.submodules.transducer_decoding.tdt_label_looping import (
+    GreedyBatchedTDTLabelLoopingComputer,
+)
+
+from parakeet_stt.text.phrases import Phrases, spellings
+
+WEIGHT = 0.5  # of a tree's scores beside the network's logits; chosen by scripts/bench/bench_boosting.py
+MOST_TREES = 64  # kept for callers who come again, beside those of the present batch
+
+
+class Boosting:
+    """A search of its own beside the plain one, so that batches in which nobody asked for phrases cost nothing more."""
+
+    def __init__(self, plain: Any, tokenizer: Any, *, weight: float = WEIGHT) -> None:
+        """plain: the model's decoding computer. tokenizer: the model's."""
+        self._tokenizer = tokenizer
+        self._weight = weight
+        self.computer = GreedyBatchedTDTLabelLoopingComputer(
+            decoder=plain.decoder,
+            joint=plain.joint,
+            blank_index=plain._blank_index,
+            durations=plain.durations.tolist(),
+            max_symbols_per_step=plain.max_symbols,
+            allow_cuda_graphs=plain.allow_cuda_graphs,
+            enable_per_stream_biasing=True,
+        )
+        self._trees: OrderedDict[Phrases, int] = OrderedDict()  # the latest used last
+
+    def planted(self, phrases: Sequence[Phrases]) -> torch.Tensor:
+        """The tree of each item, shape (batch,), -1 for none. Not inside `torch.inference_mode`."""
+        numbers = [self._tree(wanted) if wanted else -1 for wanted in phrases]
+        while len(self._trees) > max(MOST_TREES, len(set(phrases))):
+            self.computer.biasing_multi_model.remove_model(self._trees.popitem(last=False)[1])
+        return torch.tensor(numbers)
+
+    def search(self, encoded: torch.Tensor, frames: torch.Tensor, trees: torch.Tensor, before: Any = None) -> Any:
+        """As the plain search, with the trees of `planted`. before: NeMo's state of what has been searched."""
+        return self.computer(
+            x=encoded, out_len=frames, prev_batched_state=before, multi_biasing_ids=trees.to(encoded.device)
+        )
+
+    def _tree(self, phrases: Phrases) -> int:
+        if phrases not in self._trees:
+            every = {spelling for phrase in phrases for spelling in spellings(phrase)}
+            wanted = sorted(spelling for spelling in every if self._tokenizer.text_to_ids(spelling))
+            if not wanted:  # of characters that the model does not know as text
+                return -1
+            config = BoostingTreeModelConfig(key_phrases_list=wanted)
+            tree = GPUBoostingTreeModel.from_config(config, tokenizer=self._tokenizer)
+            model = self.computer.biasing_multi_model
+            tree = tree.to(model.all_arcs_weights.device)
+            self._trees[phrases] = model.add_model(tree, alpha=self._weight)
+        self._trees.move_to_end(phrases)
+        return self._trees[phrases]

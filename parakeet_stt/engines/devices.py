@@ -1,0 +1,62 @@
+"""Knows which device and precision a setting means on this machine. Does not know any model."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+
+from parakeet_stt.engines import cpu
+from parakeet_stt.errors import StartupError
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def use_threads(count: int) -> None:
+    """Let torch use so many threads in what the calling thread does; 0: one fewer than there are cores.
+
+    torch's threads spin while they wait for each other. When one has no core, all the others wait with theirs taken:
+    with as many threads as cores and one other busy thread, batches take six times as long (docs/benchmarks.md).
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(count or max(1, cores - 1))
+    torch.get_num_threads()  # from here on it holds for this thread, whatever others set
+
+
+def of_worker(device: str, worker: int, workers: int) -> str:
+    """The device of one of several processes, numbered from 1: each has the GPU of its number, or all share the CPU.
+
+    Raises StartupError for a setting that would put several on one GPU.
+    """
+    if workers == 1 or device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return device
+    if ":" in device:
+        raise StartupError(f"STT_DEVICE is {device!r}, which {workers} workers can't share: set STT_DEVICE=cuda")
+    return f"cuda:{worker - 1}"
+
+
+def resolve(device: str) -> torch.device:
+    """The device to run on; `auto` is the first GPU, or the CPU where there is none.
+
+    Raises StartupError for a GPU that is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = torch.device(device)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise StartupError(f"STT_DEVICE is {device!r}, and torch sees no such GPU here: set STT_DEVICE=cpu")
+    return found
+
+
+def type_of_weights(precision: Precision, device: torch.device, parameters: int) -> torch.dtype:
+    """What a precision setting means for a network of so many parameters.
+
+    `auto` is bfloat16 on a GPU; on a CPU it is float32, or bfloat16 for a large network where that is faster.
+    """
+    if precision != "auto":
+        dtype: torch.dtype = getattr(torch, precision)
+        return dtype
+    if device.type == "cpu":
+        return torch.bfloat16 if parameters >= cpu.LARGE and cpu.is_bfloat16_faster() else torch.float32
+    return torch.bfloat16

@@ -1,0 +1,296 @@
+"""Knows how an uploaded file becomes sound: containers, codecs, limits. Does not know HTTP, models, or processes.
+
+Everything that FFmpeg may open or decode is on the lists below, and FFmpeg itself enforces them, before a demuxer for
+playlists could open what a playlist names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain, groupby
+from typing import BinaryIO
+
+import av
+import numpy as np
+import numpy.typing as npt
+import soundfile
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.codec import Codec, codecs_available
+from av.codec.codec import UnknownCodecError
+from av.container import InputContainer
+
+from parakeet_stt.audio import Audio, Samples
+from parakeet_stt.errors import AudioTooLong, AudioTooShort, UndecodableAudio
+from parakeet_stt.media import resampling
+
+SUPPORTED = "flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav, webm"
+# The demuxers behind those names and their nearest kin, all of self-contained files. Not among them: playlists (hls,
+# dash, concat), session descriptions, devices, image sequences, and the hundreds that nobody uploads.
+DEMUXERS = "aac,aiff,au,flac,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"
+SHORTEST_SECONDS = 0.1  # as OpenAI's API
+PLAIN_SUBTYPES = {"PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"}  # as soundfile calls them
+WAV_VALUES = 1 << 16  # read at once: 4 s of mono at 16 kHz
+# Packed samples that need no resampler of FFmpeg's, which takes 2 ms to make: what wav and flac hold, and what is 1.0.
+FULL_SCALE = {"s16": 1 << 15, "s32": 1 << 31, "flt": 1}
+BRIDGE_RATE = 48_000  # Hz; FFmpeg brings a rate here that is too odd for torchaudio
+
+
+def _audio_decoders() -> Iterator[str]:
+    for name in sorted(codecs_available):
+        try:
+            codec = Codec(name, "r")
+        except UnknownCodecError:  # it only encodes
+            continue
+        if codec.type == "audio":
+            yield codec.name
+
+
+OPEN_OPTIONS = {
+    "format_whitelist": DEMUXERS,
+    "protocol_whitelist": "",  # no file, no address: the upload comes through Python's own reader
+    # FFmpeg decodes pictures to learn about a video track: 150 MB for one of 8000 x 8000 points in a file of 16 kB.
+    "codec_whitelist": ",".join(_audio_decoders()),
+    "analyzeduration": "5000000",  # 5 s, FFmpeg's default; left unset, some demuxers take up to 90 s
+}
+
+PROBE_BYTES = 5 << 20  # about FFmpeg's default
+HEADER_BYTES = 16 << 10  # enough where everything stands at the start; probing a short clip whole costs 5 ms
+# What writers of streams put where a wav file's length belongs, besides 0: about the largest number, signed or
+# not, a little more where they add the header to it.
+UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80001000), range(0xFFFFF000, 0x100000000))
+# Those whose files say how long they are, by FFmpeg's names; in others it guesses by the size, or by the last page.
+ANNOUNCING_DEMUXERS = frozenset({"aiff", "au", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "w64", "wav"})
+TRUNCATED_SECONDS = 0.5  # missing of what was announced; codecs differ by a few frames
+MP3_FRAME_BYTES = 4096  # more than any frame has
+OGG_PAGE_BYTES = 65_307  # of the largest page, by RFC 3533
+HEADERS = ((b"RIFF", b"WAVE"), (b"fLaC", b""))  # the first four bytes, and those from the eighth on
+
+av.logging.set_level(None)  # FFmpeg writes to standard error what the caller is told anyway
+
+
+class Track:
+    """The sound of a file, while it is decoded: mono, at the rate that it was recorded with."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self.pieces: Iterator[Samples] = iter(())
+        self.is_truncated = False  # whether the file ends before what it announces; known once the pieces have ended
+
+
+def decode(source: BinaryIO, *, max_seconds: float) -> Audio:
+    """All of a file at once, at 16 kHz. Raises as `opened`."""
+    track = opened(source, max_seconds=max_seconds)
+    mono = (piece[None] for piece in track.pieces)
+    return Audio(np.concatenate(list(resampling.pieces_to_mono_16k(mono, track.rate))))
+
+
+def opened(source: BinaryIO, *, max_seconds: float) -> Track:
+    """The best audio track of a media file; its pieces are float32, shape (num_samples,), in [-1, 1].
+
+    source: seekable. A damaged packet is skipped, and a file that ends early gives what is there. Blocking.
+    Raises UndecodableAudio, AudioTooShort at the end, or, as soon as more than `max_seconds` have been decoded,
+    AudioTooLong; here or from the pieces.
+    """
+    if source.seek(0, 2) == 0:
+        raise UndecodableAudio("The audio file is empty.")
+    with _blamed_on_the_file():
+        track = _plain_wav(source, max_seconds) or _by_ffmpeg(source, max_seconds)
+    track.pieces = _checked(track.pieces, track.rate)
+    return track
+
+
+def _checked(pieces: Iterator[Samples], rate: int) -> Iterator[Samples]:
+    samples = 0
+    with _blamed_on_the_file():
+        for piece in pieces:
+            samples += len(piece)
+            yield piece
+    if samples < SHORTEST_SECONDS * rate:
+        raise AudioTooShort(f"Audio file is too short. Minimum audio length is {SHORTEST_SECONDS} seconds.")
+
+
+@contextmanager
+def _blamed_on_the_file() -> Iterator[None]:
+    try:
+        yield
+    except (
+        av.FFmpegError,
+        soundfile.SoundFileError,
+        ValueError,
+        OSError,
+    ) as exc:  # PyAV's own ones too, such as UnicodeDecodeError
+        raise UndecodableAudio(
+            f"The file could not be decoded: it is damaged, or not a media file. Supported formats: {SUPPORTED}."
+        ) from exc
+
+
+def _plain_wav(source: BinaryIO, max_seconds: float) -> Track | None:
+    """A wav file with plain samples, in a tenth of FFmpeg's time; None for any other file."""
+    size = source.seek(0, 2)
+    source.seek(0)
+    start = source.read(12)
+    source.seek(0)
+    if not (start.startswith(b"RIFF") and start.endswith(b"WAVE")):
+        return None
+    try:
+        file = soundfile.SoundFile(source)
+    except soundfile.SoundFileError:
+        return None
+    if file.subtype not in PLAIN_SUBTYPES or not file.frames or not resampling.is_convertible(file.samplerate):
+        return None
+    track = Track(file.samplerate)
+    announced = int.from_bytes(start[4:8], "little")
+    track.is_truncated = size < announced + 8 and not any(announced in lengths for lengths in UNKNOWN_LENGTHS)
+    track.pieces = map(resampling.mixed_down, _wav_pieces(file, max_seconds))
+    return track
+
+
+def _wav_pieces(file: soundfile.SoundFile, max_seconds: float) -> Iterator[npt.NDArray[np.float32]]:
+    """Its samples in pieces: float32, shape (channels, num_samples)."""
+    with file:
+        heard = 0
+        for piece in file.blocks(max(1, WAV_VALUES // file.channels), dtype="float32", always_2d=True):
+            heard += len(piece)
+            if heard > max_seconds * file.samplerate + 1e-6:
+                raise _too_long(max_seconds)
+            yield piece.T
+
+
+def _by_ffmpeg(source: BinaryIO, max_seconds: float) -> Track:
+    counts_frames, has_last_page = _has_vbr_header(source), _has_last_page(source)
+    options = {**OPEN_OPTIONS, "probesize": str(_probe_bytes(source))}
+    container = av.open(source, mode="r", container_options=options, metadata_errors="ignore")
+    stream = container.streams.best("audio")
+    if not isinstance(stream, AudioStream):
+        raise UndecodableAudio("The file has no audio track.")
+    if stream.codec_context is None:
+        raise UndecodableAudio("The codec of the file's audio track is not supported.")
+    announced = 0.0
+    if container.format.name in ANNOUNCING_DEMUXERS or (container.format.name == "mp3" and counts_frames):
+        announced = _announced_seconds(container, stream)
+
+    def judged(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
+        seconds = 0.0
+        for frame in frames:
+            seconds += frame.samples / frame.sample_rate
+            yield frame
+        cut_page = container.format.name == "ogg" and not has_last_page
+        track.is_truncated = cut_page or seconds < announced - TRUNCATED_SECONDS
+
+    track = Track(BRIDGE_RATE)
+    frames = judged(_limited(_frames(container, stream), max_seconds))
+    first = next(frames, None)
+    if first is not None:
+        if resampling.is_convertible(first.sample_rate):
+            track.rate = first.sample_rate
+        track.pieces = map(resampling.mixed_down, _floats(chain([first], frames), track.rate))
+    return track
+
+
+def _too_long(limit: float) -> AudioTooLong:
+    return AudioTooLong(f"The audio is longer than the limit of {limit:g} seconds.")
+
+
+def _probe_bytes(source: BinaryIO) -> int:
+    """How much of the file FFmpeg is to read before it says what is in it; leaves `source` at its start."""
+    source.seek(0)
+    start = source.read(12)
+    source.seek(0)
+    known = any(start.startswith(first) and start[8:].startswith(second) for first, second in HEADERS)
+    return HEADER_BYTES if known else PROBE_BYTES
+
+
+def _announced_seconds(container: InputContainer, stream: AudioStream) -> float:
+    """0 if it is not known: what the container says is that of its longest track."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return (container.duration or 0) / av.time_base if len(container.streams) == 1 else 0.0
+
+
+def _has_vbr_header(source: BinaryIO) -> bool:
+    """Whether an mp3 file says in its first frame how many there are."""
+    source.seek(0)
+    start = source.read(10)
+    tag = 0
+    if start.startswith(b"ID3"):  # its length in four bytes of seven bits
+        tag = 10 + sum(byte << shift for byte, shift in zip(start[6:10], (21, 14, 7, 0), strict=True))
+    source.seek(tag)
+    frame = source.read(MP3_FRAME_BYTES)
+    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+def _has_last_page(source: BinaryIO) -> bool:
+    """Whether the last page of an Ogg file says that it is the last."""
+    source.seek(-min(OGG_PAGE_BYTES, source.seek(0, 2)), 2)
+    _, _, page = source.read().rpartition(b"OggS")
+    return len(page) > 1 and bool(page[1] & 4)
+
+
+def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+    """Every frame of the track that can be decoded, in order. Raises the last error if there is none."""
+    failure: av.FFmpegError | None = None
+    heard = False
+    with container:
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:  # after the empty packet with which `packets` made the decoder give all it held
+                    break
+                frames = stream.decode(packet)
+            except av.FFmpegError as exc:  # of one packet; or of the container, and then `packets` has ended
+                failure = exc
+                continue
+            heard = heard or bool(frames)
+            yield from frames
+    if failure and not heard:
+        raise failure
+
+
+def _limited(frames: Iterable[AudioFrame], max_seconds: float) -> Iterator[AudioFrame]:
+    """The same frames. Counts before any conversion, so that a frame of 1000 samples at 1 Hz costs nothing."""
+    seconds = 0.0
+    for frame in frames:
+        if not 0 < frame.sample_rate <= resampling.HIGHEST_RATE:
+            raise UndecodableAudio(f"A sample rate of {frame.sample_rate} Hz is not supported.")
+        seconds += frame.samples / frame.sample_rate
+        if seconds > max_seconds + 1e-6:  # the sum of many is not exact
+            raise _too_long(max_seconds)
+        yield frame
+
+
+def _floats(frames: Iterable[AudioFrame], rate: int) -> Iterator[npt.NDArray[np.float32]]:
+    """All frames at one rate, each with its own channels: float32, shape (channels, num_samples), about a second each.
+
+    A frame lasts 20 ms, and what Python does with each costs more than its decoding.
+    """
+    for (name, layout, own_rate), alike in groupby(frames, key=lambda f: (f.format.name, f.layout.name, f.sample_rate)):
+        if name in FULL_SCALE and own_rate == rate:
+            yield from _seconds_of((_plain(frame, FULL_SCALE[name]) for frame in alike), rate)
+            continue
+        # Packed, not planar: PyAV 18.1 reads past the end of a planar frame's pointers from 8 channels on, and crashes.
+        resampler = AudioResampler(format="flt", layout=layout, rate=rate, frame_size=rate)
+        for frame in chain(alike, [None]):
+            for converted in resampler.resample(frame):
+                yield _plain(converted, 1)
+
+
+def _plain(frame: AudioFrame, full_scale: int) -> npt.NDArray[np.float32]:
+    """The samples of a packed frame, shape (channels, num_samples), in [-1, 1]."""
+    samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T.astype(np.float32, copy=False)
+    return samples if full_scale == 1 else samples * np.float32(1 / full_scale)
+
+
+def _seconds_of(pieces: Iterable[npt.NDArray[np.float32]], rate: int) -> Iterator[npt.NDArray[np.float32]]:
+    """The same samples, a second or a little more at once."""
+    held: list[npt.NDArray[np.float32]] = []
+    for piece in pieces:
+        held.append(piece)
+        if sum(one.shape[1] for one in held) >= rate:
+            yield np.concatenate(held, axis=1)
+            held = []
+    if held:
+        yield np.concatenate(held, axis=1)

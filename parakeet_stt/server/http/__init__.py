@@ -1,0 +1,1 @@
+"""What every request passes: authorization, errors, responses, draining."""

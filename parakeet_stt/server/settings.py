@@ -1,0 +1,302 @@
+"""Knows every setting: its name, type, default, limits, and old names. Reads the environment; nothing else does."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from parakeet_stt.errors import StartupError
+
+PREFIX = "STT_"
+HASHED = "sha256:"
+OPENED = {
+    "metrics": ("/metrics",),
+    "debug": ("/debug/cfg",),
+    "docs": ("/docs", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/openapi.json"),
+}
+OLD_LIVE_THRESHOLD = 0.6
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16"}
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _precision(value: object) -> object:
+    lower = _lower(value)
+    return PRECISIONS.get(lower, lower) if isinstance(lower, str) else lower
+
+
+def _comma_separated(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def digest(key: bytes) -> str:
+    """The SHA-256 of a key, in hexadecimal digits."""
+    return hashlib.sha256(key).hexdigest()
+
+
+def _digests(value: object) -> object:
+    """What is kept of the keys in an operator's list."""
+    keys = _comma_separated(value)
+    return [_digest_of(key) for key in keys] if isinstance(keys, list) else keys
+
+
+def _digest_of(entry: str) -> str:
+    if not entry.startswith(HASHED):
+        return digest(entry.encode())
+    hashed = entry.removeprefix(HASHED).lower()
+    if not re.fullmatch("[0-9a-f]{64}", hashed):
+        raise ValueError(f"{HASHED} is to be followed by 64 hexadecimal digits")
+    return hashed
+
+
+def _keys_in(file: Path) -> list[str]:
+    lines = (line.strip() for line in file.read_text("utf-8").splitlines())
+    return [_digest_of(line) for line in lines if line and not line.startswith("#")]
+
+
+def _names(name: str, *old: str) -> AliasChoices:
+    """The setting's own name first, then those of the original wrapper."""
+    return AliasChoices(PREFIX + name, *old)
+
+
+class Settings(BaseSettings):
+    """All settings, from the environment or a file `.env`.
+
+    Each field's first alias is its name; further ones are those of the old wrapper.
+    """
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, env_file=".env")
+
+    model: str | None = Field(
+        default=None,
+        validation_alias=_names("MODEL"),
+        description="A catalogue name (nvidia/parakeet-tdt-0.6b-v2), a path to a .nemo file, or a BentoML store tag. "
+        "Unset: the bundled tiny model, for demonstrations and tests only.",
+    )
+    device: Annotated[str, BeforeValidator(_lower)] = Field(
+        default="auto",
+        validation_alias=_names("DEVICE", "DEVICE"),
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N. auto takes the first GPU, or the CPU where there is none.",
+    )
+    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], BeforeValidator(_precision)] = Field(
+        default="auto",
+        validation_alias=_names("PRECISION", "MODEL_PRECISION"),
+        description="auto, float32 (fp32), bfloat16 (bf16) or float16 (fp16). auto is bfloat16 on a GPU; on a "
+        "CPU it is float32, or bfloat16 if the processor is measured to be faster with it.",
+    )
+    max_batch: int = Field(
+        default=64,
+        ge=1,
+        le=1024,
+        validation_alias=_names("MAX_BATCH", "BATCH_SIZE"),
+        description="Utterances decoded together, at most.",
+    )
+    batch_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        validation_alias=_names("BATCH_SECONDS"),
+        description="Seconds of audio decoded together, at most, the padding included. Unset: measured at start.",
+    )
+    max_queue_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        validation_alias=_names("MAX_QUEUE_SECONDS"),
+        description="Seconds of audio that may wait; above it, requests are answered with 429. Unset: what the device "
+        "does in a minute, or half an hour if that is more.",
+    )
+    threads: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        validation_alias=_names("THREADS"),
+        description="Threads of the recognizer on a CPU. 0: one fewer than there are cores.",
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        validation_alias=_names("WORKERS"),
+        description="Processes, each with a model of its own: one for each GPU of this machine.",
+    )
+    max_utterance_seconds: float = Field(
+        default=24.0,
+        ge=5,
+        le=60,
+        validation_alias=_names("MAX_UTTERANCE_SECONDS"),
+        description="Longer audio is cut at pauses into utterances of at most this length.",
+    )
+    max_audio_seconds: float = Field(
+        default=43200.0,
+        gt=0,
+        validation_alias=_names("MAX_AUDIO_SECONDS", "MAX_AUDIO_DURATION"),
+        description="Longest recording that is accepted, counted while it is decoded.",
+    )
+    max_upload_bytes: int = Field(
+        default=4 << 30,
+        ge=1024,
+        validation_alias=_names("MAX_UPLOAD_BYTES"),
+        description="Largest request body that is accepted.",
+    )
+    vad_threshold: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        validation_alias=_names("VAD_THRESHOLD", "VAD_THRESHOLD"),
+        description="Speech probability from which sound counts as speech. Audio without speech gives no text.",
+    )
+    request_timeout_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        validation_alias=_names("REQUEST_TIMEOUT_SECONDS", "PROCESSING_TIMEOUT"),
+        description="A request that gets no further for so long is given up: 408 while it is uploaded, then 503.",
+    )
+    sample_rate: int = Field(
+        default=16000,
+        ge=16000,
+        le=16000,
+        validation_alias=_names("SAMPLE_RATE", "TARGET_SR"),
+        description="The rate that the model hears. Uploads may have any rate; this can only be 16000.",
+    )
+    api_keys: Annotated[list[str], NoDecode, BeforeValidator(_digests)] = Field(
+        default=[],
+        validation_alias=_names("API_KEYS"),
+        description="Comma-separated bearer keys, each as it is or as sha256: and its hexadecimal SHA-256. Unset, with "
+        "no file of keys either: no key is asked for.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        validation_alias=_names("API_KEYS_FILE"),
+        description="A file with more keys, one a line, in either form; lines that begin with # are comments.",
+    )
+    open_to_all: Annotated[list[Literal["metrics", "debug", "docs"]], NoDecode, BeforeValidator(_comma_separated)] = (
+        Field(
+            default=[],
+            validation_alias=_names("OPEN_TO_ALL"),
+            description="Comma-separated: what needs no key even where keys are set. metrics, debug, docs.",
+        )
+    )
+    cors_origins: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=[],
+        validation_alias=_names("CORS_ORIGINS"),
+        description="Comma-separated origins whose web pages may call this service; * for all. Unset: none.",
+    )
+    max_sessions: int = Field(
+        default=256,
+        ge=1,
+        validation_alias=_names("MAX_SESSIONS"),
+        description="Live sessions at a time, in each process; above it, 429. scripts/bench/streaming.py finds how "
+        "many a device follows in time.",
+    )
+    session_idle_seconds: float = Field(
+        default=300.0,
+        gt=0,
+        validation_alias=_names("SESSION_IDLE_SECONDS"),
+        description="A live session from which nothing comes for so long is closed, with code 4408.",
+    )
+    drain_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        validation_alias=_names("DRAIN_SECONDS"),
+        description="For how long live sessions may still deliver what they have heard, once their client has left or "
+        "the process has been told to end.",
+    )
+    signing_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        validation_alias=_names("SIGNING_KEY"),
+        description="Signs the short-lived keys of /v1/realtime/client_secrets. Unset: random, and such a key opens "
+        "only the process that made it; to be set where several processes answer.",
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        default="info",
+        validation_alias=_names("LOG_LEVEL", "LOG_LEVEL"),
+        description="debug, info, warning or error.",
+    )
+
+    @cached_property
+    def key_digests(self) -> frozenset[str]:
+        """The SHA-256 of every key; the keys themselves are not kept."""
+        return frozenset(self.api_keys) | frozenset(_keys_in(self.api_keys_file) if self.api_keys_file else ())
+
+    @property
+    def live_threshold(self) -> float:
+        """From which speech probability `/ws` takes sound for speech: as the operator sets it, or the old wrapper's."""
+        return self.vad_threshold if "vad_threshold" in self.model_fields_set else OLD_LIVE_THRESHOLD
+
+    @cached_property
+    def opened(self) -> frozenset[str]:
+        """The paths that need no key because the operator says so."""
+        return frozenset(path for name in self.open_to_all for path in OPENED[name])
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _is_readable(cls, file: Path | None) -> Path | None:
+        try:
+            _keys_in(file) if file else None
+        except OSError as exc:
+            raise ValueError(f"can't be read: {exc}") from exc
+        return file
+
+
+def load() -> Settings:
+    """The settings in force.
+
+    Raises StartupError, in one line, naming each setting that is wrong and what is wrong with it.
+    """
+    try:
+        return Settings()
+    except ValidationError as exc:
+        problems = [f"{_spelled(str(error['loc'][0]))}: {error['msg']}" for error in exc.errors(include_input=False)]
+        raise StartupError("Wrong settings. " + "; ".join(problems)) from exc
+
+
+def worker_count() -> int:
+    """How many processes serve; 1 where the settings are wrong, which is told elsewhere."""
+    try:
+        return load().workers
+    except StartupError:
+        return 1
+
+
+def _spelled(name: str) -> str:
+    """A setting with its old names, one of which the operator may have set."""
+    for field in Settings.model_fields.values():
+        if isinstance(field.validation_alias, AliasChoices) and name in field.validation_alias.choices:
+            return " or ".join(dict.fromkeys(map(str, field.validation_alias.choices)))
+    return name
+
+
+def env_example() -> str:
+    """The text of `.env.example`: every setting with its meaning, default and old names."""
+    lines = ["# Made from parakeet_stt/server/settings.py by `make env-example`. Every setting is optional."]
+    for field in Settings.model_fields.values():
+        aliases = field.validation_alias
+        assert isinstance(aliases, AliasChoices)
+        name, *old = map(str, aliases.choices)
+        lines += ["", f"# {field.description}"]
+        if old:
+            lines.append(f"# Also read from {', '.join(old)}.")
+        default = "" if field.default in (None, []) else field.default
+        lines.append(f"# {name}={default}")
+    return "\n".join(lines) + "\n"
+
+
+def settings_table() -> str:
+    """Every setting as a Markdown table, for docs/operations.md."""
+    lines = ["| setting | unless set | meaning | also read from |", "|---|---|---|---|"]
+    for field in Settings.model_fields.values():
+        aliases = field.validation_alias
+        assert isinstance(aliases, AliasChoices)
+        name, *old = (f"`{choice}`" for choice in aliases.choices)
+        default = "" if field.default in (None, []) else f"`{field.default}`"
+        lines.append(f"| {name} | {default} | {field.description} | {', '.join(old)} |")
+    return "\n".join(lines) + "\n"

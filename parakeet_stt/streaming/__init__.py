@@ -1,0 +1,1 @@
+"""Live speech on its way to text: utterances, chunks, words."""

@@ -1,0 +1,149 @@
+"""Knows the units of text and their times: token → word → segment → transcript. Does not know how they were found.
+
+All times are seconds from the start of the audio that was given to the recognizer, until `shifted` moves them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from parakeet_stt.text.lazy_sequence import Lazy
+
+ENCODER_FRAME_SECONDS = 0.08  # 8x subsampling of a 10 ms hop: the grid of every token time
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One unit of the model's vocabulary.
+
+    piece: as the tokenizer spells it; a leading `▁` begins a word.
+    logprob: natural logarithm of the model's own probability of this token, given those before it.
+    """
+
+    id: int
+    piece: str
+    start: float
+    end: float
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What the decoder found in one utterance."""
+
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """The tokens between two spaces, with their punctuation."""
+
+    text: str
+    start: float
+    end: float
+    tokens: tuple[Token, ...]
+
+    def shifted(self, seconds: float) -> Word:
+        """The same word, `seconds` later."""
+        tokens = tuple(dataclasses.replace(t, start=t.start + seconds, end=t.end + seconds) for t in self.tokens)
+        return Word(self.text, self.start + seconds, self.end + seconds, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A sentence, or the part of one up to a long silence."""
+
+    words: tuple[Word, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+    @property
+    def start(self) -> float:
+        return self.words[0].start
+
+    @property
+    def end(self) -> float:
+        return self.words[-1].end
+
+    @property
+    def tokens(self) -> tuple[Token, ...]:
+        return tuple(token for word in self.words for token in word.tokens)
+
+    @property
+    def avg_logprob(self) -> float:
+        """Mean log-probability of the segment's tokens."""
+        tokens = self.tokens
+        return sum(token.logprob for token in tokens) / len(tokens)
+
+
+class Words(Lazy[Word]):
+    """Words in arrays, to which more can be added; a word of 2.5 tokens takes 150 bytes instead of 650.
+
+    Hours of them are held until all are there.
+    """
+
+    def __init__(self, words: Iterable[Word] = ()) -> None:
+        super().__init__(0, self._word)
+        self._texts: list[str] = []
+        self._times = array("d")  # start and end of each word
+        self._ends = array("q", [0])  # of each word's tokens, among all tokens; first the beginning of all
+        self._pieces: list[str] = []
+        self._ids = array("i")
+        self._token_times = array("d")  # start, end and log-probability of each token
+        self._spellings: dict[str, str] = {}  # of texts, so that equal ones are one object
+        self.add(words)
+
+    @property
+    def text(self) -> str:
+        """All of them, with a space between."""
+        return " ".join(self._texts)
+
+    @property
+    def tokens(self) -> Sequence[Token]:
+        """The tokens of all words that are there now."""
+        return Lazy(len(self._pieces), self._token)
+
+    def add(self, words: Iterable[Word]) -> None:
+        """Append."""
+        for word in words:
+            self._texts.append(self._spellings.setdefault(word.text, word.text))
+            self._times.extend((word.start, word.end))
+            for token in word.tokens:
+                self._pieces.append(token.piece)
+                self._ids.append(token.id)
+                self._token_times.extend((token.start, token.end, token.logprob))
+            self._ends.append(len(self._pieces))
+            self._count += 1
+
+    def _word(self, index: int) -> Word:
+        tokens = tuple(map(self._token, range(self._ends[index], self._ends[index + 1])))
+        return Word(self._texts[index], self._times[2 * index], self._times[2 * index + 1], tokens)
+
+    def _token(self, index: int) -> Token:
+        return Token(self._ids[index], self._pieces[index], *self._token_times[3 * index : 3 * index + 3])
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """All words of one recording.
+
+    duration: length of the recording in seconds. language: ISO-639-1.
+    """
+
+    words: Words
+    segments: Sequence[Segment]
+    duration: float
+    language: str
+
+    @property
+    def text(self) -> str:
+        return self.words.text
+
+    @property
+    def tokens(self) -> Sequence[Token]:
+        return self.words.tokens

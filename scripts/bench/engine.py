@@ -1,0 +1,324 @@
+"""Knows what the engine's parts cost, and what its peers reach with the same weights. Does not know the server.
+
+    .venv/bin/python -m scripts.bench.engine [--model NAME] [--precision float32] [--threads 3] [--short]
+
+Everybody decodes the same clips of 10 s, cut from the bundled long sample, with as many threads: this engine; the
+bound, which is the network's bare forward and search over batches prepared beforehand; NeMo's own `model.transcribe()`;
+and onnx-asr with ONNX Runtime, on an export of the same weights. A peer that can't run has a row that says why. Each
+row is the median of passes over all the clips, in seconds of audio decoded in one second. Prints a table, then one JSON
+line. What the words are worth, measure_accuracy.py tells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from itertools import chain
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from parakeet_stt.audio import SAMPLE_RATE, Audio
+from parakeet_stt.engines import catalogue, nemo_archive
+from parakeet_stt.engines.parakeet import Parakeet
+from parakeet_stt.engines.silero import SileroDetector
+from parakeet_stt.media.demux import decode
+from parakeet_stt.offline.vad_segments import WINDOW_SAMPLES
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "models" / "parakeet-tdt-tiny" / "samples" / "two-minutes.flac"
+CLIP_SECONDS = 10
+SIZES = (1, 4, 8, 16)
+SHORT_SIZES = (1, 8)
+ONNX_SIZES = (1, 4)  # it gains nothing from more
+MOST_RUNS = 9
+RANDOM_MARK = "random_weights"  # in the configuration of what scripts/bench/random_parakeet.py makes
+
+Decode = Callable[[Sequence[Audio], int], object]  # the clips, in batches of so many
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One contender at one batch size. rtfx: seconds of audio in a second, None where `not_run` says why."""
+
+    contender: str
+    precision: str
+    batch: int
+    rtfx: float | None = None
+    not_run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """load: gives what decodes, and may raise; what it opened is closed after the last measurement."""
+
+    name: str
+    precision: str
+    sizes: Sequence[int]
+    load: Callable[[], Any]  # a context manager of a Decode
+
+
+@cache
+def clips(count: int) -> list[Audio]:
+    """So many clips of 10 s of the bundled long sample; they come again where it has fewer."""
+    with SAMPLE.open("rb") as file:
+        samples = decode(file, max_seconds=1000).samples
+    size = CLIP_SECONDS * SAMPLE_RATE
+    cut = [Audio(samples[start : start + size]) for start in range(0, len(samples) - size + 1, size)]
+    return [cut[index % len(cut)] for index in range(count)]
+
+
+def seconds(work: Callable[[], object], budget: float) -> float:
+    """The median time of as many runs as fit into `budget` seconds, one at least."""
+    times: list[float] = []
+    while not times or (len(times) < MOST_RUNS and sum(times) + times[-1] <= budget):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return median(times)
+
+
+def measured(contender: Contender, sounds: Sequence[Audio], budget: float) -> Iterator[Row]:
+    """A row for each batch size; the first batch of each is decoded once beforehand and not counted."""
+    heard = sum(clip.duration for clip in sounds)
+    empty = partial(Row, contender.name, contender.precision)
+    left = list(contender.sizes)
+    try:
+        with contender.load() as work:
+            while left:
+                work(sounds[: left[0]], left[0])
+                taken = seconds(partial(work, sounds, left[0]), budget)
+                yield empty(left.pop(0), heard / taken)
+    except Exception as exc:  # a peer may raise anything; that it can't run is a result
+        yield from (empty(size, not_run=_first_line(exc)) for size in left)
+    finally:
+        gc.collect()
+
+
+def batches(sounds: Sequence[Audio], size: int) -> Iterator[Sequence[Audio]]:
+    yield from (sounds[start : start + size] for start in range(0, len(sounds), size))
+
+
+@contextmanager
+def ours(engine: Parakeet) -> Iterator[Decode]:
+    def work(sounds: Sequence[Audio], size: int) -> None:
+        for batch in batches(sounds, size):
+            engine.recognize(batch)
+
+    yield work
+
+
+@contextmanager
+def bound(engine: Parakeet) -> Iterator[Decode]:
+    """The network alone: tensors in, tensors out; no scoring, no tokens as Python objects."""
+    model, dtype, device = engine._model, engine._dtype, engine._device
+
+    @cache
+    def packed(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        audio = torch.stack([torch.from_numpy(clip.samples) for clip in clips(count)]).to(device)
+        return audio, torch.full((count,), audio.shape[1], device=device)
+
+    def work(sounds: Sequence[Audio], size: int) -> None:
+        audio, lengths = packed(len(sounds))
+        with torch.inference_mode():
+            for start in range(0, len(sounds), size):
+                part = slice(start, start + size)
+                features, feature_lengths = model.preprocessor(input_signal=audio[part], length=lengths[part])
+                encoded, frames = model.encoder(audio_signal=features.to(dtype), length=feature_lengths)
+                found, _ = model.decoding.decoding.decoding_computer(x=encoded.transpose(1, 2), out_len=frames)
+                found.current_lengths.max().item()  # waits for a GPU
+
+    yield work
+
+
+@contextmanager
+def transcribe(path: Path, engine: Parakeet) -> Iterator[Decode]:
+    """NeMo's own way, in a network of its own: it leaves it in train mode. All the clips are one call."""
+    model = nemo_archive.restore(path).to(engine.device).to(engine._dtype)
+
+    def work(sounds: Sequence[Audio], size: int) -> None:
+        found = model.transcribe([clip.samples for clip in sounds], batch_size=size, verbose=False)
+        assert len(found) == len(sounds)
+
+    yield work
+
+
+@contextmanager
+def onnx(path: Path, threads: int, device: str) -> Iterator[Decode]:
+    """onnx-asr over ONNX Runtime, which computes in float32, on files written as its documentation asks for them."""
+    import onnx_asr
+    import onnxruntime  # type: ignore[import-untyped]
+
+    if device != "cpu":
+        raise RuntimeError("compared on the CPU only: the installed ONNX Runtime knows no GPU")
+    (ROOT / "build").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / "build") as name:
+        _export(path, Path(name))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        recognizer = onnx_asr.load_model("nemo-conformer-tdt", name, sess_options=options)
+
+        def work(sounds: Sequence[Audio], size: int) -> None:
+            for batch in batches(sounds, size):
+                recognizer.recognize([clip.samples for clip in batch])
+
+        yield work
+
+
+def _export(path: Path, folder: Path) -> None:
+    model = nemo_archive.restore(path)
+    model.freeze()
+    model.eval()
+    model.export(str(folder / "model.onnx"), verbose=False)  # as encoder-model.onnx and decoder_joint-model.onnx
+    vocabulary = [*model.tokenizer.ids_to_tokens(list(range(model.tokenizer.vocab_size))), "<blk>"]
+    (folder / "vocab.txt").write_text("".join(f"{piece} {index}\n" for index, piece in enumerate(vocabulary)))
+    described = {"model_type": "nemo-conformer-tdt", "features_size": int(model.cfg.preprocessor.features)}
+    (folder / "config.json").write_text(json.dumps({**described, "subsampling_factor": 8}))
+
+
+def window_by_window(audio: Audio) -> None:
+    """Silero's TorchScript form, as most services call it."""
+    from silero_vad import (
+        load_silero_vad,  # after parakeet_stt.engines.silero, which mends what its import does to torch
+    )
+
+    detector = load_silero_vad()
+    wave = torch.from_numpy(audio.samples)
+    for start in range(0, len(wave) - WINDOW_SAMPLES, WINDOW_SAMPLES):
+        detector(wave[start : start + WINDOW_SAMPLES], SAMPLE_RATE)
+
+
+def detectors(budget: float) -> Iterator[Row]:
+    """A minute of speech through the detector, which has one thread in each form."""
+    minute = Audio(torch.cat([torch.from_numpy(clip.samples) for clip in clips(6)]).numpy())
+    detector = SileroDetector()
+    for name, work in (
+        ("detector, sequence form", lambda: detector.stream().probabilities(minute.samples)),
+        ("detector, window by window", partial(window_by_window, minute)),
+    ):
+        work()
+        yield Row(name, "float32", 1, minute.duration / seconds(work, budget))
+
+
+def shares(engine: Parakeet, size: int, budget: float) -> dict[str, float]:
+    """What part of the time of one batch goes where, in percent."""
+    batch = clips(size)
+    whole = seconds(lambda: engine.recognize(batch), budget)
+    with torch.inference_mode():
+        encoded, frames = engine._encode(batch)
+        found, _ = engine._decode(encoded, frames)
+        parts: dict[str, Callable[[], object]] = {
+            "encoder": lambda: engine._encode(batch),
+            "search": lambda: engine._decode(encoded, frames),
+            "scoring": lambda: engine._score(encoded, found),
+        }
+        return {name: 100 * seconds(work, budget) / whole for name, work in parts.items()}
+
+
+def processor(engine: Parakeet) -> str:
+    """The name of what computes, as the system tells it."""
+    if engine.device != "cpu":
+        return torch.cuda.get_device_name(engine.device)
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def contenders(engine: Parakeet, path: Path, threads: int, sizes: Sequence[int]) -> list[Contender]:
+    onnx_sizes = [size for size in ONNX_SIZES if size in sizes or size == max(ONNX_SIZES)]
+    return [
+        Contender("engine", engine.precision, sizes, partial(ours, engine)),
+        Contender("bound", engine.precision, sizes, partial(bound, engine)),
+        Contender("NeMo transcribe", engine.precision, sizes, partial(transcribe, path, engine)),
+        Contender("onnx-asr", "float32", onnx_sizes, partial(onnx, path, threads, engine.device)),
+    ]
+
+
+def best(rows: Sequence[Row]) -> dict[str, float]:
+    """The fastest row of each contender, that is of those that ran."""
+    found: dict[str, float] = {}
+    for row in rows:
+        if row.rtfx is not None:
+            found[row.contender] = max(found.get(row.contender, 0.0), row.rtfx)
+    return found
+
+
+def shown(rows: Iterable[Row]) -> list[Row]:
+    """The same, each printed as soon as it is there."""
+    print(f"{'':30}{'precision':12}{'batch':>6}  x real time", flush=True)
+    kept = []
+    for row in rows:
+        result = f"not run: {row.not_run}" if row.rtfx is None else f"{row.rtfx:11.1f}"
+        print(f"{row.contender:30}{row.precision:12}{row.batch:6}  {result}", flush=True)
+        kept.append(row)
+    return kept
+
+
+def _first_line(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: " + next(iter(str(exc).strip().splitlines()), "")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a catalogue name, path or store tag; the bundled model unless given")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
+    parser.add_argument("--threads", type=int, default=0, help="on a CPU; one core is left free unless given")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="for each measurement, or one pass where that is more"
+    )
+    parser.add_argument("--short", action="store_true", help="under a minute with the bundled model")
+    parser.add_argument("--only", help="one row's name: nothing else is measured")
+    arguments = parser.parse_args()
+    budget: float = min(1.0, arguments.seconds) if arguments.short else arguments.seconds
+    sizes = SHORT_SIZES if arguments.short else SIZES
+    source = catalogue.resolve(arguments.model)
+    engine = Parakeet(source.path, device=arguments.device, precision=arguments.precision, threads=arguments.threads)
+    threads = torch.get_num_threads()
+    is_random = f"\n{RANDOM_MARK}:" in engine.config
+    print(f"{source.name}{' (RANDOM WEIGHTS)' if is_random else ''} in {engine.precision} on {processor(engine)}, "
+          f"{threads} threads; {len(clips(max(SIZES)))} clips of {CLIP_SECONDS} s\n", flush=True)  # fmt: skip
+    only: str | None = arguments.only
+    share = {} if only else {size: shares(engine, size, budget / 4) for size in (1, 8)}
+    sounds = clips(max(SIZES))
+    chosen = [one for one in contenders(engine, source.path, threads, sizes) if only in (None, one.name)]
+    rows = shown(
+        chain(
+            *(measured(contender, sounds, budget) for contender in chosen),
+            detectors(budget / 4) if not only else (),
+        )
+    )
+    for size, parts in share.items():
+        told = ", ".join(f"{name} {part:.1f} %" for name, part in parts.items())
+        print(f"the engine's time, batch {size}: {told}")
+    result = {
+        "model": source.name,
+        "random_weights": is_random,
+        "processor": processor(engine),
+        "device": engine.device,
+        "precision": engine.precision,
+        "threads": threads,
+        "torch": torch.__version__,
+        "clips": len(sounds),
+        "clip_seconds": CLIP_SECONDS,
+        "rows": [asdict(row) for row in rows],
+        "best_rtfx": best(rows),
+        "share_percent": share,
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Knows how many replicas a load needs, which step is short first, and what an hour of audio costs. Measures no GPU.
+
+    .venv/bin/python -m scripts.bench.plan_capacity --rtfx 12 --cores 4 --hours 20 --price 0.20
+    .venv/bin/python -m scripts.bench.plan_capacity --rtfx 3386 --cores 12 --live 500
+    .venv/bin/python -m scripts.bench.plan_capacity --measure
+
+A replica is a chain of steps, each of which does so many seconds of audio a second: the network brings it, the event
+loop answers a request for it, the cores decode it and find its speech, the device recognizes it; one thread more hears
+all live sessions. The load takes a share of each; the largest share, over what a replica is to be used, is the number
+of replicas. docs/scaling.md explains it.
+The speed of the device is yours to give: `scripts/bench/server.py` measures it. --measure measures the cores' here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+
+# Processor seconds for a second of audio, the most of what --measure found (docs/scaling.md).
+DECODING, DETECTION = 0.002, 0.0019
+# Seconds of the event loop for a request: all but the networks and the decoding of a 5 s clip (docs/benchmarks.md).
+REQUEST_SECONDS = 0.0074
+# Of the cores, those that resample and detect speech at once (AT_WORK in parakeet_stt/server/files/serving.py).
+DETECTING_SHARE = 0.5
+# Seconds of audio decoded for a second of live speech with partial results: 8.1 by StepRules, and the
+# beginning of each utterance, which is looked at more often.
+LIVE_LOAD = 9.0
+LIVE_BYTES = 64_000  # a second of 24 kHz PCM in base64, as /v1/realtime has it; /ws with 16 kHz takes half
+HOUR = 3600.0
+# What OpenAI publishes for whisper-1 and gpt-4o-transcribe, in dollars a minute.
+API_MINUTE = 0.006
+
+
+@dataclass(frozen=True)
+class Load:
+    """What comes. hours: of audio in files, an hour. live: sessions at a time. speech: the share of the time in which
+    somebody speaks on one. clip: seconds of a file in the mean. bytes_second: of a file, for a second of its sound."""
+
+    hours: float = 0
+    live: float = 0
+    speech: float = 0.5
+    clip: float = 60
+    bytes_second: float = 32_000  # 16-bit mono at 16 kHz
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One process and its device. rtfx: of the device, in seconds of audio a second. megabits: of its link, a second.
+    used: how much of it is to be used, so that waits stay short and a replica may fail. price: dollars an hour."""
+
+    rtfx: float
+    cores: float
+    megabits: float = 1000
+    used: float = 0.7
+    price: float = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """capacity: in seconds of files' audio a second; endless where files do not pass. share: what the load takes of one
+    replica's capacity."""
+
+    name: str
+    capacity: float
+    share: float
+
+
+def steps(load: Load, replica: Replica) -> list[Step]:
+    """Each step of the chain, what one replica does of it, and what the load asks of it, in replicas."""
+    link = replica.megabits * 1e6 / 8
+    brought = load.hours * load.bytes_second + load.live * LIVE_BYTES
+    prepared = max(DECODING + DETECTION, DETECTION / DETECTING_SHARE)
+    recognized = load.hours + load.live * load.speech * LIVE_LOAD
+    return [
+        Step("network", link / load.bytes_second, brought / link),
+        Step("requests", load.clip / REQUEST_SECONDS, load.hours / load.clip * REQUEST_SECONDS),
+        Step("decode and detect", replica.cores / prepared, load.hours * prepared / replica.cores),
+        Step("hear live sessions", math.inf, load.live * DETECTION),
+        Step("device", replica.rtfx, recognized / replica.rtfx),
+    ]
+
+
+def bottleneck(load: Load, replica: Replica) -> Step:
+    """The step that is short first."""
+    return max(steps(load, replica), key=lambda step: step.share)
+
+
+def replicas(load: Load, replica: Replica) -> int:
+    """How many are needed; at least one."""
+    return max(1, math.ceil(bottleneck(load, replica).share / replica.used))
+
+
+def waiting_target(replica: Replica, wait: float) -> int:
+    """The seconds of waiting audio at which there are to be more replicas, for a wait of so many seconds."""
+    return round(replica.rtfx * wait)
+
+
+def most_live(replica: Replica, speech: float = 0.5) -> int:
+    """The live sessions that one replica carries."""
+    one = bottleneck(Load(live=1, speech=speech), replica).share
+    return math.floor(replica.used / one)
+
+
+def audio_hour(load: Load, replica: Replica) -> float:
+    """Dollars for an hour of files' audio at this load, idle replicas included."""
+    return replica.price * replicas(load, replica) / load.hours
+
+
+def audio_hour_at_best(replica: Replica, load: Load) -> float:
+    """Dollars for an hour of audio in files as `load` has them, at replicas that are as busy as they are to be."""
+    return replica.price / (min(step.capacity for step in steps(load, replica)) * replica.used)
+
+
+def break_even(price: float, minute: float = API_MINUTE) -> float:
+    """Hours of audio an hour above which a replica at this price costs less than an API at so much a minute."""
+    return price / (60 * minute)
+
+
+def measure(minutes: float = 10) -> dict[str, dict[str, float]]:
+    """Processor seconds that decoding and detection take for a second of audio here, by format."""
+    import numpy as np
+    import soundfile
+
+    from parakeet_stt.audio import SAMPLE_RATE
+    from parakeet_stt.engines.silero import SileroDetector
+    from parakeet_stt.media.demux import decode
+    from scripts.bench.server import SAMPLE, long_file
+
+    samples, rate = soundfile.read(SAMPLE, dtype="int16")
+    samples = np.tile(samples, round(minutes * 60 * rate / len(samples)))
+
+    def wav(times: int) -> bytes:
+        out = io.BytesIO()
+        soundfile.write(out, np.repeat(samples, times), rate * times, format="WAV")
+        return out.getvalue()
+
+    files = {f"wav, {rate} Hz": wav(1), f"wav, {3 * rate} Hz": wav(3), f"mp3, {rate} Hz": long_file(minutes / 60)}
+    detector = SileroDetector()
+    figures = {}
+    for name, data in files.items():
+        decode(io.BytesIO(data), max_seconds=HOUR)  # the first loads libraries
+        began = time.process_time()
+        audio = decode(io.BytesIO(data), max_seconds=HOUR)
+        decoded = time.process_time()
+        stream = detector.stream()
+        stream.probabilities(audio.samples)
+        stream.rest()
+        detected = time.process_time()
+        seconds = len(audio.samples) / SAMPLE_RATE
+        figures[name] = {"decoding": (decoded - began) / seconds, "detection": (detected - decoded) / seconds}
+    return figures
+
+
+def main() -> None:
+    """Compute and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true", help="what decoding and detection take here, and no more")
+    parser.add_argument("--rtfx", type=float, help="of the device, measured by you: scripts/bench/server.py")
+    parser.add_argument("--cores", type=float, default=4, help="of a replica")
+    parser.add_argument("--megabits", type=float, default=Replica.megabits, help="of a replica's link")
+    parser.add_argument("--used", type=float, default=Replica.used, help="how much of a replica is to be used")
+    parser.add_argument("--price", type=float, default=0, help="of a replica, in dollars an hour")
+    parser.add_argument("--hours", type=float, default=0, help="of audio in files, an hour")
+    parser.add_argument("--live", type=float, default=0, help="sessions at a time")
+    parser.add_argument("--speech", type=float, default=Load.speech, help="share of a session in which there is speech")
+    parser.add_argument("--clip", type=float, default=Load.clip, help="seconds of a file, in the mean")
+    parser.add_argument("--bytes-second", type=float, default=Load.bytes_second, help="of a file, a second")
+    parser.add_argument("--wait", type=float, default=5, help="seconds to wait for the device, at most")
+    given = parser.parse_args()
+    if given.measure:
+        for name, figures in measure().items():
+            print(f"{name:16}", ", ".join(f"{step} {1000 * took:.2f} ms" for step, took in figures.items()),
+                  "of processor time for a second of audio")  # fmt: skip
+        return
+    if not given.rtfx:
+        parser.error("--rtfx is needed: the device's speed, which scripts/bench/server.py measures")
+    load = Load(given.hours, given.live, given.speech, given.clip, given.bytes_second)
+    replica = Replica(given.rtfx, given.cores, given.megabits, given.used, given.price)
+    print(f"{'step':20} {'one replica does':>20} {'the load takes':>17}")
+    for step in steps(load, replica):
+        capacity = "" if math.isinf(step.capacity) else f"{step.capacity:,.0f} x real time"
+        print(f"{step.name:20} {capacity:>20} {step.share:8.2f} replicas")
+    short, count = bottleneck(load, replica), replicas(load, replica)
+    result = {
+        "replicas": count,
+        "bottleneck": short.name,
+        "live_sessions_a_replica": most_live(replica, load.speech),
+        "stt_queue_audio_seconds_target": waiting_target(replica, given.wait),
+    }
+    if replica.price:
+        result["dollars_an_hour"] = round(count * replica.price, 4)
+        result["break_even_hours_an_hour"] = round(break_even(replica.price), 2)
+        result["dollars_an_audio_hour_at_best"] = round(audio_hour_at_best(replica, load), 5)
+        if load.hours:
+            result["dollars_an_audio_hour"] = round(audio_hour(load, replica), 5)
+            result["api_dollars_an_audio_hour"] = 60 * API_MINUTE
+    print()
+    for name, value in result.items():
+        print(f"{name.replace('_', ' ') if not name.startswith('stt') else name:40} {value}")
+    print(json.dumps({"load": asdict(load), "replica": asdict(replica), **result}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Knows whether the Kubernetes manifests are what Kubernetes accepts, offline. Does not know what should be in them.
+
+    .venv/bin/python -m scripts.release.check_manifests
+    .venv/bin/python -m scripts.release.check_manifests --kustomize "kubectl kustomize"
+
+Renders each overlay, and compares every resource with the strict JSON schemas of the oldest Kubernetes that the
+manifests claim to run on and of the newest that is known here. It renders the part of kustomize that the overlays use,
+and refuses any other, so that it needs no kustomize; --kustomize compares with what the real one renders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import yaml
+
+ROOT = Path(__file__).parents[2]
+OVERLAYS = sorted((ROOT / "deploy" / "kubernetes" / "overlays").iterdir())
+OLDEST = "1.30"  # preStop's `sleep`, and fields of the rest
+NEWEST = kubernetes_validate.latest_version()
+
+Resource = dict[str, Any]
+
+
+def render(folder: Path) -> list[Resource]:
+    """What `kubectl apply -k FOLDER` would apply.
+
+    Raises ValueError for whatever of kustomize is not known here.
+    """
+    plan = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    if unknown := plan.keys() - {"apiVersion", "kind", "resources", "images", "patches"}:
+        raise ValueError(f"{folder}: {', '.join(sorted(unknown))} can't be rendered here")
+    resources: list[Resource] = []
+    for name in plan["resources"]:
+        path = folder / name
+        resources += render(path) if path.is_dir() else list(yaml.safe_load_all(path.read_text()))
+    for patch in plan.get("patches", ()):
+        (target,) = [one for one in resources if is_target(one, patch["target"])]
+        for operation in yaml.safe_load(patch["patch"]):
+            apply(operation, target)
+    for image in plan.get("images", ()):
+        for container in [one for resource in resources for one in containers(resource)]:
+            if container["image"].partition(":")[0] == image["name"]:
+                container["image"] = f"{image['newName']}:{image['newTag']}"
+    return resources
+
+
+def is_target(resource: Resource, target: dict[str, str]) -> bool:
+    """Whether a patch for `target`, its kind and name, is for this resource."""
+    return (resource["kind"], resource["metadata"]["name"]) == (target["kind"], target["name"])
+
+
+def containers(resource: Resource) -> list[Resource]:
+    """The containers of a Deployment."""
+    found: list[Resource] = (
+        resource["spec"]["template"]["spec"]["containers"] if resource["kind"] == "Deployment" else []
+    )
+    return found
+
+
+def apply(operation: dict[str, Any], resource: Resource) -> None:
+    """One operation of a JSON patch (RFC 6902), `add` or `replace`."""
+    at: Any = resource
+    *way, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
+    for part in way:
+        at = at[int(part)] if isinstance(at, list) else at[part]
+    value = copy.deepcopy(operation["value"])
+    if operation["op"] == "add" and isinstance(at, list) and last == "-":
+        at.append(value)
+    elif isinstance(at, dict) and (operation["op"] == "add" or (operation["op"] == "replace" and last in at)):
+        at[last] = value
+    else:
+        raise ValueError(f"{operation['op']} {operation['path']} can't be rendered here")
+
+
+def problem(resource: Resource, version: str) -> str | None:
+    """Why this Kubernetes refuses it; None if it does not."""
+    try:
+        kubernetes_validate.validate(resource, version, strict=True)
+    except kubernetes_validate.ValidationError as exc:
+        return f"{'.'.join(map(str, exc.path))}: {exc.message}"
+    except kubernetes_validate.SchemaNotFoundError as exc:
+        return str(exc.message)
+    return None
+
+
+def by_name(resources: list[Resource]) -> dict[tuple[str, str], Resource]:
+    """The same, in no order."""
+    return {(one["kind"], one["metadata"]["name"]): one for one in resources}
+
+
+def main() -> int:
+    """Check and print; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kustomize", metavar="COMMAND", help="compare with what this renders of a folder")
+    command = parser.parse_args().kustomize
+    failures = 0
+    for overlay in OVERLAYS:
+        resources = render(overlay)
+        print(f"{overlay.relative_to(ROOT)}")
+        for resource in resources:
+            for version in (OLDEST, NEWEST):
+                wrong = problem(resource, version)
+                failures += wrong is not None
+                print(f"  {resource['kind']:24} {resource['metadata']['name']:24} {version:6} {wrong or 'valid'}")
+        if command:
+            rendered = subprocess.run([*shlex.split(command), overlay], check=True, capture_output=True).stdout
+            same = by_name(list(yaml.safe_load_all(rendered))) == by_name(resources)
+            failures += not same
+            print(f"  `{command}` renders {'the same' if same else 'SOMETHING ELSE'}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""A real server and files that harm it, or try to: each costs its own request an answer, and nobody else anything."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.conftest import Sample, Serve, Server, encode
+from tests.media.test_pool import eventually
+from tests.trapped_decoder import TRAPS, trap
+
+PATIENCE = 60.0  # seconds for one answer; a loaded machine
+STANDSTILL = 6  # seconds without progress that a request may take here
+
+
+@pytest.fixture(scope="module")
+def trapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    folder = tmp_path_factory.mktemp("trapped")
+    (folder / "tmp").mkdir()
+    running = Serve(folder / "log", target="tests.trapped_service:ParakeetSTT", TMPDIR=str(folder / "tmp"),
+                    STT_REQUEST_TIMEOUT_SECONDS=str(STANDSTILL))  # fmt: skip
+    with running:
+        yield running
+
+
+def post(server: Server, data: bytes, name: str = "a.wav", **fields: str) -> httpx.Response:
+    return httpx.post(
+        f"{server.openai_url}/audio/transcriptions",
+        files={"file": (name, data)},
+        data={"model": "whisper-1", **fields},
+        timeout=PATIENCE,
+    )
+
+
+def counter(server: Server, name: str) -> float:
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def decoder_programs(serve: Serve) -> list[psutil.Process]:
+    """Those that fork decoders, and the decoders."""
+    return [
+        one
+        for one in psutil.Process(serve.process.pid).children(recursive=True)
+        if one.status() != psutil.STATUS_ZOMBIE and "trapped_decoder" in " ".join(one.cmdline())
+    ]
+
+
+def test_a_trap_costs_one_request_a_400_and_nobody_else_notices(trapped: Serve, samples: dict[str, Sample]) -> None:
+    server, sample = trapped.server, samples["short"]
+    good = sample.path.read_bytes()
+    over = threading.Event()
+    texts: list[str] = []
+    delays: list[float] = []
+
+    def others() -> None:
+        while not over.is_set():
+            began = time.monotonic()
+            texts.append(post(server, good).json()["text"])
+            delays.append(time.monotonic() - began)
+
+    begun, failures = counter(server, "process_start_time"), counter(server, "stt_decoder_failures")
+    with ThreadPoolExecutor(32) as pool:
+        waiting = [pool.submit(others) for _ in range(2)]
+        answers = list(pool.map(lambda name: post(server, trap(name)), [*TRAPS, *TRAPS, *TRAPS]))
+        over.set()
+        [one.result() for one in waiting]
+    for answer in answers:
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "file"
+        assert answer.json()["error"]["code"] == "invalid_audio"
+    assert set(texts) == {sample.text}
+    assert max(delays) < PATIENCE / 2
+    assert counter(server, "process_start_time") == begun
+    assert counter(server, "stt_decoder_failures") == failures + len(answers)
+    assert post(server, good).json()["text"] == sample.text
+
+
+def leave_soon(server: Server, data: bytes, **fields: str) -> None:
+    """Ask, and go away 0.4 s after the upload, or after the first of what is streamed."""
+    until: float | None = None
+    with suppress(httpx.ReadTimeout), httpx.stream(
+        "POST",
+        f"{server.openai_url}/audio/transcriptions",
+        files={"file": ("a.flac", data)},
+        data={"model": "whisper-1", **fields},
+        timeout=httpx.Timeout(PATIENCE, read=0.4),
+    ) as answer:  # fmt: skip
+        for _ in answer.iter_raw():
+            until = until or time.monotonic() + 0.4
+            if time.monotonic() > until:
+                return
+        raise AssertionError("all of it came before anybody could leave")
+
+
+def test_who_leaves_frees_everything_within_a_second(trapped: Serve, samples: dict[str, Sample]) -> None:
+    server = trapped.server
+    post(server, samples["short"].path.read_bytes())
+    before = len(decoder_programs(trapped))
+    long_one = encode(
+        np.tile(samples["two-minutes"].audio().samples, 12), container="flac", codec="flac", rate=16_000
+    )  # fmt: skip
+    for data, fields in ((trap("sleep"), {}), (long_one, {}), (long_one, {"stream": "true"})):
+        leave_soon(server, data, **fields)
+        left = time.monotonic()
+        assert eventually(
+            lambda: (
+                counter(server, "stt_queue_audio_seconds") == 0
+                and len(decoder_programs(trapped)) <= before  # one may be new, and idle
+            )
+        )
+        assert time.monotonic() - left < 1.5  # a second, and what asking takes
+
+
+def test_an_upload_that_stops_on_its_way_is_answered(trapped: Serve) -> None:
+    with socket.create_connection(("127.0.0.1", trapped.port), timeout=PATIENCE) as connection:
+        connection.sendall(
+            b"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: here\r\ncontent-length: 100000\r\n"
+            b"content-type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+        )
+        began = time.monotonic()
+        answer = connection.recv(1 << 16)
+        answer += connection.recv(1 << 16)
+        assert STANDSTILL - 1 < time.monotonic() - began < PATIENCE / 2
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"code":"upload_stalled"' in answer
+
+
+def test_no_temporary_file_is_left_by_requests_nor_by_a_process_that_was_killed(
+    trapped: Serve, samples: dict[str, Sample]
+) -> None:
+    server = trapped.server
+    folder = Path(trapped.environment["TMPDIR"])
+
+    def files() -> list[Path]:
+        return [path for path in folder.rglob("*") if path.is_file()]
+
+    post(server, samples["short"].path.read_bytes())
+    assert [path.name for path in files()] == ["lock"]
+    old = files()
+    (program, *_) = sorted(decoder_programs(trapped), key=lambda one: one.create_time())
+    worker = program.parent()
+    big = trap("sleep") + bytes(3 << 20)  # too much to be kept in memory
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(post, server, big) for _ in range(3)]
+        native = pool.submit(
+            httpx.post, f"{server.url}/bentoml/transcribe", files={"audio": ("a.wav", big)}, timeout=PATIENCE
+        )
+        assert eventually(lambda: len(files()) > 1)  # BentoML's own, which have names
+        os.kill(worker.pid, signal.SIGKILL)
+        assert any(isinstance(one.exception(), httpx.TransportError) for one in (*asked, native))
+    gone = [program, *program.children(recursive=True)]
+    assert eventually(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in gone))
+    with trapped:  # BentoML has started another
+        assert [path.name for path in files()] == ["lock"]
+        assert files() != old
+        assert post(server, samples["short"].path.read_bytes()).json()["text"] == samples["short"].text
+
+
+SOURCES = (
+    ("wav", "pcm_s16le", 16_000), ("wav", "pcm_f32le", 48_000), ("flac", "flac", 16_000), ("mp3", "libmp3lame", 44_100),
+    ("ipod", "aac", 44_100), ("ogg", "libopus", 48_000), ("webm", "libopus", 48_000), ("mpegts", "aac", 48_000),
+    ("aiff", "pcm_s16be", 44_100), ("adts", "aac", 16_000),
+)  # fmt: skip
+
+
+def damaged(data: bytes, kind: int, pick: random.Random) -> bytes:
+    """Bytes flipped; or the end, the beginning, or a part in between cut off; or another number in the header."""
+    broken = bytearray(data)
+    if kind == 0:
+        for _ in range(pick.choice((1, 10, 200))):
+            broken[pick.randrange(len(broken))] ^= 1 << pick.randrange(8)
+    elif kind == 1:
+        del broken[pick.randrange(len(broken)) :]
+    elif kind == 2:
+        start = pick.randrange(len(broken))
+        del broken[start : start + pick.randrange(1, 2000)]
+    else:
+        at = pick.randrange(min(200, len(broken) - 4))
+        broken[at : at + 4] = pick.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", pick.randbytes(4)))
+    return bytes(broken)
+
+
+def test_two_hundred_damaged_files_are_each_heard_or_refused(server: Server, samples: dict[str, Sample]) -> None:
+    sound = samples["short"].audio().samples
+    begun = counter(server, "process_start_time")
+    pick = random.Random(7)
+    files = [
+        damaged(encode(sound, container=container, codec=codec, rate=rate), kind, pick)
+        for (container, codec, rate), kind in itertools.product(SOURCES, range(4))
+        for _ in range(5)
+    ]
+    assert len(files) == 200
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda data: post(server, data), files))
+    assert {answer.status_code for answer in answers} == {200, 400}
+    heard = sum(answer.status_code == 200 for answer in answers)
+    assert 50 < heard < 200
+    assert counter(server, "process_start_time") == begun
+
+
+def test_a_file_that_is_cut_off_is_heard_as_far_as_it_goes_and_says_so(
+    server: Server, samples: dict[str, Sample]
+) -> None:
+    sample = samples["two-sentences"]
+    data = encode(sample.audio().samples, container="mp3", codec="libmp3lame", rate=44_100)
+    whole, cut = post(server, data), post(server, data[: len(data) // 2])
+    assert "x-audio-truncated" not in whole.headers
+    assert cut.headers["x-audio-truncated"] == "true"
+    words = cut.json()["text"].split()
+    assert sample.text.split()[: len(words) - 1] == words[:-1]
+    for form in ("text", "srt", "verbose_json"):
+        answer = post(server, data[: len(data) // 2], response_format=form)
+        assert answer.headers["x-audio-truncated"] == "true"

@@ -1,0 +1,109 @@
+"""The locks belong to pyproject.toml and to each other; one that does not fails the build in one line."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from scripts.release import lock_stamp
+from tests.conftest import ROOT
+
+PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^ \\]+)(.*?)(?=^[a-z0-9]|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def pins(lock: str) -> dict[tuple[str, str], str]:
+    """(name, version) → the rest of the entry: its marker and its hashes."""
+    return {
+        (name, version): " ".join(re.findall(r"--hash=\S+|; .*", rest))
+        for name, version, rest in PIN.findall((ROOT / lock).read_text())
+    }
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for name in ("pyproject.toml", *lock_stamp.LOCKS):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_the_locks_are_those_of_pyproject() -> None:
+    lock_stamp.check(ROOT)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('    "fastapi",\n', ""),
+        ('    "fastapi",\n', '    "fastapi",\n    "rich",\n'),
+        ("nemo_toolkit[asr]", "nemo_toolkit[all]"),
+        ('"torch==2.11.0"', '"torch==2.12.0"'),
+        (">=3.11.4,<3.13", ">=3.11.4,<3.14"),
+    ],
+)
+def test_another_list_makes_the_lock_stale_until_it_is_made_again(project: Path, old: str, new: str) -> None:
+    replace(project / "pyproject.toml", old, new)
+    with pytest.raises(lock_stamp.StaleLock, match=r"requirements\.lock is stale") as caught:
+        lock_stamp.check(project)
+    assert "\n" not in str(caught.value)
+    lock_stamp.write(project)
+    lock_stamp.check(project)
+
+
+def test_a_development_tool_concerns_only_the_developers_lock(project: Path) -> None:
+    replace(project / "pyproject.toml", '    "ruff",\n', "")
+    with pytest.raises(lock_stamp.StaleLock, match=r"requirements-dev\.lock is stale"):
+        lock_stamp.check(project)
+
+
+def test_a_lock_that_nobody_stamped_is_stale(project: Path) -> None:
+    lock = project / "requirements.lock"
+    lock.write_text(lock_stamp.STAMP.sub("", lock.read_text()))
+    with pytest.raises(lock_stamp.StaleLock):
+        lock_stamp.check(project)
+
+
+def test_what_is_no_dependency_makes_no_lock_stale(project: Path) -> None:
+    replace(project / "pyproject.toml", "line-length = 120", "line-length = 100")
+    lock_stamp.check(project)
+
+
+def test_writing_twice_is_writing_once(project: Path) -> None:
+    lock_stamp.write(project)
+    assert [(project / name).read_text() for name in lock_stamp.LOCKS] == [
+        (ROOT / name).read_text() for name in lock_stamp.LOCKS
+    ]
+
+
+def test_a_gpu_and_a_cpu_install_the_same_lock() -> None:
+    """torch's wheels for Linux hold both; a variant would be a local version, or an index of its own."""
+    locked = pins("requirements.lock")
+    versions = {name: [version for one, version in locked if one == name] for name in ("torch", "torchaudio")}
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert versions == {name: [one.partition("==")[2] for one in declared if one.startswith(f"{name}==")]
+                        for name in versions}  # fmt: skip
+    text = (ROOT / "requirements.lock").read_text()
+    assert not re.search(r"^(-i|--(extra-)?index-url|--find-links|-f)\b", text, re.MULTILINE)
+    assert not [version for _, version in locked if "+" in version]
+    assert {"triton", "nvidia-cublas", "nvidia-cudnn-cu13"} <= {name for name, _ in locked}
+    assert sorted(path.name for path in ROOT.glob("requirements*")) == [
+        "requirements-dev.lock", "requirements-uv.lock", "requirements.lock",
+    ]  # fmt: skip
+
+
+def test_what_is_tested_is_what_is_served() -> None:
+    assert pins("requirements.lock").items() <= pins("requirements-dev.lock").items()
+
+
+def test_the_image_is_built_with_the_uv_that_made_the_locks() -> None:
+    ((_, version),) = pins("requirements-uv.lock")
+    assert f"uv=={version}" in (ROOT / "service.py").read_text()

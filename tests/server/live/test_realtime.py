@@ -1,0 +1,377 @@
+"""OpenAI's realtime transcription on a real server, through the official client and by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import soxr
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection
+
+from parakeet_stt.audio import SAMPLE_RATE, Samples
+from parakeet_stt.server.files.form import MOST_KEYWORDS
+from parakeet_stt.server.http.client_secrets import ClientSecrets
+from parakeet_stt.server.live.realtime import Configuration
+from parakeet_stt.server.live.ws import Hello
+from tests import contract
+from tests.conftest import Sample, Serve, Server, encode
+from tests.sockets import Message, every, frames, opened, pcm
+
+PATH = "/v1/realtime"
+INTENT = "?intent=transcription"
+DELTA, COMPLETED = (f"conversation.item.input_audio_transcription.{kind}" for kind in ("delta", "completed"))
+ITEM = [
+    "input_audio_buffer.speech_started",
+    "input_audio_buffer.speech_stopped",
+    "input_audio_buffer.committed",
+    "conversation.item.added",
+    "conversation.item.done",
+]
+
+
+def at_24k(samples: Samples) -> bytes:
+    return pcm(soxr.resample(samples, SAMPLE_RATE, 24_000).clip(-1, 1))
+
+
+def with_silence(samples: Samples, seconds: float = 1.0) -> Samples:
+    return np.concatenate([samples, np.zeros(int(seconds * SAMPLE_RATE), np.float32)])
+
+
+def append(data: bytes) -> str:
+    return json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(data).decode()})
+
+
+def configure(audio_input: dict[str, Any], **more: Any) -> str:
+    session = {"type": "transcription", "audio": {"input": audio_input}, **more}
+    return json.dumps({"type": "session.update", "session": session})
+
+
+class Talk:
+    """A session by hand; every event that comes is checked against the contract."""
+
+    def __init__(self, server: Server, query: str = INTENT, **options: Any) -> None:
+        self.socket: ClientConnection = opened(server, query, PATH, **options)
+        self.events: list[Message] = []
+
+    def __enter__(self) -> Talk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def say(self, message: str) -> None:
+        self.socket.send(message)
+
+    def until(self, kind: str, count: int = 1) -> list[Message]:
+        """All events up to the `count`th of this kind."""
+        heard: list[Message] = []
+        while count:
+            event = json.loads(self.socket.recv(timeout=60))
+            contract.check(event, contract.REALTIME[event["type"]])
+            heard.append(event)
+            count -= event["type"] == kind
+        self.events += heard
+        return heard
+
+    def sound(self, data: bytes, sizes: Iterator[int]) -> None:
+        for frame in frames(data, sizes):
+            self.say(append(frame))
+
+
+def texts(events: Sequence[Message]) -> list[str]:
+    return [event["transcript"] for event in events if event["type"] == COMPLETED]
+
+
+@pytest.fixture(scope="module")
+def speech(samples: dict[str, Sample]) -> bytes:
+    return at_24k(with_silence(samples["two-sentences"].audio().samples))
+
+
+class TestTheOfficialClient:
+    def test_a_sample_in_pieces_of_50_ms_is_transcribed(
+        self, server: Server, speech: bytes, samples: dict[str, Sample]
+    ) -> None:
+        async def main() -> list[Any]:
+            client = openai.AsyncOpenAI(base_url=server.openai_url, api_key="none")
+            async with client.realtime.connect(
+                model="gpt-4o-transcribe", extra_query={"intent": "transcription"}
+            ) as connection:
+                await connection.session.update(
+                    session={
+                        "type": "transcription",
+                        "audio": {
+                            "input": {
+                                "format": {"type": "audio/pcm", "rate": 24_000},
+                                "transcription": {"model": "gpt-4o-transcribe", "language": "en"},
+                                "turn_detection": {"type": "server_vad", "silence_duration_ms": 500},
+                            }
+                        },
+                    }
+                )
+
+                async def talk() -> None:
+                    for frame in frames(speech, iter(lambda: 2_400, 0)):
+                        await connection.input_audio_buffer.append(audio=base64.b64encode(frame).decode())
+
+                talking = asyncio.create_task(talk())
+                events = []
+                said = without_spaces(samples["two-sentences"].text)
+                async for event in connection:
+                    events.append(event)
+                    if event.type == COMPLETED and len(completed(events)) >= len(said):
+                        break
+                await talking
+                return events
+
+        def completed(events: list[Any]) -> str:
+            return without_spaces("".join(event.transcript for event in events if event.type == COMPLETED))
+
+        def without_spaces(text: str) -> str:
+            return text.replace(" ", "")
+
+        events = asyncio.run(asyncio.wait_for(main(), 120))
+        kinds = [event.type for event in events]
+        assert kinds[:2] == ["session.created", "session.updated"]
+        items = {event.item_id: [] for event in events if event.type == COMPLETED}  # type: ignore[var-annotated]
+        for event in events[2:]:
+            items[event.item_id if hasattr(event, "item_id") else event.item.id].append(event)
+        for own in items.values():
+            assert [event.type for event in own if event.type in ITEM] == ITEM
+            assert own[0].type == ITEM[0]
+            assert own[-1].type == COMPLETED
+            assert "".join(event.delta for event in own if event.type == DELTA) == own[-1].transcript
+            assert sum(event.type == DELTA for event in own) > 1
+        committed = [event for event in events if event.type == "input_audio_buffer.committed"]
+        assert [event.previous_item_id for event in committed] == [None, *(one.item_id for one in committed[:-1])]
+        assert completed(events) == without_spaces(samples["two-sentences"].text)
+
+    def test_a_key_made_for_a_session_opens_it_as_it_was_made(
+        self, guarded: Server, samples: dict[str, Sample]
+    ) -> None:
+        client = openai.OpenAI(base_url=guarded.openai_url, api_key="first-key")
+        made = client.realtime.client_secrets.create(
+            expires_after={"anchor": "created_at", "seconds": 60},
+            session={"type": "transcription", "audio": {"input": {"turn_detection": None}}},
+        )
+        assert made.value.startswith("ek_")
+        assert 0 < made.expires_at - time.time() <= 60
+        browser = openai.OpenAI(base_url=guarded.openai_url, api_key=made.value)
+        with browser.realtime.connect(extra_query={"intent": "transcription"}) as connection:
+            created = connection.recv()
+            assert created.type == "session.created"
+            assert created.session.audio.input.turn_detection is None  # type: ignore[union-attr]
+            sound = base64.b64encode(at_24k(samples["short"].audio().samples)).decode()
+            connection.input_audio_buffer.append(audio=sound)
+            connection.input_audio_buffer.commit()
+            for event in connection:
+                if event.type == COMPLETED:
+                    assert event.model_dump()["transcript"] == samples["short"].text
+                    break
+        with pytest.raises(openai.AuthenticationError):
+            browser.models.list()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Serve(tmp_path_factory.mktemp("guarded") / "log", STT_API_KEYS="first-key") as running:
+        yield running
+
+
+class TestTurns:
+    def test_a_commit_by_hand(self, server: Server, samples: dict[str, Sample]) -> None:
+        with Talk(server) as talk:
+            talk.say(configure({"turn_detection": None}, include=["item.input_audio_transcription.logprobs"]))
+            talk.until("session.updated")
+            talk.sound(at_24k(samples["short"].audio().samples), every(70))
+            talk.say(json.dumps({"type": "input_audio_buffer.commit"}))
+            events = talk.until(COMPLETED)
+        assert texts(events) == [samples["short"].text]
+        assert not {"input_audio_buffer.speech_started", "input_audio_buffer.speech_stopped"} & {
+            event["type"] for event in events
+        }
+        tokens = events[-1]["logprobs"]
+        assert "".join(token["token"] for token in tokens) == samples["short"].text
+        deltas = [token for event in events if event["type"] == DELTA for token in event["logprobs"]]
+        assert deltas == tokens
+
+    @pytest.mark.parametrize("eagerness", ["high", "low"])
+    def test_eagerness_is_the_length_of_the_pause(
+        self, server: Server, samples: dict[str, Sample], eagerness: str
+    ) -> None:
+        sound = samples["short"].audio().samples
+        data = at_24k(np.concatenate([sound, np.zeros(SAMPLE_RATE // 3, np.float32), sound, np.zeros(48_000)]))
+        with Talk(server) as talk:
+            talk.say(configure({"turn_detection": {"type": "semantic_vad", "eagerness": eagerness}}))
+            talk.until("session.updated")
+            talk.sound(data, every(50))
+            items = 2 if eagerness == "high" else 1
+            assert texts(talk.until(COMPLETED, items)) == (
+                [samples["short"].text] * 2 if items == 2 else [" ".join([samples["short"].text] * 2)]
+            )
+
+    @pytest.mark.parametrize("law", ["audio/pcmu", "audio/pcma"])
+    def test_telephone_sound_is_understood(self, server: Server, samples: dict[str, Sample], law: str) -> None:
+        """The tiny model mishears telephone bandwidth: that words come, and how much sound, is what is tested."""
+        sample = samples["short"]
+        low = soxr.resample(sample.audio().samples, SAMPLE_RATE, 8_000)
+        with Talk(server) as talk:
+            talk.say(configure({"format": {"type": law}, "turn_detection": None}))
+            talk.until("session.updated")
+            talk.sound(companded(low, law), every(5))
+            talk.say(json.dumps({"type": "input_audio_buffer.commit"}))
+            (completed,) = [event for event in talk.until(COMPLETED) if event["type"] == COMPLETED]
+        assert completed["usage"]["seconds"] == pytest.approx(len(low) / 8_000, abs=0.01)
+        assert len(set(completed["transcript"].split()) & set(sample.text.split())) >= 5
+
+    def test_what_is_cleared_is_forgotten(self, server: Server, samples: dict[str, Sample]) -> None:
+        sound = at_24k(samples["short"].audio().samples)
+        with Talk(server) as talk:
+            talk.say(configure({"turn_detection": None}))
+            talk.sound(sound, every(100))
+            talk.say(json.dumps({"type": "input_audio_buffer.clear"}))
+            talk.until("input_audio_buffer.cleared")
+            talk.say(json.dumps({"type": "input_audio_buffer.commit", "event_id": "mine"}))
+            (error,) = [event for event in talk.until("error") if event["type"] == "error"]
+            assert error["error"]["event_id"] == "mine"
+            assert "0.00ms" in error["error"]["message"]
+            talk.sound(sound, every(100))
+            talk.say(json.dumps({"type": "input_audio_buffer.commit"}))
+            assert texts(talk.until(COMPLETED)) == [samples["short"].text]
+
+
+class TestOlderClients:
+    def test_the_older_names_are_spoken_to_who_speaks_them(
+        self, server: Server, speech: bytes, samples: dict[str, Sample]
+    ) -> None:
+        with Talk(server, additional_headers={"OpenAI-Beta": "realtime=v1"}) as talk:
+            assert talk.until("transcription_session.created")
+            session = {"input_audio_format": "pcm16", "input_audio_transcription": {"model": "whisper-1"},
+                       "turn_detection": {"type": "server_vad", "silence_duration_ms": 300}}  # fmt: skip
+            talk.say(json.dumps({"type": "transcription_session.update", "session": session}))
+            talk.until("transcription_session.updated")
+            talk.sound(speech, every(100))
+            events = talk.until(COMPLETED)
+            assert "conversation.item.created" in [event["type"] for event in events]
+            assert samples["two-sentences"].text.startswith(texts(events)[0])
+
+    def test_the_older_way_to_a_key(self, guarded: Server) -> None:
+        made = httpx.post(
+            f"{guarded.openai_url}/realtime/transcription_sessions",
+            json={"input_audio_format": "g711_ulaw"},
+            headers={"authorization": "Bearer first-key"},
+        ).json()
+        with Talk(guarded, additional_headers={"authorization": f"Bearer {made['client_secret']['value']}"}) as talk:
+            (created,) = talk.until("session.created")
+            assert created["session"]["audio"]["input"]["format"]["type"] == "audio/pcmu"
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("message", "param"),
+        [
+            ("no json", None),
+            ("[" * 100_000, None),
+            (json.dumps({"type": "response.create"}), "type"),
+            (json.dumps({"type": "x", "event_id": "\ud800"}), "type"),
+            (json.dumps({"type": "transcription_session.update", "session": {"input_audio_format": []}}),
+             "session.input_audio_format"),
+            (json.dumps({"type": "input_audio_buffer.append", "audio": "no base64!"}), "audio"),
+            (json.dumps({"type": "input_audio_buffer.append"}), "audio"),
+            (json.dumps({"type": "session.update", "session": {"type": "realtime"}}), "session.type"),
+            (configure({"format": {"type": "audio/opus"}}), "session.audio.input.format.type"),
+            (configure({"transcription": {"model": "another"}}), "session.audio.input.transcription.model"),
+            (configure({"transcription": {"language": "fr"}}), "session.audio.input.transcription.language"),
+            (configure({"turn_detection": {"type": "server_vad", "threshold": 7}}),
+             "session.audio.input.turn_detection.threshold"),
+            (configure({"turn_detection": {"type": "server_vad", "idle_timeout_ms": 5000}}),
+             "session.audio.input.turn_detection.idle_timeout_ms"),
+        ],
+    )  # fmt: skip
+    def test_an_error_names_its_field_and_the_session_goes_on(
+        self, server: Server, samples: dict[str, Sample], message: str, param: str | None
+    ) -> None:
+        with Talk(server) as talk:
+            talk.until("session.created")
+            talk.say(message)
+            error = talk.until("error")[-1]
+            assert error["error"]["param"] == param
+            talk.say(configure({"turn_detection": None}))
+            talk.sound(at_24k(samples["short"].audio().samples), every(200))
+            talk.say(json.dumps({"type": "input_audio_buffer.commit"}))
+            assert texts(talk.until(COMPLETED)) == [samples["short"].text]
+
+    def test_only_what_is_given_is_changed(self, server: Server) -> None:
+        with Talk(server) as talk:
+            (created,) = talk.until("session.created")
+            talk.say(configure({"transcription": {"keywords": ["Kubernetes"]}}))
+            (updated,) = talk.until("session.updated")
+        before, after = created["session"]["audio"]["input"], updated["session"]["audio"]["input"]
+        assert after.pop("transcription")["keywords"] == ["Kubernetes"]
+        assert before.pop("transcription")["keywords"] is None
+        assert after == before
+        assert before["turn_detection"]["silence_duration_ms"] == 500
+
+    @pytest.mark.parametrize(("query", "status"), [("?intent=conversation", 400), ("?model=another", 404)])
+    def test_what_is_not_served_is_refused_at_the_door(self, server: Server, query: str, status: int) -> None:
+        with pytest.raises(InvalidStatus) as refused:
+            opened(server, query, PATH)
+        assert refused.value.response.status_code == status
+
+    @pytest.mark.parametrize("body", [{"expires_after": {"seconds": 5}}, {"session": {"audio": 3}}, {"session": []}])
+    def test_a_key_for_an_impossible_session_is_refused(self, server: Server, body: dict[str, Any]) -> None:
+        refused = httpx.post(f"{server.openai_url}/realtime/client_secrets", json=body)
+        assert refused.status_code == 400
+        contract.check(refused.json(), contract.ERROR)
+
+
+def test_a_long_prompt_asks_for_no_more_than_keywords_may() -> None:
+    prompt = " ".join(f"Name{number}" for number in range(5_000))
+    wanted = Configuration.model_validate({"audio": {"input": {"transcription": {"prompt": prompt}}}})
+    assert len(wanted.options(8_000).phrases) == MOST_KEYWORDS
+    assert len(Hello(prompt=prompt, keywords=["Anna"]).options(0.6).phrases) == MOST_KEYWORDS
+
+
+class TestKeysForOneSession:
+    def test_they_are_valid_for_their_time_and_not_after_it(self) -> None:
+        now = [1000.0]
+        secrets = ClientSecrets(b"secret", clock=lambda: now[0])
+        key, expires_at = secrets.made(60, {"include": []})
+        assert expires_at == 1060
+        assert secrets.session_of(key) == {"include": []}
+        now[0] = 1061.0
+        assert secrets.session_of(key) is None
+
+    @pytest.mark.parametrize("change", ["ek_", "", "ek_x.y", "ek_é.ü"])
+    def test_others_are_not(self, change: str) -> None:
+        key, _ = ClientSecrets(b"secret").made(60, {})
+        assert ClientSecrets(b"secret").session_of(change) is None
+        assert ClientSecrets(b"another").session_of(key) is None
+        assert ClientSecrets(b"secret").session_of(key[:-1]) is None
+
+
+def companded(samples: Samples, law: str) -> bytes:
+    """G.711, by FFmpeg's encoder."""
+    codec = {"audio/pcmu": "pcm_mulaw", "audio/pcma": "pcm_alaw"}[law]
+    wav = encode(samples, container="wav", codec=codec, rate=8_000, given_rate=8_000)
+    return wav[wav.index(b"data") + 8 :]
+
+
+def test_nothing_said_is_lost_when_the_client_only_closes(tmp_path: Path, samples: dict[str, Sample]) -> None:
+    with Serve(tmp_path / "log", STT_LOG_LEVEL="debug") as server:
+        with Talk(server) as talk:
+            talk.until("session.created")
+            talk.sound(at_24k(samples["short"].audio().samples), every(100))
+        deadline = time.monotonic() + 20
+        while "the client left" not in server.log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert "bring the first question" in server.log.read_text()
