@@ -1,4 +1,4 @@
-"""Knows what audio is inside the service: mono float32 samples at 16 kHz, and spans of them. Does not know any file."""
+"""Audio inside the service: mono float32 samples at 16 kHz, and spans of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audio:
-    """Mono 16 kHz sound.
+    """Mono 16 kHz audio.
 
     samples: float32, shape (num_samples,), in [-1, 1].
     """
@@ -45,6 +45,6 @@ class Audio:
         """Length in seconds."""
         return len(self.samples) / SAMPLE_RATE
 
-    def cut(self, span: Span) -> Audio:
+    def slice(self, span: Span) -> Audio:
         """The part of this audio inside `span`; a view, not a copy."""
         return Audio(self.samples[span.start : span.end])

@@ -1,10 +1,10 @@
-"""Knows everything that can go wrong in words for callers. Does not know HTTP (see server/http_errors.py).
+"""All errors that the service raises on purpose, with messages for callers. server/http/errors.py makes HTTP of them.
 
 SpeechError
 ├── RequestError            the caller's fault; names the field
 │   ├── InvalidField        a field's value is not allowed
 │   ├── UnsupportedField    allowed by the contract, not by this server
-│   ├── AudioError          the uploaded sound can't be used
+│   ├── AudioError          the uploaded audio can't be used
 │   │   ├── UndecodableAudio
 │   │   ├── AudioTooShort
 │   │   └── AudioTooLong
@@ -13,8 +13,8 @@ SpeechError
 │   ├── UnknownModel
 │   ├── NotAuthorized
 │   └── OriginRefused
-├── Overloaded              nobody's fault: too much is waiting, come back later
-│   └── Ending              the service is about to end; another one may be there
+├── Overloaded              too much is waiting: retry later
+│   └── ShuttingDown        the service takes on nothing more; another instance may be there
 ├── RecognitionError        our fault, while recognizing
 │   ├── OutOfMemory         a batch did not fit
 │   └── DeviceLost          nothing will work until the process is restarted
@@ -23,11 +23,11 @@ SpeechError
 
 from __future__ import annotations
 
-LONGEST = 800  # characters of what is said: values are repeated in it, and may be megabytes
+MAX_CHARACTERS = 800  # of a message: it quotes values that may be megabytes
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…"
 
 
 class SpeechError(Exception):
@@ -44,8 +44,8 @@ class RequestError(SpeechError):
     code: str = "invalid_value"
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(_shortened(message))
-        self.param = param and _shortened(param)
+        super().__init__(_shorten(message))
+        self.param = param and _shorten(param)
         self.code = code or self.code
 
 
@@ -60,7 +60,7 @@ class UnsupportedField(RequestError):
 
 
 class AudioError(RequestError):
-    """The uploaded sound can't be used."""
+    """The uploaded audio can't be used."""
 
     code = "invalid_audio"
 
@@ -69,7 +69,7 @@ class AudioError(RequestError):
 
 
 class UndecodableAudio(AudioError):
-    """Not a supported media file, damaged beyond use, or without a sound track."""
+    """Not a supported media file, damaged beyond use, or without an audio track."""
 
 
 class AudioTooShort(AudioError):
@@ -122,8 +122,8 @@ class Overloaded(SpeechError):
         self.retry_after = retry_after
 
 
-class Ending(Overloaded):
-    """The service takes nothing on any more."""
+class ShuttingDown(Overloaded):
+    """The service takes on nothing more."""
 
 
 class RecognitionError(SpeechError):

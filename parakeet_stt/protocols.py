@@ -1,4 +1,8 @@
-"""Knows what the service asks of a recognizer and of a speech detector. Does not know any model."""
+"""What the service asks of an engine: a recognizer of speech, and a detector of speech.
+
+An engine is a file in `engines/` that implements these protocols, and a line in its `loading.py`. Everything that goes
+in or comes out is a value: it can cross to another process.
+"""
 
 from __future__ import annotations
 
@@ -13,38 +17,39 @@ import numpy.typing as npt
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Samples
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
+from parakeet_stt.vad import Probabilities, Windows
 
-FRAME_SAMPLES = round(ENCODER_FRAME_SECONDS * SAMPLE_RATE)
-Memory = object  # what a recognizer keeps of an utterance from one step to the next; only it knows what is in it
+FRAME_SAMPLES = round(ENCODER_FRAME_SECONDS * SAMPLE_RATE)  # of one encoder frame; every engine has to have it
+DecoderState = object  # where the search of an utterance stands; only the engine reads it. Can be pickled
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """The next part of an utterance that is still being spoken.
+class Chunk:
+    """The next part of an utterance that somebody is still speaking, with the audio around it.
 
-    audio: the part, and what is said around it. before: samples of it that earlier steps have had, a multiple of
-    `FRAME_SAMPLES`. after: samples of it that belong to later steps; 0 if this is the utterance's last, and else such
-    that the part itself, which may be empty, is a multiple of `FRAME_SAMPLES`. memory: what the step before has left;
-    None in the first.
+    audio: left context, the part itself, right context. left_context: samples of earlier chunks, a multiple of
+    `FRAME_SAMPLES`. right_context: samples that later chunks will hold; 0 for the utterance's last chunk, and else such
+    that the part itself, which may be empty, is a multiple of `FRAME_SAMPLES`. state: from the result of the chunk
+    before; None for the first.
     """
 
     audio: Audio
-    before: int
-    after: int
-    memory: Memory | None
+    left_context: int
+    right_context: int
+    state: DecoderState | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stepped:
-    """What a step has found.
+class ChunkResult:
+    """The tokens of a chunk. All times in seconds from the start of the chunk's audio.
 
-    part: the tokens of the step's own part, which later steps will not change. tail: those of what comes after it,
-    which they may. All times in seconds from the start of the step's audio. memory: for the next step.
+    stable: tokens of the part itself; later chunks do not change them. unstable: tokens of the right context; later
+    chunks may change them. state: for the next chunk.
     """
 
-    part: tuple[Token, ...]
-    tail: tuple[Token, ...]
-    memory: Memory
+    stable: tuple[Token, ...]
+    unstable: tuple[Token, ...]
+    state: DecoderState | None
 
 
 class Priority(IntEnum):
@@ -52,67 +57,114 @@ class Priority(IntEnum):
 
     LIVE = 0  # somebody is speaking
     SHORT = 1  # the first minute of a recording
-    LONG = 2  # what follows it
+    LONG = 2  # the rest of a recording
+
+
+class HasAudio(Protocol):
+    """Whatever can be recognized."""
+
+    @property
+    def audio(self) -> Audio:
+        """The audio to decode."""
+        ...
 
 
 class Recognizer(Protocol):
-    """Speech to tokens; not thread-safe: one thread calls it."""
+    """Speech to tokens. Not thread-safe: the thread that loads it makes all calls but the reading of properties."""
+
+    @property
+    def device(self) -> str:
+        """Where the network runs: cpu, cuda, cuda:1."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """The type of the weights: float32, bfloat16, float16."""
+        ...
+
+    @property
+    def config(self) -> str:
+        """The active configuration as YAML."""
+        ...
+
+    @property
+    def frame_samples(self) -> int:
+        """Samples of one encoder frame, the grid of chunks and of token times: `FRAME_SAMPLES`."""
+        ...
+
+    def warm_up(self, max_items: int, max_seconds: float) -> None:
+        """Run once what the first batch would be slow at.
+
+        max_items: utterances of the largest batch. max_seconds: length of the longest utterance.
+        """
+        ...
 
     def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
         """Decode each utterance independently, in input order.
 
-        batch: mono 16 kHz utterances; their lengths may differ. phrases: what to listen for in each of them, which
-        makes no difference to the others; left out, nothing in any.
+        batch: mono 16 kHz utterances; lengths may differ. phrases: to prefer in each utterance, without effect on the
+        others; empty for none in any.
         Returns one hypothesis per utterance; times in seconds from that utterance's start, in steps of 0.08 s.
-        Raises RecognitionError if the model fails: OutOfMemory if the batch is more than the device holds, DeviceLost
-        if nothing will work any more.
+        Raises RecognitionError if the model fails: OutOfMemory if the batch does not fit into the device's memory,
+        DeviceLost if the device can't be used any more.
         """
         ...
 
+    def decode_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> list[ChunkResult]:
+        """Decode one chunk of each of several utterances, independently, in input order. Raises as `recognize`.
 
-class LiveRecognizer(Recognizer, Protocol):
-    """One that can also begin with an utterance before its end."""
-
-    def step(self, batch: Sequence[Step], phrases: Sequence[Phrases] = ()) -> list[Stepped]:
-        """Decode a part of each of several utterances, independently, in input order; else as `recognize`.
-
-        A single step over a whole utterance finds what `recognize` finds.
+        A single chunk over a whole utterance gives the tokens that `recognize` gives.
         """
+        ...
+
+    def capacity_seconds(self) -> float | None:
+        """Padded seconds of audio that fit into the device's free memory; None if memory sets no limit."""
+        ...
+
+    def memory_bytes(self) -> float:
+        """Memory in use on the device; 0 on a CPU. Any thread may ask."""
         ...
 
 
 class SpeechStream(Protocol):
-    """What a detector knows of one stream of sound; one thread at a time calls it."""
+    """Speech detection in one stream. One thread at a time calls it."""
 
-    def probabilities(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """The probability of speech in each window of 512 samples (32 ms) that these samples complete.
+    def push(self, samples: Samples) -> Probabilities:
+        """Probability of speech in each window of 512 samples (32 ms) that these samples complete.
 
-        samples: what follows those of the last call, float32, shape (num_samples,), of any length.
+        samples: the next ones of the stream, float32, shape (num_samples,), of any length.
         """
         ...
 
-    def rest(self) -> npt.NDArray[np.float32]:
-        """The probability for what is left at the end, as a window filled up with zeros; empty if nothing is."""
+    def flush(self) -> Probabilities:
+        """Probability for the last window, filled up with zeros; empty if no sample is left."""
         ...
 
 
-WINDOW_CONTEXT = 64  # samples of the window before with which each is heard
-MEMORY_SHAPE = (2, 128)  # of what the detector remembers of one live stream
+DETECTOR_STATE_SHAPE = (2, 128)  # the detector's state of one live stream
 
 
 class SpeechDetector(Protocol):
-    """Audio to speech probabilities: of one recording, or of many live streams at once."""
+    """Audio to speech probabilities: of one recording, or of many live streams at once. Thread-safe."""
 
     def stream(self) -> SpeechStream:
-        """One that has heard nothing yet. Streams may be used by different threads at once."""
+        """A new stream. Different threads may use different streams at once."""
         ...
 
-    def probabilities(
-        self, windows: npt.NDArray[np.float32], memories: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """The probability of speech in one window of each stream, and what is to be remembered of each.
+    def detect(
+        self, windows: Windows, states: npt.NDArray[np.float32]
+    ) -> tuple[Probabilities, npt.NDArray[np.float32]]:
+        """Probability of speech in one window of each of several streams, and the streams' next states.
 
-        windows: shape (streams, 64 + 512), each with the end of the window before. memories: shape (streams, 2, 128),
-        zeros at first. The detector itself remembers nothing of them.
+        windows: shape (streams, 64 + 512), each with the end of the window before. states: shape (streams, 2, 128),
+        zeros at first. The detector itself keeps no state.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A loaded recognizer and a loaded detector."""
+
+    recognizer: Recognizer
+    detector: SpeechDetector

@@ -1,4 +1,4 @@
-"""Knows how the words of two utterances become one where both have heard the same stretch. Does not know audio."""
+"""Merges the words of two utterances that overlap."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 from parakeet_stt.text.transcript import Word
 
-# Between the times of one word in two utterances: they differ by a few steps of 80 ms where the context is short.
+# Largest difference between the start times of one word in two utterances: where the context is short, the two times
+# differ by a few frames of 80 ms.
 TOLERANCE_SECONDS = 0.3
 
 
-def joined(before: Sequence[Word], after: Sequence[Word], start: float, end: float) -> tuple[Word, ...]:
-    """All words, those that were heard twice once.
+def merge_overlap(before: Sequence[Word], after: Sequence[Word], start: float, end: float) -> tuple[Word, ...]:
+    """Merge two overlapping word lists; words in the overlap appear once.
 
-    start, end: the stretch that both have heard, at the end of `before` and the beginning of `after`, in the seconds
-    of their words. Near its edge each is at its worst: words are cut in half there. So the seam is the pair of equal
-    words at about the same time that is nearest to the middle; without one, the middle itself, and then words that are
-    said at the same time are taken from `before`.
+    start, end: of the overlap, at the end of `before` and the beginning of `after`, in the seconds of their words.
+    Each list is at its worst near its edge, where words are cut in half. So the lists are joined at the pair of equal
+    words at about the same time that is nearest to the middle of the overlap. Without such a pair they are joined at
+    the middle, and `before` wins where two words are spoken at the same time.
     """
     middle = (start + end) / 2
     pairs = [

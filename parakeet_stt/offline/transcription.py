@@ -1,16 +1,15 @@
-"""Knows the way of a recording: utterances → hypotheses → words → transcript. Does not know who asks, nor threads.
+"""The way of one recording: utterances → hypotheses → words → transcript.
 
-Where speech was heard and no word came, another cut is tried (rescue.py); where two utterances overlap, their words are
-joined (seams.py).
+Speech without words is decoded again with other cuts (retry.py). Words of utterances that overlap are merged
+(overlap.py).
 
-Finding utterances and recognizing them take time; both are handed in. What is computed here goes through the caller's
-threads for long recordings, since for hours of words it takes long enough to stall an event loop; for short ones the
-thread would cost more than the work.
+Reading utterances and recognizing them take time, so both are passed in. The computing here also goes through the
+caller's threads for long recordings: hours of words would stall an event loop. For short recordings a thread would cost
+more than the work.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,70 +18,66 @@ from itertools import islice
 from typing import Protocol, TypeVar
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio
-from parakeet_stt.offline.overlap import joined
-from parakeet_stt.offline.retry import attempts, missed
-from parakeet_stt.offline.utterances import Probabilities, Utterance, Utterances
+from parakeet_stt.offline.overlap import merge_overlap
+from parakeet_stt.offline.retry import find_missed, plan_attempts
+from parakeet_stt.offline.utterances import Utterance, Utterances
 from parakeet_stt.offline.vad_segments import SpeechRules
-from parakeet_stt.text.alignment import segments_of, words_of
-from parakeet_stt.text.phrases import NONE, Phrases
-from parakeet_stt.text.transcript import Hypothesis, Transcript, Word, Words
+from parakeet_stt.protocols import HasAudio
+from parakeet_stt.text.alignment import join_tokens, split_segments
+from parakeet_stt.text.phrases import NO_PHRASES, Phrases
+from parakeet_stt.text.transcript import Hypothesis, Recording, Transcript, Word, WordList
 
 T = TypeVar("T")
+U = TypeVar("U", bound=HasAudio)
 SHORT_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
-    """What became of one recording: its text, and the speech probability of each window of 32 ms.
-
-    is_truncated: whether the file ended before what it announces.
-    """
-
-    transcript: Transcript
-    probabilities: Probabilities
-    is_truncated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
+class TranscriptionOptions:
     """What a caller may ask of a transcription.
 
-    language: what is spoken; None for the model's first. phrases: what to listen for. rules: when sound counts as
-    speech; None for the server's own. cut: False for one pass over the whole, whatever its length. soon: whether the
-    first words of a long recording are waited for.
+    language: spoken language; None for the model's first. phrases: to prefer. rules: when audio counts as speech; None
+    for the server's own. is_cut: False for one pass over the whole recording, whatever its length. short_first: whether
+    the caller waits for the first words.
     """
 
     language: str | None = None
-    phrases: Phrases = NONE
+    phrases: Phrases = NO_PHRASES
     rules: SpeechRules | None = None
-    cut: bool = True
-    soon: bool = False
+    is_cut: bool = True
+    short_first: bool = False
 
 
 class Recognize(Protocol):
-    """Utterances to their hypotheses, in order; closing the generator gives up those that are left.
+    """Recognizes items; yields each with its hypothesis, in order. Closing the generator cancels the rest.
 
-    again: whether they belong to a recording that has been let in.
+    phrases: to prefer in all items.
     """
 
-    def __call__(
-        self, utterances: AsyncIterator[Audio], *, phrases: Phrases, again: bool = False
-    ) -> AsyncGenerator[Hypothesis, None]: ...
+    def __call__(self, items: AsyncIterator[U], *, phrases: Phrases) -> AsyncGenerator[tuple[U, Hypothesis], None]: ...
 
 
-class InThread(Protocol):
-    """The result of some work that takes time, done where it keeps nobody waiting."""
+class RunInThread(Protocol):
+    """Runs work that takes time, without stalling the event loop."""
 
     def __call__(self, work: Callable[[], T]) -> Awaitable[T]: ...
 
 
-class Transcription:
-    """One recording on its way: first its `words`, as they become final, then the whole `recording`.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Retry:
+    """A part of an utterance. start: seconds from the start of the utterance."""
 
-    The recognizer hears speech only, with a little silence around it: models invent words for silence, and some say
-    nothing at all after too much of it. Every time is counted from the start of the recording.
-    language: as the transcript shall name it. phrases: what to listen for. on_rescue: called for each
-    stretch of speech without a word, with whether another cut has given one. is_truncated: asked at the end.
+    audio: Audio
+    start: float
+
+
+class Transcription:
+    """One recording on its way to text: first its `words`, as they become final, then the whole `recording`.
+
+    The recognizer gets speech only, with a little silence around it: models invent words for silence, and some give no
+    words after too much of it. All times count from the start of the recording.
+    language: of the transcript. phrases: to prefer. on_retry: called after each retry of speech without words, with
+    whether it found words. is_truncated: called at the end.
     """
 
     def __init__(
@@ -90,94 +85,92 @@ class Transcription:
         utterances: Utterances,
         *,
         recognize: Recognize,
-        in_thread: InThread,
+        run_in_thread: RunInThread,
         language: str,
-        phrases: Phrases = NONE,
-        on_rescue: Callable[[bool], None] = lambda _: None,
+        phrases: Phrases = NO_PHRASES,
+        on_retry: Callable[[bool], None] = lambda _: None,
         is_truncated: Callable[[], bool] = lambda: False,
-    ) -> None:
+    ) -> None:  # seven parameters: what it calls, and what the caller asked for; each is used on its own
         self._utterances = utterances
         self._recognize = recognize
-        self._in_thread = in_thread
+        self._run_in_thread = run_in_thread
         self._language = language
         self._phrases = phrases
-        self._on_rescue = on_rescue
+        self._on_retry = on_retry
         self._is_truncated = is_truncated
-        self._words = Words()
+        self._words = WordList()
 
     async def words(self) -> AsyncGenerator[tuple[Word, ...], None]:
-        """The words of each utterance in which there are any, in order. Closing it gives up the rest."""
-        first = await self._in_thread(self._first)
-        places: deque[Utterance] = deque()
+        """Yield the words of each utterance that has any, in order. Closing the generator cancels the rest."""
+        first = await self._run_in_thread(self._read_first)
         async with (
-            aclosing(self._all(first, places)) as utterances,
-            aclosing(self._recognize(utterances, phrases=self._phrases)) as hypotheses,
+            aclosing(self._read_all(first)) as utterances,
+            aclosing(self._recognize(utterances, phrases=self._phrases)) as results,
         ):
-            tail: tuple[Word, ...] = ()  # what the next utterance has heard too
+            tail: tuple[Word, ...] = ()  # words in the overlap with the next utterance
             overlap = 0.0
-            async for hypothesis in hypotheses:
-                place = places.popleft()
-                found = await self._complete(place, words_of(hypothesis.tokens, place.audio.duration))
-                words = tuple(word.shifted(place.start) for word in found)
+            async for utterance, hypothesis in results:
+                decoded = join_tokens(hypothesis.tokens, utterance.audio.duration)
+                complete = await self._retry_missed(utterance, decoded)
+                words = tuple(word.shift(utterance.start) for word in complete)
                 if overlap:
-                    words = joined(tail, words, place.start, place.start + overlap)
-                overlap = place.overlap
-                tail = tuple(word for word in words if overlap and word.end > place.end - overlap)
+                    words = merge_overlap(tail, words, utterance.start, utterance.start + overlap)
+                overlap = utterance.overlap
+                tail = tuple(word for word in words if overlap and word.end > utterance.end - overlap)
                 words = words[: len(words) - len(tail)]
                 if words:
-                    self._words.add(words)
+                    self._words.extend(words)
                     yield words
             if tail:
-                self._words.add(tail)
+                self._words.extend(tail)
                 yield tail
 
     async def recording(self) -> Recording:
-        """All of it, once there are no more words."""
+        """The result, once `words` is exhausted."""
         if self._utterances.duration <= SHORT_SECONDS:
-            return self._whole()
-        return await self._in_thread(self._whole)
+            return self._make_recording()
+        return await self._run_in_thread(self._make_recording)
 
-    async def _complete(self, place: Utterance, words: tuple[Word, ...]) -> tuple[Word, ...]:
-        """The words, and those that are found where speech has none. Times from the start of the utterance."""
-        for span in missed(place, words, self._utterances.rules.onset):
-            more: tuple[Word, ...] = ()
-            for cuts in attempts(place, span):
-                hypotheses = self._recognize(_each(place.audio.cut(cut) for cut in cuts), phrases=self._phrases,
-                                             again=True)  # fmt: skip
-                async with aclosing(hypotheses):
-                    found = [hypothesis async for hypothesis in hypotheses]
-                more = tuple(
-                    word.shifted(cut.start / SAMPLE_RATE)
-                    for cut, hypothesis in zip(cuts, found, strict=True)
-                    for word in words_of(hypothesis.tokens, cut.length / SAMPLE_RATE)
-                )
-                if more:
+    async def _retry_missed(self, utterance: Utterance, words: tuple[Word, ...]) -> tuple[Word, ...]:
+        """Add the words that retries find. Times in seconds from the start of the utterance."""
+        for span in find_missed(utterance, words, self._utterances.rules.onset):
+            found: tuple[Word, ...] = ()
+            for cuts in plan_attempts(utterance, span):
+                retries = (_Retry(utterance.audio.slice(cut), cut.start / SAMPLE_RATE) for cut in cuts)
+                results = self._recognize(_as_async(retries), phrases=self._phrases)
+                async with aclosing(results):
+                    found = tuple(
+                        [
+                            word.shift(retry.start)
+                            async for retry, hypothesis in results
+                            for word in join_tokens(hypothesis.tokens, retry.audio.duration)
+                        ]
+                    )
+                if found:
                     break
-            self._on_rescue(bool(more))
-            words = tuple(sorted((*words, *more), key=lambda word: word.start))
+            self._on_retry(bool(found))
+            words = tuple(sorted((*words, *found), key=lambda word: word.start))
         return words
 
-    def _first(self) -> list[Utterance]:
-        """The first utterance, or all that are left once everything is read: a short recording's in one go."""
+    def _read_first(self) -> list[Utterance]:
+        """The first utterance, or all of them if the whole recording is read then, as with a short recording."""
         first = list(islice(self._utterances, 1))
         return [*first, *self._utterances] if self._utterances.is_read else first
 
-    async def _all(self, first: list[Utterance], places: deque[Utterance]) -> AsyncGenerator[Audio, None]:
+    async def _read_all(self, first: list[Utterance]) -> AsyncGenerator[Utterance, None]:
         for utterance in first:
-            places.append(utterance)
-            yield utterance.audio
+            yield utterance
         if self._utterances.is_read:
             return
-        while (more := await self._in_thread(partial(next, self._utterances, None))) is not None:
-            places.append(more)
-            yield more.audio
+        while (following := await self._run_in_thread(partial(next, self._utterances, None))) is not None:
+            yield following
 
-    def _whole(self) -> Recording:
+    def _make_recording(self) -> Recording:
         words = self._words
-        transcript = Transcript(words, segments_of(words), self._utterances.duration, self._language)
+        transcript = Transcript(words, split_segments(words), self._utterances.duration, self._language)
         return Recording(transcript, self._utterances.probabilities, self._is_truncated())
 
 
-async def _each(audio: Iterable[Audio]) -> AsyncGenerator[Audio, None]:
-    for one in audio:
-        yield one
+async def _as_async(items: Iterable[U]) -> AsyncGenerator[U, None]:
+    for item in items:
+        yield item

@@ -1,26 +1,27 @@
-"""Knows how tokens become words and words become segments. Does not know the model or any output format."""
+"""Joins tokens into words, and words into segments."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
 
-from parakeet_stt.text.lazy_sequence import Lazy
+from parakeet_stt.text.lazy_sequence import LazySequence
 from parakeet_stt.text.transcript import Segment, Token, Word
 
 WORD_START = "▁"  # SentencePiece's mark for "a space was here"
 SENTENCE_ENDS = (".", "?", "!", "…")
 CLOSING = "\"'”’)]»"  # may follow the mark that ends a sentence
-# Ending in a full stop without ending a sentence.
+# Words that end in a full stop without ending a sentence.
 ABBREVIATIONS = frozenset({"mr.", "mrs.", "ms.", "dr.", "prof.", "st.", "vs.", "e.g.", "i.e."})
-SEGMENT_GAP_SECONDS = 2.0  # no sentence goes on after a silence this long
+SEGMENT_GAP_SECONDS = 2.0  # a silence this long ends a segment
 
 
-def words_of(tokens: Sequence[Token], duration: float) -> tuple[Word, ...]:
-    """Join tokens into words at `▁`, with times that rise and stay inside `[0, duration]`.
+def join_tokens(tokens: Sequence[Token], duration: float, *, earliest: float = 0.0) -> tuple[Word, ...]:
+    """Join tokens into words at `▁`; times rise and stay inside `[earliest, duration]`.
 
-    A word starts with its first token and ends with its last; a token's predicted duration can reach past the next
-    token or the end of the audio, and can be zero, so ends are clamped and never lie before starts.
+    A word starts with its first token and ends with its last. A token's predicted duration can be zero, or reach past
+    the next token or the end of the audio, so ends are clamped and never lie before starts.
+    duration: of the audio. earliest: end of the word before these tokens. Both in seconds.
     """
     groups: list[list[Token]] = []
     for token in tokens:
@@ -28,7 +29,6 @@ def words_of(tokens: Sequence[Token], duration: float) -> tuple[Word, ...]:
             groups.append([])
         groups[-1].append(token)
     words: list[Word] = []
-    earliest = 0.0
     for index, group in enumerate(groups):
         text = "".join(token.piece for token in group).replace(WORD_START, " ").strip()
         latest = min(groups[index + 1][0].start, duration) if index + 1 < len(groups) else duration
@@ -39,14 +39,14 @@ def words_of(tokens: Sequence[Token], duration: float) -> tuple[Word, ...]:
         if text:
             words.append(Word(text, start, end, tuple(group)))
             earliest = end
-        elif words:  # a lone `▁`: its probability belongs to the word before
+        elif words:  # a lone `▁`: its probability belongs to the word before it
             before = words[-1]
             words[-1] = Word(before.text, before.start, before.end, (*before.tokens, *group))
     return tuple(words)
 
 
 def ends_sentence(word: str) -> bool:
-    """Whether a sentence ends with this word: `door.` and `"why?"` yes; `3.5`, `Mr.` and `U.` no."""
+    """Whether a sentence ends with this word: `door.` and `"why?"` do; `3.5`, `Mr.` and `U.` do not."""
     bare = word.rstrip(CLOSING)
     if not bare.endswith(SENTENCE_ENDS):
         return False
@@ -55,8 +55,8 @@ def ends_sentence(word: str) -> bool:
     )
 
 
-def segments_of(words: Sequence[Word]) -> Sequence[Segment]:
-    """Split words into sentences, and where a silence of `SEGMENT_GAP_SECONDS` divides one."""
+def split_segments(words: Sequence[Word]) -> Sequence[Segment]:
+    """Split words into sentences, and where a silence of `SEGMENT_GAP_SECONDS` divides a sentence."""
     starts = [0] if words else []
     starts += [
         index
@@ -64,4 +64,4 @@ def segments_of(words: Sequence[Word]) -> Sequence[Segment]:
         if ends_sentence(word.text) or following.start - word.end >= SEGMENT_GAP_SECONDS
     ]
     ends = [*starts[1:], len(words)]
-    return Lazy(len(starts), lambda index: Segment(tuple(words[starts[index] : ends[index]])))
+    return LazySequence(len(starts), lambda index: Segment(tuple(words[starts[index] : ends[index]])))

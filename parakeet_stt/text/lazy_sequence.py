@@ -1,4 +1,4 @@
-"""Knows sequences whose items are made when they are asked for: all at once would be too many. Knows nothing else."""
+"""Sequences that make an item when it is read, for lists that would be too large in memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class Lazy(Sequence[T]):
-    """So many items, each made by `make` from its index whenever it is asked for; a slice makes all of its own."""
+class LazySequence(Sequence[T]):
+    """A sequence of `count` items; `make` computes one from its index at each access. A slice computes all of its own.
+
+    count: number of items. make: called with an index in [0, count).
+    """
 
     def __init__(self, count: int, make: Callable[[int], T]) -> None:
         self._count = count
@@ -30,6 +33,6 @@ class Lazy(Sequence[T]):
         return self._make(indices) if isinstance(indices, int) else tuple(map(self._make, indices))
 
 
-def each(items: Sequence[S], make: Callable[[S], T]) -> Lazy[T]:
-    """What `make` makes of each of `items`."""
-    return Lazy(len(items), lambda index: make(items[index]))
+def lazy_map(items: Sequence[S], function: Callable[[S], T]) -> LazySequence[T]:
+    """`map` over a sequence, computed at each access."""
+    return LazySequence(len(items), lambda index: function(items[index]))

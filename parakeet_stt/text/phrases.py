@@ -1,36 +1,36 @@
-"""Knows what a caller's keywords and prompt ask the recognizer to listen for. Does not know the recognizer."""
+"""The phrases that a caller's keywords and prompt ask the recognizer to prefer."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
 
-Phrases = tuple[str, ...]  # sorted and different, so that equal wishes are equal values
-NONE: Phrases = ()
+Phrases = tuple[str, ...]  # sorted, without duplicates: equal requests are equal values
+NO_PHRASES: Phrases = ()
 
 _WORD = re.compile(r"[^\W_]+(?:['’.\-][^\W_]+)*")
 _SENTENCE_END = re.compile(r"[.?!…:]\s*$")
 SHORTEST_DISTINCTIVE = 3  # characters
 
 
-def normalized(phrases: Iterable[str]) -> Phrases:
-    """Without empty ones, doubled ones, spaces that mean nothing, and halves of characters, which are no text."""
+def normalize_phrases(phrases: Iterable[str]) -> Phrases:
+    """Remove empty phrases, duplicates, extra spaces, and unpaired surrogates, which are no text."""
     whole = (phrase.encode(errors="ignore").decode() for phrase in phrases)
     return tuple(sorted({" ".join(phrase.split()) for phrase in whole} - {""}))
 
 
-def distinctive(prompt: str) -> Phrases:
-    """The words of a prompt that are worth listening for: names, products, abbreviations, codes.
+def find_distinctive(prompt: str) -> Phrases:
+    """The words of a prompt that boosting can help with: names, products, abbreviations, codes.
 
-    These are its words of three characters or more with a capital letter or a digit in them, except the first word of a
-    sentence that goes on in small letters, if only its first letter is a capital: that says nothing about it.
+    These are the words of three characters or more with a capital letter or a digit. Excepted is the first word of a
+    sentence that goes on in small letters, if only its first letter is a capital: there the capital means nothing.
     """
-    return normalized(_distinctive(prompt))
+    return normalize_phrases(_find_distinctive(prompt))
 
 
-def _distinctive(prompt: str) -> Iterator[str]:
+def _find_distinctive(prompt: str) -> Iterator[str]:
     words = list(_WORD.finditer(prompt))
-    ended = 0  # the word before
+    ended = 0  # end of the word before
     for index, match in enumerate(words):
         word, gap, ended = match.group(), prompt[ended : match.start()], match.end()
         if len(word) < SHORTEST_DISTINCTIVE or not any(c.isupper() or c.isdigit() for c in word):
@@ -43,7 +43,9 @@ def _distinctive(prompt: str) -> Iterator[str]:
         yield word
 
 
-def spellings(phrase: str) -> Phrases:
-    """The phrase as it may be written: as given, in small letters, and as it would begin a sentence or a name."""
+def spelling_variants(phrase: str) -> Phrases:
+    """The phrase as given, in small letters, and as it would begin a sentence or a name."""
     small = phrase.lower()
-    return normalized({phrase, small, phrase[0].upper() + phrase[1:], small[0].upper() + small[1:], small.title()})
+    return normalize_phrases(
+        {phrase, small, phrase[0].upper() + phrase[1:], small[0].upper() + small[1:], small.title()}
+    )

@@ -1,6 +1,6 @@
-"""Knows the units of text and their times: token → word → segment → transcript. Does not know how they were found.
+"""Units of text and their times: token → word → segment → transcript.
 
-All times are seconds from the start of the audio that was given to the recognizer, until `shifted` moves them.
+All times are seconds from the start of the audio that the recognizer was given; `shift` moves them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from parakeet_stt.text.lazy_sequence import Lazy
+from parakeet_stt.text.lazy_sequence import LazySequence
+from parakeet_stt.vad import Probabilities
 
 ENCODER_FRAME_SECONDS = 0.08  # 8x subsampling of a 10 ms hop: the grid of every token time
 
@@ -20,7 +21,7 @@ class Token:
     """One unit of the model's vocabulary.
 
     piece: as the tokenizer spells it; a leading `▁` begins a word.
-    logprob: natural logarithm of the model's own probability of this token, given those before it.
+    logprob: natural logarithm of the model's probability of this token, given the tokens before it.
     """
 
     id: int
@@ -29,10 +30,14 @@ class Token:
     end: float
     logprob: float
 
+    def shift(self, seconds: float) -> Token:
+        """The same token, `seconds` later."""
+        return dataclasses.replace(self, start=self.start + seconds, end=self.end + seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """What the decoder found in one utterance."""
+    """The decoder's output for one utterance."""
 
     tokens: tuple[Token, ...]
 
@@ -46,9 +51,9 @@ class Word:
     end: float
     tokens: tuple[Token, ...]
 
-    def shifted(self, seconds: float) -> Word:
+    def shift(self, seconds: float) -> Word:
         """The same word, `seconds` later."""
-        tokens = tuple(dataclasses.replace(t, start=t.start + seconds, end=t.end + seconds) for t in self.tokens)
+        tokens = tuple(token.shift(seconds) for token in self.tokens)
         return Word(self.text, self.start + seconds, self.end + seconds, tokens)
 
 
@@ -81,47 +86,47 @@ class Segment:
         return sum(token.logprob for token in tokens) / len(tokens)
 
 
-class Words(Lazy[Word]):
-    """Words in arrays, to which more can be added; a word of 2.5 tokens takes 150 bytes instead of 650.
+class WordList(LazySequence[Word]):
+    """A growing list of words, stored in arrays: a word of 2.5 tokens takes 150 bytes instead of 650.
 
-    Hours of them are held until all are there.
+    A recording of hours keeps all of its words in memory until the last one is known.
     """
 
     def __init__(self, words: Iterable[Word] = ()) -> None:
         super().__init__(0, self._word)
         self._texts: list[str] = []
         self._times = array("d")  # start and end of each word
-        self._ends = array("q", [0])  # of each word's tokens, among all tokens; first the beginning of all
+        self._token_ends = array("q", [0])  # index after each word's last token, among all tokens
         self._pieces: list[str] = []
         self._ids = array("i")
         self._token_times = array("d")  # start, end and log-probability of each token
-        self._spellings: dict[str, str] = {}  # of texts, so that equal ones are one object
-        self.add(words)
+        self._interned: dict[str, str] = {}  # equal texts share one object
+        self.extend(words)
 
     @property
     def text(self) -> str:
-        """All of them, with a space between."""
+        """All words, with a space between two."""
         return " ".join(self._texts)
 
     @property
     def tokens(self) -> Sequence[Token]:
-        """The tokens of all words that are there now."""
-        return Lazy(len(self._pieces), self._token)
+        """The tokens of all words that are in the list now."""
+        return LazySequence(len(self._pieces), self._token)
 
-    def add(self, words: Iterable[Word]) -> None:
-        """Append."""
+    def extend(self, words: Iterable[Word]) -> None:
+        """Append words."""
         for word in words:
-            self._texts.append(self._spellings.setdefault(word.text, word.text))
+            self._texts.append(self._interned.setdefault(word.text, word.text))
             self._times.extend((word.start, word.end))
             for token in word.tokens:
                 self._pieces.append(token.piece)
                 self._ids.append(token.id)
                 self._token_times.extend((token.start, token.end, token.logprob))
-            self._ends.append(len(self._pieces))
+            self._token_ends.append(len(self._pieces))
             self._count += 1
 
     def _word(self, index: int) -> Word:
-        tokens = tuple(map(self._token, range(self._ends[index], self._ends[index + 1])))
+        tokens = tuple(map(self._token, range(self._token_ends[index], self._token_ends[index + 1])))
         return Word(self._texts[index], self._times[2 * index], self._times[2 * index + 1], tokens)
 
     def _token(self, index: int) -> Token:
@@ -135,7 +140,7 @@ class Transcript:
     duration: length of the recording in seconds. language: ISO-639-1.
     """
 
-    words: Words
+    words: WordList
     segments: Sequence[Segment]
     duration: float
     language: str
@@ -147,3 +152,16 @@ class Transcript:
     @property
     def tokens(self) -> Sequence[Token]:
         return self.words.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Result for one recording.
+
+    probabilities: of speech, one for each window of 32 ms. is_truncated: the file ended before the length that it
+    announces.
+    """
+
+    transcript: Transcript
+    probabilities: Probabilities
+    is_truncated: bool = False

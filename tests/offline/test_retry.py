@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Span
-from parakeet_stt.offline.retry import attempts, missed
+from parakeet_stt.offline.retry import find_missed, plan_attempts
 from parakeet_stt.offline.transcription import Transcription
 from parakeet_stt.offline.utterances import Utterance, Utterances
-from parakeet_stt.offline.vad_segments import WINDOW_SAMPLES, SpeechRules
+from parakeet_stt.offline.vad_segments import SpeechRules
+from parakeet_stt.protocols import HasAudio
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis, Token, Word
-from tests.offline.test_transcription import Heard, talk
+from parakeet_stt.vad import WINDOW_SAMPLES
+from tests.offline.test_transcription import FakeRecording, talk
 
 T = TypeVar("T")
+U = TypeVar("U", bound=HasAudio)
 
 
 def utterance(*parts: tuple[float, float], start: int = 0) -> Utterance:
@@ -38,52 +41,53 @@ def seconds(span: Span) -> tuple[float, float]:
 
 @pytest.mark.parametrize("start", [0, 1000])
 def test_speech_in_an_utterance_without_words_is_missed(start: int) -> None:
-    (span,) = missed(utterance((0.0, 0.5), (0.9, 0.4), (0.0, 0.5), start=start), [], 0.5)
+    (span,) = find_missed(utterance((0.0, 0.5), (0.9, 0.4), (0.0, 0.5), start=start), [], 0.5)
     offset = start % WINDOW_SAMPLES / SAMPLE_RATE
     assert seconds(span) == pytest.approx((0.5 - offset, 0.9 - offset), abs=0.04)
-    assert missed(utterance((0.0, 0.5), (0.9, 0.1), (0.0, 0.5)), [], 0.5) == []
+    assert find_missed(utterance((0.0, 0.5), (0.9, 0.1), (0.0, 0.5)), [], 0.5) == []
 
 
 def test_a_second_of_speech_beside_words_is_missed_and_less_is_theirs() -> None:
     spoken = utterance((0.9, 10))
-    assert missed(spoken, [word(0, 3), word(3.5, 10)], 0.5) == []
-    (gap,) = missed(spoken, [word(0, 3), word(6, 10)], 0.5)
+    assert find_missed(spoken, [word(0, 3), word(3.5, 10)], 0.5) == []
+    (gap,) = find_missed(spoken, [word(0, 3), word(6, 10)], 0.5)
     assert seconds(gap) == pytest.approx((3.2, 5.8), abs=0.07)
-    (rest,) = missed(spoken, [word(0, 3)], 0.5)
+    (rest,) = find_missed(spoken, [word(0, 3)], 0.5)
     assert seconds(rest) == pytest.approx((3.2, 10), abs=0.07)
     paused = utterance((0.9, 3), (0.0, 4), (0.9, 3))
-    assert missed(paused, [word(0, 3), word(7, 10)], 0.5) == []
+    assert find_missed(paused, [word(0, 3), word(7, 10)], 0.5) == []
 
 
 def test_it_is_tried_without_the_silence_before_it_and_then_in_halves() -> None:
     parts = ((0.0, 2.0), (0.9, 2.0), (0.6, 0.1), (0.9, 2.0), (0.0, 1.0))
-    (whole,), halves = attempts(utterance(*parts), Span(2 * SAMPLE_RATE, 6 * SAMPLE_RATE + 1600))
+    (whole,), halves = plan_attempts(utterance(*parts), Span(2 * SAMPLE_RATE, 6 * SAMPLE_RATE + 1600))
     assert seconds(whole) == pytest.approx((1.95, 6.3), abs=0.07)
     assert halves[0].start == whole.start
     assert halves[0].end == halves[1].start
     assert halves[1].end == whole.end
     assert halves[0].end / SAMPLE_RATE == pytest.approx(4.05, abs=0.1)
-    assert len(attempts(utterance((0.9, 0.5)), Span(0, SAMPLE_RATE // 2))) == 1
+    assert len(plan_attempts(utterance((0.9, 0.5)), Span(0, SAMPLE_RATE // 2))) == 1
 
 
-class Deaf(Heard):
+class Deaf(FakeRecording):
     """Says nothing to audio that is longer than it can bear, else a word from its beginning to its end."""
 
     bears = 3.0
 
     async def recognize(
-        self, utterances: AsyncIterator[Audio], *, phrases: Phrases, again: bool = False
-    ) -> AsyncGenerator[Hypothesis, None]:
-        async for audio in utterances:
+        self, items: AsyncIterator[U], *, phrases: Phrases
+    ) -> AsyncGenerator[tuple[U, Hypothesis], None]:
+        async for item in items:
+            audio = item.audio
             self.durations.append(audio.duration)
             if audio.duration > self.bears:
-                yield Hypothesis(())
+                yield item, Hypothesis(())
             else:
-                yield Hypothesis((Token(0, f"▁w{next(self.numbers)}", 0.0, audio.duration, -0.1),))
+                yield item, Hypothesis((Token(0, f"▁w{next(self.numbers)}", 0.0, audio.duration, -0.1),))
 
 
 def heard_by(deaf: Deaf) -> tuple[list[tuple[float, float]], list[bool]]:
-    rescues: list[bool] = []
+    retries: list[bool] = []
 
     async def at_once(work: Callable[[], T]) -> T:
         return work()
@@ -92,25 +96,25 @@ def heard_by(deaf: Deaf) -> tuple[list[tuple[float, float]], list[bool]]:
         transcription = Transcription(
             Utterances(deaf.blocks(), deaf, rules=SpeechRules(), longest=10.0),
             recognize=deaf.recognize,
-            in_thread=at_once,
+            run_in_thread=at_once,
             language="en",
-            on_rescue=rescues.append,
+            on_retry=retries.append,
         )
         return [(word.start, word.end) async for words in transcription.words() for word in words]
 
-    return asyncio.run(main()), rescues
+    return asyncio.run(main()), retries
 
 
 def test_what_is_found_in_another_cut_is_there_at_its_time() -> None:
-    found, rescues = heard_by(Deaf(talk((0.0, 5), (0.9, 4), (0.0, 5), (0.9, 1), (0.0, 2))))
-    assert rescues == [True]
+    found, retries = heard_by(Deaf(talk((0.0, 5), (0.9, 4), (0.0, 5), (0.9, 1), (0.0, 2))))
+    assert retries == [True]
     assert [start for start, _ in found] == pytest.approx([4.95, 7.0, 13.8], abs=0.7)
     assert found == sorted(found)
 
 
 def test_what_stays_without_words_is_counted_and_everything_else_goes_on() -> None:
     deaf = Deaf(talk((0.0, 5), (0.9, 9), (0.0, 5), (0.9, 1), (0.0, 2)))
-    found, rescues = heard_by(deaf)
-    assert rescues == [False]
+    found, retries = heard_by(deaf)
+    assert retries == [False]
     assert [start for start, _ in found] == pytest.approx([18.8], abs=0.1)
     assert len(deaf.durations) == 1 + 3 + 1

@@ -14,14 +14,9 @@ from hypothesis import strategies as st
 
 from parakeet_stt.audio import SAMPLE_RATE, Span
 from parakeet_stt.offline import vad_segments as speech
-from parakeet_stt.offline.vad_segments import (
-    OVERLAP_SAMPLES,
-    WINDOW_SAMPLES,
-    SpeechRules,
-    Stretch,
-    no_speech_probability,
-    utterance_spans,
-)
+from parakeet_stt.offline.vad_segments import OVERLAP_SAMPLES, SpeechRules, Stretch, utterance_spans
+from parakeet_stt.text.openai_json import no_speech_probability
+from parakeet_stt.vad import WINDOW_SAMPLES
 
 TIGHT = SpeechRules(pad_ms=0)
 Windows = npt.NDArray[np.float32]
@@ -41,9 +36,9 @@ def spans(probabilities: Windows, rules: SpeechRules = TIGHT, longest: float = 0
 
 
 def stretches(
-    probabilities: Windows, rules: SpeechRules = TIGHT, longest: float = 0.0, *, soon: bool = False
+    probabilities: Windows, rules: SpeechRules = TIGHT, longest: float = 0.0, *, short_first: bool = False
 ) -> list[Stretch]:
-    found = utterance_spans([probabilities], rules, longest or math.inf, soon=soon)
+    found = utterance_spans([probabilities], rules, longest or math.inf, short_first=short_first)
     return [one for one in found if one.span.length]
 
 
@@ -92,16 +87,16 @@ def test_a_long_silence_is_marked_so_that_its_audio_need_not_be_kept() -> None:
 
 
 def test_an_utterance_is_given_out_before_what_follows_a_long_silence_is_heard() -> None:
-    heard = 0
+    read = 0
 
     def arriving() -> Iterator[Windows]:
-        nonlocal heard
+        nonlocal read
         for part in (windows((0.9, 10)), *[windows((0.0, 50))] * 20):
-            heard += len(part)
+            read += len(part)
             yield part
 
     assert next(iter(utterance_spans(arriving(), TIGHT, samples(100)))).span == Span(0, samples(10))
-    assert heard <= 160
+    assert read <= 160
 
 
 PARTS = st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(1, 60)), min_size=1, max_size=40)
@@ -110,11 +105,11 @@ PARTS = st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(1, 60)), min_s
 def test_the_first_utterances_are_shorter_if_their_words_are_waited_for() -> None:
     talk = windows(*[(0.9, 8), (0.0, 12)] * 40)
     usual = [one.span.length for one in stretches(talk, TIGHT, samples(160))]
-    soon = [one.span.length for one in stretches(talk, TIGHT, samples(160), soon=True)]
+    short_first = [one.span.length for one in stretches(talk, TIGHT, samples(160), short_first=True)]
     assert usual[:3] == [samples(148)] * 3
-    assert soon[:3] == [samples(28), samples(68), samples(148)]
+    assert short_first[:3] == [samples(28), samples(68), samples(148)]
     short = talk[:70]
-    assert len(stretches(short, TIGHT, samples(160), soon=True)) == 1
+    assert len(stretches(short, TIGHT, samples(160), short_first=True)) == 1
 
 
 @given(PARTS, st.integers(100, 300), st.integers(0, 400))

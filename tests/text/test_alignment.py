@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parakeet_stt.text.alignment import ends_sentence, segments_of, words_of
+from parakeet_stt.text.alignment import ends_sentence, join_tokens, split_segments
 from parakeet_stt.text.transcript import Token, Word
 
 
@@ -19,29 +19,29 @@ def word(text: str, start: float, end: float) -> Word:
 
 
 def test_a_word_starts_at_the_mark_and_takes_the_pieces_after_it() -> None:
-    found = words_of([token("▁hel", 0.08, 0.16), token("lo", 0.16, 0.4), token("▁world", 0.48, 0.8)], 1.0)
+    found = join_tokens([token("▁hel", 0.08, 0.16), token("lo", 0.16, 0.4), token("▁world", 0.48, 0.8)], 1.0)
     assert [(w.text, w.start, w.end) for w in found] == [("hello", 0.08, 0.4), ("world", 0.48, 0.8)]
 
 
 def test_punctuation_belongs_to_its_word_but_does_not_prolong_it() -> None:
-    found = words_of([token("▁door", 0.8, 1.04), token(".", 1.92, 2.0)], 2.0)
+    found = join_tokens([token("▁door", 0.8, 1.04), token(".", 1.92, 2.0)], 2.0)
     assert [(w.text, w.end) for w in found] == [("door.", 1.04)]
 
 
 def test_an_end_never_reaches_past_the_next_word_or_the_audio() -> None:
-    found = words_of([token("▁one", 0.0, 0.32), token("▁two", 0.16, 0.64)], 0.5)
+    found = join_tokens([token("▁one", 0.0, 0.32), token("▁two", 0.16, 0.64)], 0.5)
     assert [(w.start, w.end) for w in found] == [(0.0, 0.16), (0.16, 0.5)]
 
 
 def test_a_lone_mark_gives_no_empty_word() -> None:
-    found = words_of([token("▁a", 0.0, 0.08), token("▁", 0.08, 0.16), token("▁b", 0.16, 0.24)], 1.0)
+    found = join_tokens([token("▁a", 0.0, 0.08), token("▁", 0.08, 0.16), token("▁b", 0.16, 0.24)], 1.0)
     assert [w.text for w in found] == ["a", "b"]
     assert sum(len(w.tokens) for w in found) == 3
 
 
 def test_no_tokens_are_no_words() -> None:
-    assert words_of([], 1.0) == ()
-    assert not segments_of([])
+    assert join_tokens([], 1.0) == ()
+    assert not split_segments([])
 
 
 @given(
@@ -54,7 +54,7 @@ def test_word_times_rise_and_stay_inside_the_audio(raw: list[tuple[str, int, int
     frames = sorted(frame for _, frame, _ in raw)
     tokens = [token(piece, f * 0.08, (f + n) * 0.08) for (piece, _, n), f in zip(raw, frames, strict=True)]
     edge = 0.0
-    for found in words_of(tokens, duration):
+    for found in join_tokens(tokens, duration):
         assert edge <= found.start <= found.end <= duration
         assert found.text
         edge = found.end
@@ -72,12 +72,12 @@ def test_these_do_not(text: str) -> None:
 
 def test_segments_are_sentences_and_long_silences_divide_them() -> None:
     words = [word("One", 0, 0.3), word("two.", 0.4, 0.7), word("Three", 0.8, 1.0), word("four", 3.5, 4.0)]
-    segments = segments_of(words)
+    segments = split_segments(words)
     assert [s.text for s in segments] == ["One two.", "Three", "four"]
     assert [(s.start, s.end) for s in segments] == [(0, 0.7), (0.8, 1.0), (3.5, 4.0)]
     assert segments[0].avg_logprob == pytest.approx(-0.1)
 
 
 def test_shifting_moves_a_word_and_its_tokens() -> None:
-    moved = word("one", 0.5, 0.75).shifted(100)
+    moved = word("one", 0.5, 0.75).shift(100)
     assert (moved.start, moved.end, moved.tokens[0].start, moved.tokens[0].end) == (100.5, 100.75, 100.5, 100.75)

@@ -11,11 +11,10 @@ import pytest
 import srt
 import webvtt
 
-from parakeet_stt.offline.transcription import Recording
 from parakeet_stt.server.http.responses import json_bytes
-from parakeet_stt.text import formats
-from parakeet_stt.text.alignment import segments_of
-from parakeet_stt.text.transcript import Token, Transcript, Word, Words
+from parakeet_stt.text import formats, openai_json
+from parakeet_stt.text.alignment import split_segments
+from parakeet_stt.text.transcript import Recording, Token, Transcript, Word, WordList
 
 
 def word(text: str, start: float, end: float) -> Word:
@@ -23,7 +22,7 @@ def word(text: str, start: float, end: float) -> Word:
 
 
 def transcript(*words: Word, duration: float = 4000.0) -> Transcript:
-    return Transcript(Words(words), segments_of(words), duration, "en")
+    return Transcript(WordList(words), split_segments(words), duration, "en")
 
 
 TALK = transcript(
@@ -33,42 +32,61 @@ EMPTY = transcript(duration=2.0)
 
 
 def test_srt_is_read_by_a_strict_parser() -> None:
-    cues = list(srt.parse(formats.as_srt(TALK), ignore_errors=False))
+    cues = list(srt.parse(formats.write_srt(TALK), ignore_errors=False))
     assert [(c.index, c.content) for c in cues] == [(1, "One & <two>."), (2, "Three.")]
     assert [(c.start.total_seconds(), c.end.total_seconds()) for c in cues] == [(0.08, 1.2), (3661.5, 3661.501)]
 
 
 def test_vtt_is_read_by_a_strict_parser_and_escapes_its_text() -> None:
-    cues = webvtt.from_buffer(io.StringIO(formats.as_vtt(TALK))).captions
+    cues = webvtt.from_buffer(io.StringIO(formats.write_vtt(TALK))).captions
     assert [(c.start, c.end) for c in cues] == [("00:00:00.080", "00:00:01.200"), ("01:01:01.500", "01:01:01.501")]
     assert cues[0].raw_text == "One &amp; &lt;two&gt;."
 
 
 def test_no_speech_is_an_empty_text_in_every_form() -> None:
-    assert formats.as_text(EMPTY) == "\n"
-    assert list(srt.parse(formats.as_srt(EMPTY), ignore_errors=False)) == []
-    assert formats.as_vtt(EMPTY) == "WEBVTT\n\n"
-    assert formats.as_json(EMPTY)["text"] == ""
-    body = formats.as_verbose_json(Recording(EMPTY, np.zeros(63, np.float32)), words=True, segments=True)
+    assert formats.write_text(EMPTY) == "\n"
+    assert list(srt.parse(formats.write_srt(EMPTY), ignore_errors=False)) == []
+    assert formats.write_vtt(EMPTY) == "WEBVTT\n\n"
+    assert openai_json.render_json(EMPTY)["text"] == ""
+    body = openai_json.render_verbose_json(Recording(EMPTY, np.zeros(63, np.float32)), words=True, segments=True)
     assert (body["text"], len(body["words"]), len(body["segments"])) == ("", 0, 0)
-    assert json.loads(json_bytes(formats.as_nemo_timestamps(EMPTY))) == {"word": [], "segment": [], "char": []}
+    assert json.loads(json_bytes(formats.render_nemo_timestamps(EMPTY))) == {"word": [], "segment": [], "char": []}
+
+
+@pytest.mark.parametrize("table", [formats.TRANSCRIPTION_FORMATS, formats.TRANSLATION_FORMATS])
+def test_each_format_is_one_record_that_writes_what_it_says(table: dict[str, formats.Format]) -> None:
+    assert list(table) == ["json", "text", "srt", "verbose_json", "vtt"]
+    recording = Recording(TALK, np.full(200_000, 0.75, np.float32))
+    for name, one in table.items():
+        body = one.write(recording, formats.Detail(words=True, logprobs=True))
+        assert one.name == name
+        assert isinstance(body, str) == (one.schema is None) == one.media_type.startswith(("text/", "application/x-"))
+        if one.schema is not None:
+            assert body.keys() <= one.schema.__annotations__.keys()  # type: ignore[union-attr]
+    assert [name for name, one in formats.TRANSCRIPTION_FORMATS.items() if one.can_stream] == ["json", "text"]
+
+
+def test_deltas_make_up_the_text() -> None:
+    words = list(TALK.words)
+    parts = [openai_json.delta_text(words[:2], is_first=True), openai_json.delta_text(words[2:], is_first=False)]
+    assert "".join(parts) == TALK.text
 
 
 def test_json_counts_the_audio_in_encoder_frames_and_sums_its_usage() -> None:
-    usage = formats.as_json(transcript(word("One", 0, 0.3), duration=2.104))["usage"]
+    usage = openai_json.render_json(transcript(word("One", 0, 0.3), duration=2.104))["usage"]
     assert usage["input_tokens"] == 27
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] == 28
 
 
 def test_logprobs_concatenate_to_the_text() -> None:
-    body = formats.as_json(TALK, logprobs=True)
+    body = openai_json.render_json(TALK, logprobs=True)
     assert "".join(entry["token"] for entry in body["logprobs"]) == body["text"]
     assert bytes(byte for entry in body["logprobs"] for byte in entry["bytes"]).decode() == body["text"]
 
 
 def test_verbose_segments_carry_every_field() -> None:
     probabilities = np.full(200_000, 0.75, np.float32)
-    body = formats.as_verbose_json(Recording(TALK, probabilities), words=False, segments=True)
+    body = openai_json.render_verbose_json(Recording(TALK, probabilities), words=False, segments=True)
     assert "words" not in body
     assert body["segments"][0] == {
         "id": 0, "seek": 8, "start": 0.08, "end": 1.2, "text": "One & <two>.", "tokens": [7, 7, 7], "temperature": 0.0,
@@ -79,7 +97,7 @@ def test_verbose_segments_carry_every_field() -> None:
 
 
 def test_nemo_timestamps_count_encoder_frames_of_the_whole_upload() -> None:
-    stamps = formats.as_nemo_timestamps(TALK)
+    stamps = formats.render_nemo_timestamps(TALK)
     assert stamps["word"][1] == {"word": "&", "start_offset": 5, "end_offset": 7, "start": 0.4, "end": 0.56}
     assert stamps["segment"][0]["segment"] == "One & <two>."
     assert [entry["char"] for entry in stamps["char"]] == ["One", "&", "<two>.", "Three."]

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from parakeet_stt.text.phrases import distinctive, normalized, spellings
+from parakeet_stt.text.phrases import find_distinctive, normalize_phrases, spelling_variants
 
 
 def test_equal_wishes_are_equal_values() -> None:
-    assert normalized(["b  c", " a", "a", "", "b c"]) == ("a", "b c") == normalized(["a", "b c"])
+    assert normalize_phrases(["b  c", " a", "a", "", "b c"]) == ("a", "b c") == normalize_phrases(["a", "b c"])
 
 
 @pytest.mark.parametrize(
@@ -27,15 +27,15 @@ def test_equal_wishes_are_equal_values() -> None:
     ],
 )  # fmt: skip
 def test_of_a_prompt_only_names_and_codes_count(prompt: str, found: tuple[str, ...]) -> None:
-    assert distinctive(prompt) == found
+    assert find_distinctive(prompt) == found
 
 
 def test_a_phrase_is_listened_for_in_each_way_it_may_be_written() -> None:
-    assert set(spellings("new York")) == {"new York", "new york", "New York", "New york"}
+    assert set(spelling_variants("new York")) == {"new York", "new york", "New York", "New york"}
 
 
 def test_a_prompt_of_a_megabyte_is_read_in_a_moment() -> None:
     """Every word once looked at all that came before it: minutes, on the event loop."""
     began = time.perf_counter()
-    assert distinctive("She met Bert and Carl. " * 45_000) == ("Bert", "Carl")
+    assert find_distinctive("She met Bert and Carl. " * 45_000) == ("Bert", "Carl")
     assert time.perf_counter() - began < 5

@@ -1,0 +1,43 @@
+"""The speech detector's input and thresholds: how a stream is cut into windows, and what its probabilities mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from parakeet_stt.audio import Samples
+
+WINDOW_SAMPLES = 512  # 32 ms at 16 kHz: the only window that Silero accepts
+CONTEXT_SAMPLES = 64  # of the window before, with which Silero's networks take each window
+OFFSET_BELOW_ONSET = 0.15  # Silero's own distance between the two thresholds
+LOWEST_OFFSET = 0.01
+
+Probabilities = npt.NDArray[np.float32]  # of speech, one for each window
+Windows = npt.NDArray[np.float32]  # shape (count, CONTEXT_SAMPLES + WINDOW_SAMPLES)
+
+
+def offset_for(onset: float) -> float:
+    """Threshold to leave speech that goes with a threshold to enter it, as Silero derives it."""
+    return max(onset - OFFSET_BELOW_ONSET, LOWEST_OFFSET)
+
+
+class WindowFramer:
+    """Cuts one stream into windows. Keeps the context, and the samples that complete no window yet."""
+
+    def __init__(self) -> None:
+        self._rest = np.zeros(CONTEXT_SAMPLES, np.float32)
+
+    def push(self, samples: Samples) -> Windows:
+        """Windows that these samples complete. samples: the next ones of the stream, of any length."""
+        stream = np.concatenate([self._rest, samples])
+        count = (len(stream) - CONTEXT_SAMPLES) // WINDOW_SAMPLES
+        self._rest = stream[count * WINDOW_SAMPLES :].copy()
+        width = CONTEXT_SAMPLES + WINDOW_SAMPLES
+        if not count:
+            return np.zeros((0, width), np.float32)
+        return np.lib.stride_tricks.sliding_window_view(stream, width)[: count * WINDOW_SAMPLES : WINDOW_SAMPLES]
+
+    def flush(self) -> Windows:
+        """The last window at the end of the stream, filled up with zeros; none if no sample is left."""
+        left = len(self._rest) - CONTEXT_SAMPLES
+        return self.push(np.zeros(WINDOW_SAMPLES - left if left else 0, np.float32))
