@@ -1,28 +1,27 @@
-"""The only code that imports torch, torchaudio, NeMo and Silero. Does not know HTTP or files that callers send.
+"""Engines: the only code that imports torch, NeMo and Silero.
 
-None of those libraries calls home, and none keeps more than it needs: what they read for that when they are imported is
-set here.
+None of those libraries may call home or cache more than it needs. What they read for that at import is set here.
 """
 
 import os
 from pathlib import Path
 
-# Read by Hugging Face's libraries: nothing here may reach for a hub.
+# Hugging Face's libraries read these: nothing here may connect to a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
-# From 1.29 on, ONNX Runtime's Linux wheels report each session and its model's name to Microsoft unless told not to.
+# From 1.29 on, ONNX Runtime's Linux wheels report each session and its model's name to Microsoft unless this is set.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-# oneDNN keeps what it has prepared for each shape of a batch: 1024 of them unless told otherwise, which is 400 MB after
-# an hour of audio, and of no use, since hardly a shape comes twice (docs/benchmarks.md).
+# oneDNN caches what it has compiled for each shape of a batch, by default 1024 shapes. After an hour of audio that is
+# 400 MB, and of no use, since hardly any shape comes twice (docs/benchmarks.md).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
-def keep_caches_in(folder: Path) -> None:
-    """Before their first import: let numba and torch keep what they compile in `folder`, and not beside themselves.
+def set_cache_folder(folder: Path) -> None:
+    """Have numba and torch cache what they compile in `folder`, not beside themselves. Call before their first import.
 
-    Here they compile nothing, but look for such a place: numba, which librosa brings, refuses to be imported by NeMo
-    where it finds none, as under a read-only root.
+    They compile nothing here, but look for a cache folder: numba, a dependency of librosa, fails at import where it
+    finds none, as under a read-only root.
     """
     os.environ.setdefault("NUMBA_CACHE_DIR", str(folder / "numba"))
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "inductor"))

@@ -1,8 +1,8 @@
-"""Knows how phrases become boosting trees in a search of NeMo's. Does not know audio, or who asks for which phrases.
+"""Phrase boosting: phrases → boosting trees in a search of NeMo's.
 
-Each item of a batch has a tree of its own, or none. NeMo's model of many trees adds to the scores of the tokens that go
-on along an item's tree, once the network has decided that there is a token at all; so an item without a tree is decoded
-as ever (arXiv:2508.07014 describes the trees).
+Each item of a batch has a tree of its own, or none. NeMo's model of many trees adds to the scores of the tokens that
+continue along an item's tree, once the network has decided that there is a token. So an item without a tree is decoded
+as without boosting (arXiv:2508.07014 describes the trees).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from nemo.collections.asr.parts.submodules.transducer_decoding.tdt_label_looping
     GreedyBatchedTDTLabelLoopingComputer,
 )
 
-from parakeet_stt.text.phrases import Phrases, spellings
+from parakeet_stt.text.phrases import Phrases, spelling_variants
 
-WEIGHT = 0.5  # of a tree's scores beside the network's logits; chosen by scripts/bench/bench_boosting.py
-MOST_TREES = 64  # kept for callers who come again, beside those of the present batch
+WEIGHT = 0.5  # of a tree's scores beside the network's logits; measured in docs/benchmarks.md
+MAX_TREES = 64  # cached for callers who come again; a batch may need more
 
 
 class Boosting:
-    """A search of its own beside the plain one, so that batches in which nobody asked for phrases cost nothing more."""
+    """A search of its own beside the plain one, so that batches without phrases cost nothing more."""
 
     def __init__(self, plain: Any, tokenizer: Any, *, weight: float = WEIGHT) -> None:
         """plain: the model's decoding computer. tokenizer: the model's."""
@@ -42,28 +42,28 @@ class Boosting:
             allow_cuda_graphs=plain.allow_cuda_graphs,
             enable_per_stream_biasing=True,
         )
-        self._trees: OrderedDict[Phrases, int] = OrderedDict()  # the latest used last
+        self._trees: OrderedDict[Phrases, int] = OrderedDict()  # least recently used first
 
-    def planted(self, phrases: Sequence[Phrases]) -> torch.Tensor:
+    def build_trees(self, phrases: Sequence[Phrases]) -> torch.Tensor:
         """The tree of each item, shape (batch,), -1 for none. Not inside `torch.inference_mode`."""
-        numbers = [self._tree(wanted) if wanted else -1 for wanted in phrases]
-        while len(self._trees) > max(MOST_TREES, len(set(phrases))):
+        numbers = [self._tree(own) if own else -1 for own in phrases]
+        while len(self._trees) > max(MAX_TREES, len(set(phrases))):
             self.computer.biasing_multi_model.remove_model(self._trees.popitem(last=False)[1])
         return torch.tensor(numbers)
 
     def search(self, encoded: torch.Tensor, frames: torch.Tensor, trees: torch.Tensor, before: Any = None) -> Any:
-        """As the plain search, with the trees of `planted`. before: NeMo's state of what has been searched."""
+        """As the plain search, with the trees of `build_trees`. before: NeMo's state of the search so far."""
         return self.computer(
             x=encoded, out_len=frames, prev_batched_state=before, multi_biasing_ids=trees.to(encoded.device)
         )
 
     def _tree(self, phrases: Phrases) -> int:
         if phrases not in self._trees:
-            every = {spelling for phrase in phrases for spelling in spellings(phrase)}
-            wanted = sorted(spelling for spelling in every if self._tokenizer.text_to_ids(spelling))
-            if not wanted:  # of characters that the model does not know as text
+            variants = {spelling for phrase in phrases for spelling in spelling_variants(phrase)}
+            known = sorted(spelling for spelling in variants if self._tokenizer.text_to_ids(spelling))
+            if not known:  # the tokenizer has none of the characters
                 return -1
-            config = BoostingTreeModelConfig(key_phrases_list=wanted)
+            config = BoostingTreeModelConfig(key_phrases_list=known)
             tree = GPUBoostingTreeModel.from_config(config, tokenizer=self._tokenizer)
             model = self.computer.biasing_multi_model
             tree = tree.to(model.all_arcs_weights.device)

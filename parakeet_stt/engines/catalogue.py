@@ -1,26 +1,25 @@
-"""Knows which Parakeet weights exist and where they lie on this machine. Does not load them, nor use the network."""
+"""Which Parakeet weights exist (`models/catalogue.toml`), and where they are on this machine."""
 
 from __future__ import annotations
 
 import os
 import tarfile
+import tomllib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any, Literal
 
 from parakeet_stt.errors import StartupError
 
-BUNDLED_FILE = Path(__file__).parents[2] / "models" / "parakeet-tdt-tiny" / "parakeet-tdt-tiny.nemo"
-LOCAL_OWNER = "local"  # `owned_by` of weights that the operator brought
-DEFAULT_LANGUAGES = ("en",)  # of weights that nothing is recorded about
-# The 25 of v3's card, in its order. It detects the language itself.
-# fmt: off
-EUROPEAN_LANGUAGES = (
-    "en", "es", "fr", "de", "bg", "hr", "cs", "da", "nl", "et", "fi", "el", "hu",
-    "it", "lv", "lt", "mt", "pl", "pt", "ro", "sk", "sl", "sv", "ru", "uk",
+_PACKAGE = Path(__file__).parents[1]
+# Beside the package in a checkout and in a Bento, inside it where a wheel is installed.
+MODELS = next(
+    (folder for folder in (_PACKAGE.parent / "models", _PACKAGE / "models") if (folder / "catalogue.toml").is_file()),
+    _PACKAGE.parent / "models",
 )
-# fmt: on
+LOCAL_OWNER = "local"  # `owned_by` of weights that the operator brought
+DEFAULT_LANGUAGES = ("en",)  # of weights that are not in the catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +36,16 @@ class PublishedFile:
 class CatalogueEntry:
     """Weights that can be served by name.
 
-    created: unix time of their publication. published: where they can be fetched; None for those in this repository.
+    created: unix time of their publication. licence: SPDX identifier. bundled: path in this repository; None if they
+    are not in it. published: where they can be fetched; None if they can't.
     """
 
     name: str
     languages: tuple[str, ...]
     owned_by: str
     created: int
+    licence: str
+    bundled: Path | None
     published: PublishedFile | None
 
     @property
@@ -72,44 +74,26 @@ class ModelSource:
     is_demo: bool = False
 
 
-def _midnight(year: int, month: int, day: int) -> int:
-    return int(datetime(year, month, day, tzinfo=UTC).timestamp())
+def read_catalogue(folder: Path) -> dict[str, CatalogueEntry]:
+    """The entries of `catalogue.toml` in this folder, by name."""
+    described = tomllib.loads((folder / "catalogue.toml").read_text("utf-8"))["model"]
+    entries = [
+        CatalogueEntry(
+            name=one["name"],
+            languages=tuple(one["languages"]),
+            owned_by=one["owned_by"],
+            created=int(datetime.combine(one["released"], time(tzinfo=UTC)).timestamp()),
+            licence=one["licence"],
+            bundled=folder / one["bundled"] if "bundled" in one else None,
+            published=PublishedFile(**one["published"]) if "published" in one else None,
+        )
+        for one in described
+    ]
+    return {entry.name: entry for entry in entries}
 
 
-DEMO = CatalogueEntry(
-    name="parakeet-tdt-tiny",
-    languages=("en",),
-    owned_by="parakeet-stt",
-    created=_midnight(2026, 11, 22),
-    published=None,
-)
-# Revisions and checksums were taken from public code that pins the same file, several unrelated projects agreeing on
-# each pair, and not from the hub itself. Dates are the release dates of the model cards.
-V2 = CatalogueEntry(
-    name="nvidia/parakeet-tdt-0.6b-v2",
-    languages=("en",),
-    owned_by="nvidia",
-    created=_midnight(2025, 5, 1),
-    published=PublishedFile(
-        repository="nvidia/parakeet-tdt-0.6b-v2",
-        file_name="parakeet-tdt-0.6b-v2.nemo",
-        revision="ae9ad07059c7c739ffaf932226a8fe64ae2620b0",
-        sha256="d99e39955c9d3d0350d8fb7c75e40c64a2b2eaeb003883d7c941fd2e8747b28c",
-    ),
-)
-V3 = CatalogueEntry(
-    name="nvidia/parakeet-tdt-0.6b-v3",
-    languages=EUROPEAN_LANGUAGES,
-    owned_by="nvidia",
-    created=_midnight(2025, 8, 14),
-    published=PublishedFile(
-        repository="nvidia/parakeet-tdt-0.6b-v3",
-        file_name="parakeet-tdt-0.6b-v3.nemo",
-        revision="541d1f99c6b0c3cd0b11a95167540bb8edefd82b",
-        sha256="3cbdc85877e668ca7b82d0d56770eb1fac76691f55d6b97545e8d61ca588d10d",
-    ),
-)
-CATALOGUE = {entry.name: entry for entry in (DEMO, V2, V3)}
+CATALOGUE = read_catalogue(MODELS)
+BUNDLED_FILE = next(entry.bundled for entry in CATALOGUE.values() if entry.bundled)
 
 
 def resolve(setting: str | None) -> ModelSource:
@@ -119,18 +103,17 @@ def resolve(setting: str | None) -> ModelSource:
     unless one is given. None or empty: the bundled tiny model.
     Raises StartupError, in one line that says what to do, if they are not here.
     """
-    if not setting:
-        return _bundled()
-    entry = CATALOGUE.get(setting)
-    if entry is None:
-        return _at_path(setting) if os.sep in setting or setting.endswith(".nemo") else _under_tag(setting)
-    return _bundled() if entry.published is None else _fetched(entry)
+    entry = CATALOGUE.get(setting) if setting else next(one for one in CATALOGUE.values() if one.bundled)
+    if entry is not None:
+        return _bundled(entry, entry.bundled) if entry.bundled else _fetched(entry)
+    assert setting
+    return _at_path(setting) if os.sep in setting or setting.endswith(".nemo") else _under_tag(setting)
 
 
 def check_archive(path: Path) -> None:
-    """Look whether the file can be a transducer with durations, without unpacking it.
+    """Check that the file can be a transducer with durations, without unpacking it.
 
-    Raises StartupError, in one line, if it can't.
+    Raises StartupError, in one line, if it can't be one.
     """
     try:
         with tarfile.open(path) as archive:
@@ -145,21 +128,18 @@ def check_archive(path: Path) -> None:
 
 
 def read_ahead(path: Path) -> None:
-    """Ask the system to bring the file into memory in the background, while the libraries are imported."""
+    """Have the system read the file into memory in the background, while the libraries are imported."""
     if hasattr(os, "posix_fadvise"):  # not on macOS
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def _bundled() -> ModelSource:
-    if not BUNDLED_FILE.is_file():
+def _bundled(entry: CatalogueEntry, file: Path) -> ModelSource:
+    if not file.is_file():
         raise StartupError(
-            f"the bundled model {BUNDLED_FILE} is missing: restore it from the repository, or set STT_MODEL to "
-            "another model"
+            f"the bundled model {file} is missing: restore it from the repository, or set STT_MODEL to another model"
         )
-    return ModelSource(
-        DEMO.name, BUNDLED_FILE, DEMO.languages, DEMO.owned_by, DEMO.created, origin="bundled", is_demo=True
-    )
+    return ModelSource(entry.name, file, entry.languages, entry.owned_by, entry.created, origin="bundled", is_demo=True)
 
 
 def _fetched(entry: CatalogueEntry) -> ModelSource:
@@ -212,7 +192,7 @@ def _in_store(tag: str) -> Any | None:
 
 
 def _stored(name: str, model: Any) -> ModelSource:
-    """What scripts/fetch_model.py recorded with `model`; less of it where somebody else put the model there."""
+    """A model of the store, with what scripts/fetch_model.py recorded; other models have no such records."""
     recorded = model.info.metadata
     files = sorted(Path(model.path).glob("*.nemo"))
     # The size tells a copy that was cut short. Reading gigabytes at every start, for the checksum, would take seconds.

@@ -1,6 +1,6 @@
-"""Knows what makes a network faster on a CPU, with the same results. Does not know what the network is for.
+"""Makes a network faster on a CPU, with the same results.
 
-docs/decisions/0004-cpu-engine.md has what each of it gains, and what was tried besides.
+docs/decisions/0004-cpu-engine.md says what each measure gains, and what else was tried.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-LARGE = 100_000_000  # parameters from which arithmetic is what takes the time
+LARGE = 100_000_000  # parameters; from here on, arithmetic takes most of the time
 GAIN = 1.3  # by how much bfloat16 must be faster to be worth its rounding
-TIDY_SECONDS = 2.0  # more often, it begins to take time
-FRAMES, FEATURES = 500, 1024  # of the product that is measured: a minute's worth of one of Parakeet's layers
+TRIM_SECONDS = 2.0  # between two trims; more often, they begin to take time
+FRAMES, FEATURES = 500, 1024  # of the measured product: 40 s of audio in one of Parakeet's layers
 
 
 def is_bfloat16_faster() -> bool:
@@ -30,13 +30,13 @@ def is_bfloat16_faster() -> bool:
     seconds = {}
     with torch.inference_mode():
         for dtype in (torch.float32, torch.bfloat16):
-            sound = torch.ones(FRAMES, FEATURES, dtype=dtype)
+            audio = torch.ones(FRAMES, FEATURES, dtype=dtype)
             layer = _Packed(torch.ones(4 * FEATURES, FEATURES, dtype=dtype), None)
-            layer(sound)
+            layer(audio)
             times = []
             for _ in range(3):
                 began = time.perf_counter()
-                layer(sound)
+                layer(audio)
                 times.append(time.perf_counter() - began)
             seconds[dtype] = median(times)
     return seconds[torch.float32] > GAIN * seconds[torch.bfloat16]
@@ -70,11 +70,11 @@ def pack(network: nn.Module) -> None:
             pack(layer)
 
 
-class Tidying:
-    """Gives memory back to the system that the allocator holds free, now and then.
+class MemoryTrimmer:
+    """Returns the allocator's free memory to the system now and then.
 
-    Batches differ in shape, so what is freed after one seldom fits the next: glibc's heap grows by half a gigabyte in
-    an hour of audio, and most of it is free (docs/benchmarks.md). Other C libraries have no `malloc_trim`.
+    Batches differ in shape, so memory freed after one seldom fits the next: glibc's heap grows by half a gigabyte in an
+    hour of audio, most of it free (docs/benchmarks.md). Other C libraries have no `malloc_trim`.
     """
 
     def __init__(self) -> None:
@@ -82,8 +82,8 @@ class Tidying:
         self._last = time.monotonic()
 
     def __call__(self) -> None:
-        """Do it, unless it was done lately."""
-        if self._trim and time.monotonic() - self._last > TIDY_SECONDS:
+        """Trim, unless the last trim was a moment ago."""
+        if self._trim and time.monotonic() - self._last > TRIM_SECONDS:
             self._trim(0)
             self._last = time.monotonic()
 

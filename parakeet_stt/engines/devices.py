@@ -1,4 +1,4 @@
-"""Knows which device and precision a setting means on this machine. Does not know any model."""
+"""Which device and precision a setting means on this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def use_threads(count: int) -> None:
     torch.get_num_threads()  # from here on it holds for this thread, whatever others set
 
 
-def of_worker(device: str, worker: int, workers: int) -> str:
+def for_worker(device: str, worker: int, workers: int) -> str:
     """The device of one of several processes, numbered from 1: each has the GPU of its number, or all share the CPU.
 
     Raises StartupError for a setting that would put several on one GPU.
@@ -49,7 +49,7 @@ def resolve(device: str) -> torch.device:
     return found
 
 
-def type_of_weights(precision: Precision, device: torch.device, parameters: int) -> torch.dtype:
+def weight_type(precision: Precision, device: torch.device, parameters: int) -> torch.dtype:
     """What a precision setting means for a network of so many parameters.
 
     `auto` is bfloat16 on a GPU; on a CPU it is float32, or bfloat16 for a large network where that is faster.

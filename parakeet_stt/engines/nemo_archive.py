@@ -1,4 +1,4 @@
-"""Knows how a .nemo archive becomes a network in a second or two. Does not know what the network is for, nor devices.
+"""Loads the network of a .nemo archive in a second or two.
 
 NeMo's own `restore_from` unpacks the archive into a temporary folder and fills every weight with random numbers before
 it overwrites them: of its time at 0.6B parameters, little is the loading. Here NeMo still reads the configuration,

@@ -1,4 +1,4 @@
-"""Knows NeMo's transducer models with token-and-duration decoding. Does not know HTTP, files of callers, or batching.
+"""The Parakeet recognizer: NeMo's transducer models with token-and-duration decoding.
 
 The only path used is encoder → greedy decoder → scoring, never `model.transcribe()`, which leaves the network in train
 mode. Token times, durations and log-probabilities come from the scoring pass (docs/decisions/0001-scoring-pass.md).
@@ -21,21 +21,20 @@ from omegaconf import OmegaConf, open_dict
 from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.engines import cpu, devices
 from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
-from parakeet_stt.protocols import FRAME_SAMPLES, Step, Stepped
-from parakeet_stt.text.phrases import NONE, Phrases
+from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
+from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
 
-for talker in ("nv_one_logger", "OneLogger"):  # NeMo's telemetry announces at import that it does nothing
-    logging.getLogger(talker).setLevel(logging.ERROR)
+for noisy in ("nv_one_logger", "OneLogger"):  # NeMo's telemetry announces at import that it does nothing
+    logging.getLogger(noisy).setLevel(logging.ERROR)
 
 import nemo.collections.asr as nemo_asr  # noqa: E402
 from nemo.core.classes.common import typecheck  # noqa: E402
 from nemo.utils import logging as nemo_logging  # noqa: E402
 
-from parakeet_stt.engines import decoder_state as streaming  # noqa: E402
-from parakeet_stt.engines import nemo_archive  # noqa: E402
+from parakeet_stt.engines import decoder_state, nemo_archive  # noqa: E402
 from parakeet_stt.engines.boosting import Boosting  # noqa: E402
-from parakeet_stt.engines.decoder_state import SearchMemory  # noqa: E402
+from parakeet_stt.engines.decoder_state import SearchState  # noqa: E402
 
 nemo_logging.setLevel(nemo_logging.ERROR)
 
@@ -44,8 +43,8 @@ MAX_SYMBOLS = 10  # tokens per encoder frame; the value that Parakeet's own conf
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
-    """What a search has found: tokens and their frames, both of shape (batch, most tokens), and how many each has."""
+class SearchResult:
+    """Result of a search. tokens, frames: shape (batch, most tokens). lengths: number of tokens of each item."""
 
     tokens: torch.Tensor
     frames: torch.Tensor
@@ -53,7 +52,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class Scores:
     """The decoder's tokens of a batch; every list but `lengths` is of shape (batch, most tokens)."""
 
     lengths: list[int]
@@ -87,15 +86,15 @@ class Parakeet:
         if not isinstance(model, nemo_asr.models.EncDecRNNTBPEModel) or not durations:
             raise StartupError(f"{path} is a {type(model).__name__} without durations, not a Parakeet-TDT model")
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        self._dtype = devices.type_of_weights(precision, self._device, parameters)
-        self._model = _prepared(model, self._device, self._dtype)
-        self._tidying = cpu.Tidying() if self._device.type == "cpu" else None
+        self._dtype = devices.weight_type(precision, self._device, parameters)
+        self._model = _prepare(model, self._device, self._dtype)
+        self._trimmer = cpu.MemoryTrimmer() if self._device.type == "cpu" else None
         self._durations = torch.tensor(list(durations), device=self._device)
         self._pieces: list[str] = list(model.tokenizer.ids_to_tokens(list(range(model.tokenizer.vocab_size))))
 
     @cached_property
-    def _beginning(self) -> SearchMemory:
-        return streaming.beginning(self._model.decoding.decoding.decoding_computer, self._device)
+    def _initial_state(self) -> SearchState:
+        return decoder_state.initial_state(self._model.decoding.decoding.decoding_computer, self._device)
 
     @cached_property
     def _boosting(self) -> Boosting:
@@ -117,71 +116,77 @@ class Parakeet:
         text: str = OmegaConf.to_yaml(self._model.cfg, resolve=True)
         return text
 
-    def warm_up(self, most: int, longest: float) -> None:
-        """Decode noise, so that no caller pays for what happens only the first time.
+    @property
+    def frame_samples(self) -> int:
+        """Samples of one encoder frame."""
+        features, encoder = self._model.cfg.preprocessor, self._model.cfg.encoder
+        return int(round(features.window_stride * features.sample_rate) * encoder.subsampling_factor)
 
-        most, longest: the largest batch and the longest utterance, in seconds, to come. On a GPU the search goes over a
-        batch of both, since its CUDA graph is captured again for anything larger than before.
+    def warm_up(self, max_items: int, max_seconds: float) -> None:
+        """Decode noise; see `protocols.Recognizer`.
+
+        On a GPU the search goes over a batch of the largest size and length, since its CUDA graph is captured again for
+        anything larger than before.
         """
-        noise = np.random.default_rng(0).standard_normal(int(longest * SAMPLE_RATE), np.float32) * np.float32(0.01)
+        noise = np.random.default_rng(0).standard_normal(int(max_seconds * SAMPLE_RATE), np.float32) * np.float32(0.01)
         self.recognize([Audio(noise[:SAMPLE_RATE])])
         if self._device.type != "cpu":
             with torch.inference_mode():
                 encoded, frames = self._encode([Audio(noise)])
-                self._decode(encoded.repeat(most, 1, 1), frames.repeat(most))
+                self._decode(encoded.repeat(max_items, 1, 1), frames.repeat(max_items))
 
     def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
-        """Decode each utterance independently, in input order. See `parakeet_stt.protocols.Recognizer`."""
+        """Decode each utterance independently, in input order; see `protocols.Recognizer`."""
         if not batch:
             return []
         try:
-            trees = self._boosting.planted(phrases) if any(phrases) else None
+            trees = self._boosting.build_trees(phrases) if any(phrases) else None
             with torch.inference_mode():
                 encoded, frames = self._encode(batch)
                 found, _ = self._decode(encoded, frames, trees)
                 scored = self._score(encoded, found)
         except RuntimeError as exc:
-            raise self._understood(exc, len(batch)) from exc
-        self._tidy()
+            raise self._convert_error(exc, len(batch)) from exc
+        self._trim_memory()
         return [Hypothesis(self._tokens(scored, item, audio.duration)) for item, audio in enumerate(batch)]
 
-    def step(self, batch: Sequence[Step], phrases: Sequence[Phrases] = ()) -> list[Stepped]:
-        """Decode a part of each of several utterances. See `parakeet_stt.protocols.Recognizer`."""
+    def decode_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> list[ChunkResult]:
+        """Decode one chunk of each of several utterances; see `protocols.Recognizer`."""
         if not batch:
             return []
         try:
-            trees = self._boosting.planted(phrases) if any(phrases) else None
+            trees = self._boosting.build_trees(phrases) if any(phrases) else None
             with torch.inference_mode():
-                encoded, frames = self._encode([step.audio for step in batch])
-                before = torch.tensor([step.before // FRAME_SAMPLES for step in batch], device=self._device)
-                after = torch.tensor([step.after for step in batch], device=self._device)
-                lengths = torch.tensor([len(step.audio.samples) for step in batch], device=self._device)
-                left = (frames - before).clamp(min=0)
-                counts = torch.where(after > 0, (lengths - after) // FRAME_SAMPLES - before, left)
-                part = streaming.windows(encoded, before, counts)
-                wanted = list(phrases) or [NONE] * len(batch)
-                before_part = [one.memory if isinstance(one.memory, SearchMemory) else self._beginning for one in batch]
-                memories = [one.listening_for(own) for one, own in zip(before_part, wanted, strict=True)]
-                found, state = self._decode(part, counts, trees, memories)
-                scored = self._score(part, found, memories)
-                reached = streaming.split(state, wanted)
-                rest = streaming.windows(encoded, before + counts, left - counts)
-                tails = self._score(rest, self._decode(rest, left - counts, trees, reached)[0], reached)
+                encoded, frames = self._encode([chunk.audio for chunk in batch])
+                left = torch.tensor([chunk.left_context // FRAME_SAMPLES for chunk in batch], device=self._device)
+                right = torch.tensor([chunk.right_context for chunk in batch], device=self._device)
+                lengths = torch.tensor([len(chunk.audio.samples) for chunk in batch], device=self._device)
+                after_left = (frames - left).clamp(min=0)
+                counts = torch.where(right > 0, (lengths - right) // FRAME_SAMPLES - left, after_left)
+                own_phrases = list(phrases) or [NO_PHRASES] * len(batch)
+                given = [one.state if isinstance(one.state, SearchState) else self._initial_state for one in batch]
+                states = [state.for_phrases(own) for state, own in zip(given, own_phrases, strict=True)]
+                part = decoder_state.gather_frames(encoded, left, counts)
+                found, batched_state = self._decode(part, counts, trees, states)
+                stable = self._score(part, found, states)
+                reached = decoder_state.split_states(batched_state, own_phrases)
+                rest = decoder_state.gather_frames(encoded, left + counts, after_left - counts)
+                unstable = self._score(rest, self._decode(rest, after_left - counts, trees, reached)[0], reached)
         except RuntimeError as exc:
-            raise self._understood(exc, len(batch)) from exc
-        self._tidy()
-        offsets, ends = before.tolist(), (before + counts).tolist()
+            raise self._convert_error(exc, len(batch)) from exc
+        self._trim_memory()
+        starts, ends = left.tolist(), (left + counts).tolist()
         return [
-            Stepped(
-                self._tokens(scored, item, step.audio.duration, offsets[item]),
-                self._tokens(tails, item, step.audio.duration, ends[item]),
+            ChunkResult(
+                self._tokens(stable, item, chunk.audio.duration, starts[item]),
+                self._tokens(unstable, item, chunk.audio.duration, ends[item]),
                 reached[item],
             )
-            for item, step in enumerate(batch)
+            for item, chunk in enumerate(batch)
         ]
 
-    def room(self) -> float | None:
-        """The padded seconds of audio that the GPU's free memory holds, by the peak of one batch; None on a CPU."""
+    def capacity_seconds(self) -> float | None:
+        """Padded seconds of audio that fit into the GPU's free memory, by the peak of one batch; None on a CPU."""
         if self._device.type == "cpu":
             return None
         torch.cuda.reset_peak_memory_stats(self._device)
@@ -193,14 +198,14 @@ class Parakeet:
         return USABLE_MEMORY * free / used * seconds * count
 
     def memory_bytes(self) -> float:
-        """What torch holds of the GPU's memory; 0 on a CPU."""
+        """Memory that torch has reserved on the GPU; 0 on a CPU."""
         return 0.0 if self._device.type == "cpu" else float(torch.cuda.memory_reserved(self._device))
 
-    def _tidy(self) -> None:
-        if self._tidying:
-            self._tidying()
+    def _trim_memory(self) -> None:
+        if self._trimmer:
+            self._trimmer()
 
-    def _understood(self, exc: RuntimeError, count: int) -> RecognitionError:
+    def _convert_error(self, exc: RuntimeError, count: int) -> RecognitionError:
         message = f"the model failed on a batch of {count}: {_first_line(exc)}"
         if isinstance(exc, torch.OutOfMemoryError) or "can't allocate memory" in str(exc):
             if self._device.type == "cuda":
@@ -225,47 +230,49 @@ class Parakeet:
         encoded: torch.Tensor,
         frames: torch.Tensor,
         trees: torch.Tensor | None = None,
-        memories: Sequence[SearchMemory] | None = None,
-    ) -> tuple[Found, Any]:
-        """Greedy search, from where each item's search stands, if it has begun; and where it stands afterwards."""
+        states: Sequence[SearchState] | None = None,
+    ) -> tuple[SearchResult, Any]:
+        """Greedy search from `states`, or from the beginning. Returns NeMo's state after the search as well."""
         if trees is None:
             search = self._model.decoding.decoding.decoding_computer
-            before = streaming.merged(memories, search, self._device) if memories else None
+            before = decoder_state.merge_states(states, search, self._device) if states else None
             found, state = search(x=encoded, out_len=frames, prev_batched_state=before)
         else:
-            before = streaming.merged(memories, self._boosting.computer, self._device) if memories else None
+            before = decoder_state.merge_states(states, self._boosting.computer, self._device) if states else None
             found, state = self._boosting.search(encoded, frames, trees, before)
         lengths = found.current_lengths[: len(encoded)]
         most = int(lengths.max())
-        return Found(found.transcript[: len(encoded), :most], found.timestamps[: len(encoded), :most], lengths), state
+        return SearchResult(
+            found.transcript[: len(encoded), :most], found.timestamps[: len(encoded), :most], lengths
+        ), state
 
-    def _score(self, encoded: torch.Tensor, found: Found, memories: Sequence[SearchMemory] | None = None) -> Scored:
-        """One pass of the joint network over the tokens found, which gives each its probability and its duration.
+    def _score(self, encoded: torch.Tensor, found: SearchResult, states: Sequence[SearchState] | None = None) -> Scores:
+        """One pass of the joint network over the tokens, for the probability and the duration of each.
 
-        NeMo 3.0's batched search without CUDA graphs stores the duration of whichever batch mate moved last.
+        NeMo 3.0's batched search without CUDA graphs stores the duration of whichever item of the batch moved last.
         """
         tokens, frames, lengths = found.tokens, found.frames, found.lengths
         counts = lengths.tolist()
         if not tokens.shape[1]:
             empty: list[list[Any]] = [[] for _ in counts]
-            return Scored(counts, empty, empty, empty, empty)
+            return Scores(counts, empty, empty, empty, empty)
         joint = self._model.joint
         known = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
         tokens, frames = tokens.where(known, 0), frames.where(known, 0)
-        heard = torch.gather(encoded, 1, frames[..., None].expand(-1, -1, encoded.shape[2]))
+        at_tokens = torch.gather(encoded, 1, frames[..., None].expand(-1, -1, encoded.shape[2]))
         logits = joint.joint_after_projection(
-            joint.project_encoder(heard).flatten(0, 1).unsqueeze(1),
-            self._predicted(tokens, memories or [self._beginning] * len(tokens)).flatten(0, 1).unsqueeze(1),
+            joint.project_encoder(at_tokens).flatten(0, 1).unsqueeze(1),
+            self._predicted(tokens, states or [self._initial_state] * len(tokens)).flatten(0, 1).unsqueeze(1),
         )
         logits = logits.reshape(*tokens.shape, -1).float()
         choices = len(self._durations)
         logprobs = torch.log_softmax(logits[..., :-choices], -1).gather(2, tokens[..., None]).squeeze(2)
         durations = self._durations[logits[..., -choices:].argmax(-1)]
-        return Scored(counts, tokens.tolist(), frames.tolist(), durations.tolist(), logprobs.tolist())
+        return Scores(counts, tokens.tolist(), frames.tolist(), durations.tolist(), logprobs.tolist())
 
-    def _predicted(self, tokens: torch.Tensor, memories: Sequence[SearchMemory]) -> torch.Tensor:
-        """What the prediction network says before each token, projected, shape (batch, most tokens, features)."""
-        before = streaming.merged(memories, self._model.decoding.decoding.decoding_computer, self._device)
+    def _predicted(self, tokens: torch.Tensor, states: Sequence[SearchState]) -> torch.Tensor:
+        """Projected output of the prediction network before each token, shape (batch, most tokens, features)."""
+        before = decoder_state.merge_states(states, self._model.decoding.decoding.decoding_computer, self._device)
         first: torch.Tensor = before.predictor_outputs
         if tokens.shape[1] == 1:
             return first
@@ -273,7 +280,7 @@ class Parakeet:
         projected: torch.Tensor = self._model.joint.project_prednet(following)
         return torch.cat([first, projected], 1)
 
-    def _tokens(self, scored: Scored, item: int, duration: float, first_frame: int = 0) -> tuple[Token, ...]:
+    def _tokens(self, scored: Scores, item: int, duration: float, first_frame: int = 0) -> tuple[Token, ...]:
         tokens = []
         for index in range(scored.lengths[item]):
             frame, length = first_frame + scored.frames[item][index], scored.durations[item][index]
@@ -284,8 +291,8 @@ class Parakeet:
         return tuple(tokens)
 
 
-def _prepared(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """Set everything that decides a result once, at load: changing it later rebuilds the decoder."""
+def _prepare(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """Set once, at load, everything that decides a result: changing it later rebuilds the decoder."""
     decoding = copy.deepcopy(model.cfg.decoding)
     with open_dict(decoding):
         decoding.strategy = "greedy_batch"

@@ -1,4 +1,4 @@
-"""Knows the Silero speech detector with the weights that silero-vad carries. Does not know what its answers mean."""
+"""The Silero speech detector, with the weights that the package silero-vad carries."""
 
 from __future__ import annotations
 
@@ -10,66 +10,62 @@ import torch
 
 threads = torch.get_num_threads()
 from silero_vad import load_silero_vad  # noqa: E402
-from silero_vad.sequence_vad import RATE_CONFIG  # noqa: E402
 
-torch.set_num_threads(threads)  # its import sets one thread, for the whole process
+torch.set_num_threads(threads)  # importing silero_vad sets one thread, for the whole process
 
 from parakeet_stt.audio import SAMPLE_RATE, Samples  # noqa: E402
+from parakeet_stt.vad import Probabilities, WindowFramer, Windows  # noqa: E402
 
-WINDOW, CONTEXT = RATE_CONFIG[SAMPLE_RATE]  # samples; each window is heard with the last ones of that before it
-MOST_WINDOWS = 512  # in one call, as silero-vad has it: 16 s
-STATE = (1, 1, 128)  # of its LSTM, each of the two
+MAX_WINDOWS = 512  # in one call, as silero-vad has it: 16 s
+STATE_SHAPE = (1, 1, 128)  # of each of the two states of its LSTM
 
 
 class SileroDetector:
-    """Silero for recordings, in its sequence form, and for many live streams at once.
+    """Silero in two forms; see `protocols.SpeechDetector`.
 
-    The sequence form takes many windows of one stream in a call, eight times as fast as window by window; the other one
-    takes a window of each of many.
+    The sequence form takes many windows of one stream in a call, eight times as fast as window by window. The other
+    form takes one window of each of many streams.
     """
 
     def __init__(self) -> None:
-        self._session: Any = load_silero_vad(onnx=True, sequence=True).session
-        self._windows: Any = load_silero_vad(onnx=True, opset_version=15).session
+        self._sequence: Any = load_silero_vad(onnx=True, sequence=True).session
+        self._single: Any = load_silero_vad(onnx=True, opset_version=15).session
 
     def stream(self) -> SileroStream:
-        """See `parakeet_stt.protocols.SpeechDetector`. The session keeps no state between calls."""
-        return SileroStream(self._session)
+        """A new stream; see `protocols.SpeechDetector`. The session keeps no state between calls."""
+        return SileroStream(self._sequence)
 
-    def probabilities(
-        self, windows: npt.NDArray[np.float32], memories: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Of one window of each stream, and what is to be remembered. See `parakeet_stt.protocols.SpeechDetector`."""
-        given = {"input": windows, "state": memories.transpose(1, 0, 2), "sr": np.array(SAMPLE_RATE)}
-        found, states = self._windows.run(None, given)
-        return found.reshape(-1), states.transpose(1, 0, 2)
+    def detect(
+        self, windows: Windows, states: npt.NDArray[np.float32]
+    ) -> tuple[Probabilities, npt.NDArray[np.float32]]:
+        """One window of each of several streams; see `protocols.SpeechDetector`."""
+        given = {"input": windows, "state": states.transpose(1, 0, 2), "sr": np.array(SAMPLE_RATE)}
+        probabilities, next_states = self._single.run(None, given)
+        return probabilities.reshape(-1), next_states.transpose(1, 0, 2)
 
 
 class SileroStream:
-    """See `parakeet_stt.protocols.SpeechStream`. Its state is 1 kB, and less than a window of samples."""
+    """One stream; see `protocols.SpeechStream`. Keeps 1 kB of state, and less than a window of samples."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self._hidden, self._cell = np.zeros(STATE, np.float32), np.zeros(STATE, np.float32)
-        self._left = np.zeros(CONTEXT, np.float32)  # the context, and what completes no window yet
+        self._hidden, self._cell = np.zeros(STATE_SHAPE, np.float32), np.zeros(STATE_SHAPE, np.float32)
+        self._framer = WindowFramer()
 
-    def probabilities(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """Of each window that is complete now."""
-        heard = np.concatenate([self._left, samples])
-        count = (len(heard) - CONTEXT) // WINDOW
-        self._left = heard[count * WINDOW :].copy()
-        if not count:
-            return np.zeros(0, np.float32)
-        windows = np.lib.stride_tricks.sliding_window_view(heard, CONTEXT + WINDOW)[: count * WINDOW : WINDOW]
-        return np.concatenate([self._run(windows[i : i + MOST_WINDOWS]) for i in range(0, count, MOST_WINDOWS)])
+    def push(self, samples: Samples) -> Probabilities:
+        """Probability of speech in each window that these samples complete."""
+        return self._run(self._framer.push(samples))
 
-    def rest(self) -> npt.NDArray[np.float32]:
-        """Of what is left, filled up with zeros."""
-        left = len(self._left) - CONTEXT
-        return self.probabilities(np.zeros(WINDOW - left, np.float32)) if left else np.zeros(0, np.float32)
+    def flush(self) -> Probabilities:
+        """Probability for the last window, filled up with zeros."""
+        return self._run(self._framer.flush())
 
-    def _run(self, windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _run(self, windows: Windows) -> Probabilities:
+        parts = [self._run_part(windows[i : i + MAX_WINDOWS]) for i in range(0, len(windows), MAX_WINDOWS)]
+        return np.concatenate([np.zeros(0, np.float32), *parts])
+
+    def _run_part(self, windows: Windows) -> Probabilities:
         given = {"input": np.ascontiguousarray(windows), "h": self._hidden, "c": self._cell}
         found, self._hidden, self._cell = self._session.run(["speech_probs", "hn", "cn"], given)
-        probabilities: npt.NDArray[np.float32] = found.reshape(-1)
+        probabilities: Probabilities = found.reshape(-1)
         return probabilities

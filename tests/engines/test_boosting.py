@@ -1,4 +1,4 @@
-"""Phrases that are listened for, on the real tiny model."""
+"""Phrase boosting, on the real tiny model."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.engines import boosting
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from parakeet_stt.engines.parakeet import Parakeet
-from parakeet_stt.text.alignment import words_of
-from parakeet_stt.text.phrases import NONE, Phrases
+from parakeet_stt.text.alignment import join_tokens
+from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.transcript import Hypothesis
-from scripts.bench import bench_boosting
 from tests.conftest import Sample
+from tests.engines import rare_words
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,12 @@ def sixteen(samples: dict[str, Sample]) -> list[Audio]:
 
 
 def text_of(hypothesis: Hypothesis, audio: Audio) -> str:
-    return " ".join(word.text for word in words_of(hypothesis.tokens, audio.duration))
+    return " ".join(word.text for word in join_tokens(hypothesis.tokens, audio.duration))
 
 
 def test_phrases_of_one_item_change_nothing_for_the_others(boosted: Parakeet, sixteen: list[Audio]) -> None:
     plain = boosted.recognize(sixteen)
-    phrases: list[Phrases] = [NONE] * 16
+    phrases: list[Phrases] = [NO_PHRASES] * 16
     phrases[3] = ("Zanzibar", "midnight", "quarterly report")
     beside = boosted.recognize(sixteen, phrases)
     assert pickle.dumps(beside[:3] + beside[4:]) == pickle.dumps(plain[:3] + plain[4:])
@@ -45,7 +45,7 @@ def test_phrases_of_one_item_change_nothing_for_the_others(boosted: Parakeet, si
 def test_trees_are_kept_for_those_who_come_again_and_no_more_than_so_many(
     boosted: Parakeet, sixteen: list[Audio], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(boosting, "MOST_TREES", 4)
+    monkeypatch.setattr(boosting, "MAX_TREES", 4)
     expected = boosted.recognize(sixteen[:2], [("tram",), ("ocean",)])
     for number in range(12):
         boosted.recognize(sixteen[:1], [(f"word {number}",)])
@@ -65,9 +65,9 @@ def test_log_probabilities_stay_the_models_own(boosted: Parakeet, sixteen: list[
 
 
 def test_rare_words_are_found_more_often_and_others_are_not_invented(boosted: Parakeet) -> None:
-    sounds = bench_boosting.clips()
-    plain = bench_boosting.measured(boosted, sounds, 0, 0)
-    helped = bench_boosting.measured(boosted, sounds, 0, boosting.WEIGHT)
+    sentences = rare_words.clips()
+    plain = rare_words.find(boosted, sentences, 0, boosted=False)
+    helped = rare_words.find(boosted, sentences, 0, boosted=True)
     assert helped.keywords > 500
     assert helped.recall > plain.recall + 3
     assert helped.invented <= plain.invented + 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from parakeet_stt.engines import catalogue
 from parakeet_stt.errors import StartupError
 
 ROOT = Path(__file__).resolve().parents[2]
+TINY = "parakeet-tdt-tiny"
 V2 = "nvidia/parakeet-tdt-0.6b-v2"
 V3 = "nvidia/parakeet-tdt-0.6b-v3"
 WEIGHTS = b"weights"
@@ -28,13 +30,14 @@ WEIGHTS = b"weights"
 def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "parakeet-tdt-tiny.nemo"
     path.write_bytes(WEIGHTS)
-    monkeypatch.setattr(catalogue, "BUNDLED_FILE", path)
+    entry = catalogue.CATALOGUE[TINY]
+    monkeypatch.setitem(catalogue.CATALOGUE, TINY, dataclasses.replace(entry, bundled=path))
     return path
 
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty BentoML store. BentoML reads BENTOML_HOME only once in a process, so its container is told."""
+    """An empty BentoML store. BentoML reads BENTOML_HOME only once in a process, so its container is set."""
     monkeypatch.setenv("BENTOML_DO_NOT_TRACK", "True")
     folder = tmp_path / "models"
     folder.mkdir()

@@ -18,7 +18,7 @@ from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.errors import StartupError
-from parakeet_stt.text.alignment import words_of
+from parakeet_stt.text.alignment import join_tokens
 from parakeet_stt.text.transcript import ENCODER_FRAME_SECONDS, Hypothesis
 from tests.conftest import ROOT, Sample
 
@@ -62,8 +62,8 @@ def test_a_result_does_not_depend_on_its_batch_its_place_or_the_padding(
 def test_word_ends_in_a_batch_are_those_of_the_word_alone(engine: Parakeet, utterances: Sequence[Audio]) -> None:
     for audio, batched in zip(utterances, engine.recognize(utterances), strict=True):
         (single,) = engine.recognize([audio])
-        ends = [word.end for word in words_of(single.tokens, audio.duration)]
-        assert [word.end for word in words_of(batched.tokens, audio.duration)] == ends
+        ends = [word.end for word in join_tokens(single.tokens, audio.duration)]
+        assert [word.end for word in join_tokens(batched.tokens, audio.duration)] == ends
         assert len(ends) > 0
 
 

@@ -1,0 +1,38 @@
+"""Chooses and loads the engine of a model: the only place that knows which engines there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from parakeet_stt.engines import devices
+from parakeet_stt.engines.parakeet import Parakeet
+from parakeet_stt.engines.silero import SileroDetector
+from parakeet_stt.protocols import Engine
+
+RECOGNIZERS = {".nemo": Parakeet}  # by the suffix of the file; one line for each engine
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """What the operator sets. device, precision: see `devices.py`. threads: of the recognizer on a CPU; 0 to choose.
+
+    worker, workers: number of this process, from 1, and of all processes that share the machine's GPUs.
+    """
+
+    device: str = "auto"
+    precision: devices.Precision = "auto"
+    threads: int = 0
+    worker: int = 1
+    workers: int = 1
+
+
+def load(path: Path, settings: EngineSettings) -> Engine:
+    """Load the recognizer of the file at `path`, and the speech detector. The calling thread owns the recognizer.
+
+    Raises StartupError if it can't be loaded, or its device is not there.
+    """
+    device = devices.for_worker(settings.device, settings.worker, settings.workers)
+    recognizer = RECOGNIZERS.get(path.suffix, Parakeet)
+    detector = SileroDetector()
+    return Engine(recognizer(path, device=device, precision=settings.precision, threads=settings.threads), detector)
