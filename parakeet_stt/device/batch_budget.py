@@ -1,6 +1,6 @@
-"""Knows how fast a recognizer is, and from that how large a batch may be. Measures at start, and learns while it runs.
+"""The batch budget: how large a batch may be, from the recognizer's speed. Measured at start, adjusted while it runs.
 
-The time of a batch is modelled as (overhead + padded seconds) / speed. Does not know threads or queues.
+The time of a batch is modelled as (overhead + padded seconds) / speed.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from itertools import pairwise
 import numpy as np
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio
-from parakeet_stt.device.scheduler import Limits
+from parakeet_stt.device.scheduler import BatchLimits
 from parakeet_stt.protocols import Recognizer
 
-PROBE_SECONDS = 2.0  # one item of a measuring batch
-PROBE_TARGET = 2.0  # batches are measured until one takes so many times as long as a single item
-PROBE_TIME = 3.0  # seconds; measuring ends sooner than it would take longer
+PROBE_SECONDS = 2.0  # of audio in one item of a measuring batch
+PROBE_TARGET = 2.0  # larger batches are measured until one takes so many times as long as a single item
+PROBE_TIME = 3.0  # seconds; no batch is measured that would end later
 GOOD_SHARE, BEST_SHARE = 0.9, 0.95  # of the speed of an endless batch that a full one should reach
-WELCOME_TIME = 1.0  # seconds; a batch grows from the good to the best share only while it takes no longer
+BEST_SHARE_TIME = 1.0  # seconds; a full batch aims at the best share only while it takes no longer
 RECOVERY = 1.1  # the budget's growth
 RECOVERY_BATCHES = 20  # without an error, before each growth
-SMOOTHING = 0.9  # how much of the old estimate of the speed a new measurement leaves
-LEAST_ITEM_SHARE = 0.05  # of a batch's time that is taken for its items', where measuring shows less
+SMOOTHING = 0.9  # weight of the old estimate of the speed beside a new measurement
+LEAST_ITEM_SHARE = 0.05  # of a batch's time that its items are assumed to take, where measuring shows less
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """overhead: of a batch, in padded seconds. speed: padded seconds a second, without the overhead."""
+    """What batches cost. overhead: of a batch, in padded seconds. speed: padded seconds a second, without overhead."""
 
     overhead: float
     speed: float
@@ -43,8 +43,8 @@ class Cost:
         return self.overhead * share / (1 - share)
 
 
-class Pace:
-    """The present limits of a batch, and the present speed. Used by the thread that owns the device; read by others."""
+class BatchBudget:
+    """The present limits of a batch, and the present speed. The device's thread changes them."""
 
     def __init__(self, cost: Cost, *, seconds: float, items: int) -> None:
         """seconds, items: the most that a batch may hold, the padding included."""
@@ -56,26 +56,26 @@ class Pace:
         self.speed = cost.speed
 
     @property
-    def limits(self) -> Limits:
+    def limits(self) -> BatchLimits:
         """What the next batch may be."""
-        return Limits(self._seconds, self._items, self._overhead)
+        return BatchLimits(self._seconds, self._items, self._overhead)
 
-    def done(self, padded: float, seconds: float) -> None:
-        """A batch of so many padded seconds took so long."""
+    def learn(self, padded: float, seconds: float) -> None:
+        """A batch of `padded` seconds took `seconds`."""
         self.speed = SMOOTHING * self.speed + (1 - SMOOTHING) * (self._overhead + padded) / max(seconds, 1e-6)
         self._since_change += 1
         if self._seconds < self._most and self._since_change >= RECOVERY_BATCHES:
             self._seconds = min(self._most, self._seconds * RECOVERY)
             self._since_change = 0
 
-    def too_much(self, padded: float) -> None:
-        """A batch of so many padded seconds did not fit into the device's memory."""
+    def shrink(self, padded: float) -> None:
+        """A batch of `padded` seconds did not fit into the device's memory."""
         self._seconds = min(self._seconds, padded / 2)
         self._since_change = 0
 
 
-def measured(recognizer: Recognizer, *, most_items: int, clock: Callable[[], float] = time.perf_counter) -> Cost:
-    """What batches cost, from a few batches of noise: single items, and ever more until they take twice as long."""
+def measure_cost(recognizer: Recognizer, *, most_items: int, clock: Callable[[], float] = time.perf_counter) -> Cost:
+    """Measure what batches cost with a few batches of noise: single items, then more until they take twice as long."""
     noise = np.random.default_rng(0).standard_normal(int(PROBE_SECONDS * SAMPLE_RATE), np.float32)
     item = Audio(noise * np.float32(0.05))
     began = clock()
@@ -98,11 +98,12 @@ def measured(recognizer: Recognizer, *, most_items: int, clock: Callable[[], flo
     return Cost(max(0.0, single * speed - PROBE_SECONDS), speed)
 
 
-def budget(cost: Cost, *, longest: float, room: float | None) -> float:
-    """The padded seconds of a full batch: enough to be efficient, no more than it must be for those who wait.
+def full_batch_seconds(cost: Cost, *, longest: float, capacity: float | None) -> float:
+    """Padded seconds of a full batch: enough to be efficient, and no more, since all callers wait for it.
 
-    longest: the longest item, which always fits. room: what the device's memory holds; None if that sets no limit.
+    longest: seconds of the longest item, which always fits. capacity: padded seconds that fit into the device's memory;
+    None if memory sets no limit.
     """
-    best = min(cost.padded_for(BEST_SHARE), WELCOME_TIME * cost.speed)
+    best = min(cost.padded_for(BEST_SHARE), BEST_SHARE_TIME * cost.speed)
     wanted = max(longest, cost.padded_for(GOOD_SHARE), best)
-    return max(longest, min(wanted, room)) if room is not None else wanted
+    return max(longest, min(wanted, capacity)) if capacity is not None else wanted

@@ -1,4 +1,4 @@
-"""Knows in what order waiting audio goes to the device, and what is decoded together. Pure: no threads, no clock."""
+"""The scheduler: the order in which queued audio goes to the device, and what is batched. No thread, no clock."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Generic, TypeVar
 from parakeet_stt.protocols import Priority
 
 T = TypeVar("T")
-PATIENCE = 4  # batches that may pass a waiting class over before one is its own
-CONSIDERED = 4  # times the largest batch: how many of the earliest items are looked at for a batch
+PATIENCE = 4  # batches of other classes that a waiting class lets pass before the next batch is its own
+CONSIDERED = 4  # times the items of the largest batch: how many of the earliest items a batch is picked from
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one batch may be.
+class BatchLimits:
+    """How large one batch may be.
 
-    seconds: of audio with the padding, except that one item of any length is a batch. items: how many.
-    overhead: what a batch costs whatever is in it, as seconds of audio that would cost as much.
+    seconds: of audio, padding included; one item of any length is always a batch. items: number of items.
+    overhead: fixed cost of a batch, as the seconds of audio that would cost as much.
     """
 
     seconds: float
@@ -29,7 +29,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry(Generic[T]):
-    """Something that waits. tag: when its turn comes, in the virtual time of its class."""
+    """A queued item. tag: start time in the virtual time of its class."""
 
     seconds: float
     content: T
@@ -37,10 +37,10 @@ class Entry(Generic[T]):
 
 
 class _Class(Generic[T]):
-    """The waiting entries of one priority, shared fairly among their owners.
+    """The queued entries of one priority, shared fairly among their owners.
 
     Start-time fair queueing (Goyal, Vin and Cheng, 1996): an entry's tag is the virtual time at which its owner's
-    audio before it would be done, so that nobody gets ahead by asking for more.
+    audio before it would be done, so that no owner gets ahead by queueing more.
     """
 
     def __init__(self) -> None:
@@ -54,9 +54,9 @@ class _Class(Generic[T]):
         self._finish[owner] = tag + seconds
         self.entries.append(Entry(seconds, content, tag))
 
-    def take(self, limits: Limits) -> list[Entry[T]]:
+    def take(self, limits: BatchLimits) -> list[Entry[T]]:
         earliest = heapq.nsmallest(CONSIDERED * limits.items, self.entries, key=lambda entry: entry.tag)
-        taken = together(earliest, limits)
+        taken = pick_batch(earliest, limits)
         left = set(map(id, taken))
         self.entries = [entry for entry in self.entries if id(entry) not in left]
         self._now = max(self._now, earliest[0].tag)
@@ -65,11 +65,11 @@ class _Class(Generic[T]):
         return taken
 
 
-class Schedule(Generic[T]):
-    """Everything that waits for one device. A batch holds items of one priority.
+class Scheduler(Generic[T]):
+    """The queue of one device. A batch holds items of one priority.
 
-    A higher priority goes first; one that was passed over `PATIENCE` times in a row has the next batch, so that it gets
-    at least one batch in five.
+    The highest priority goes first. A class that was passed over `PATIENCE` times in a row gets the next batch, so that
+    it gets at least one batch in five.
     """
 
     def __init__(self) -> None:
@@ -79,16 +79,16 @@ class Schedule(Generic[T]):
         return sum(len(waiting.entries) for waiting in self._classes.values())
 
     def add(self, content: T, *, seconds: float, priority: Priority, owner: Hashable) -> None:
-        """Let `content` wait. owner: entries with equal owners share one turn."""
+        """Queue `content`. owner: entries with equal owners are one flow."""
         self._classes[priority].add(owner, seconds, content)
 
-    def discard(self, gone: Callable[[T], bool]) -> None:
-        """Forget whatever is `gone`."""
+    def discard(self, is_obsolete: Callable[[T], bool]) -> None:
+        """Remove obsolete entries."""
         for waiting in self._classes.values():
-            waiting.entries = [entry for entry in waiting.entries if not gone(entry.content)]
+            waiting.entries = [entry for entry in waiting.entries if not is_obsolete(entry.content)]
 
-    def take(self, limits: Limits) -> list[T]:
-        """What is to be decoded next, the longest last; empty if nothing waits."""
+    def take(self, limits: BatchLimits) -> list[T]:
+        """The next batch, the longest item last; empty if the queue is."""
         waiting = [self._classes[priority] for priority in Priority if self._classes[priority].entries]
         if not waiting:
             return []
@@ -98,11 +98,11 @@ class Schedule(Generic[T]):
         return [entry.content for entry in chosen.take(limits)]
 
 
-def together(entries: list[Entry[T]], limits: Limits) -> list[Entry[T]]:
-    """The batch with the first of `entries` in it that decodes the most audio a second.
+def pick_batch(entries: list[Entry[T]], limits: BatchLimits) -> list[Entry[T]]:
+    """The batch that decodes the most audio a second, among those that hold the first of `entries`.
 
-    A batch's time is taken as proportional to overhead + padded seconds, the padded seconds being the items times the
-    longest of them. In order of length, a batch is then a run of neighbours with the first of `entries` among them.
+    A batch's time is modelled as proportional to overhead + padded seconds; the padded seconds are the number of items
+    times the longest of them. In order of length, the best batch is a run of neighbours.
     """
     by_length = sorted(entries, key=lambda entry: entry.seconds)
     start = by_length.index(entries[0])

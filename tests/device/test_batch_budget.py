@@ -7,12 +7,20 @@ from collections.abc import Sequence
 import pytest
 
 from parakeet_stt.audio import Audio
-from parakeet_stt.device.batch_budget import PROBE_SECONDS, RECOVERY_BATCHES, Cost, Pace, budget, measured
+from parakeet_stt.device.batch_budget import (
+    PROBE_SECONDS,
+    RECOVERY_BATCHES,
+    BatchBudget,
+    Cost,
+    full_batch_seconds,
+    measure_cost,
+)
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis
+from tests.parts import FakeRecognizer
 
 
-class Clocked:
+class Clocked(FakeRecognizer):
     """Takes (overhead + padded seconds) / speed of its own clock for a batch."""
 
     def __init__(self, cost: Cost) -> None:
@@ -26,7 +34,7 @@ class Clocked:
         return [Hypothesis(())] * len(batch)
 
     def measured(self, most_items: int = 64) -> Cost:
-        return measured(self, most_items=most_items, clock=lambda: self.now)
+        return measure_cost(self, most_items=most_items, clock=lambda: self.now)
 
 
 @pytest.mark.parametrize("cost", [Cost(4, 16), Cost(50, 8000), Cost(7, 60)])
@@ -50,28 +58,30 @@ def test_batches_that_cost_the_same_whatever_is_in_them_have_a_finite_speed() ->
 
 
 def test_the_budget_is_efficient_without_making_others_wait() -> None:
-    assert budget(Cost(4, 16), longest=24, room=None) == pytest.approx(36)  # 90 % of the best speed
-    assert budget(Cost(4, 1000), longest=24, room=None) == pytest.approx(76)  # 95 %: it takes less than a second
-    assert budget(Cost(0.1, 1000), longest=24, room=None) == 24
-    assert budget(Cost(4, 1000), longest=24, room=50) == 50
-    assert budget(Cost(4, 1000), longest=24, room=10) == 24
+    assert full_batch_seconds(Cost(4, 16), longest=24, capacity=None) == pytest.approx(36)  # 90 % of the best speed
+    assert full_batch_seconds(Cost(4, 1000), longest=24, capacity=None) == pytest.approx(
+        76
+    )  # 95 %: it takes less than a second
+    assert full_batch_seconds(Cost(0.1, 1000), longest=24, capacity=None) == 24
+    assert full_batch_seconds(Cost(4, 1000), longest=24, capacity=50) == 50
+    assert full_batch_seconds(Cost(4, 1000), longest=24, capacity=10) == 24
 
 
 def test_the_budget_shrinks_when_it_was_too_much_and_recovers_slowly() -> None:
-    pace = Pace(Cost(1, 10), seconds=64, items=8)
-    pace.too_much(64)
-    pace.too_much(32)
-    assert pace.limits.seconds == 16
+    budget = BatchBudget(Cost(1, 10), seconds=64, items=8)
+    budget.shrink(64)
+    budget.shrink(32)
+    assert budget.limits.seconds == 16
     for _ in range(RECOVERY_BATCHES):
-        pace.done(16, 1.7)
-    assert pace.limits.seconds == pytest.approx(17.6)
+        budget.learn(16, 1.7)
+    assert budget.limits.seconds == pytest.approx(17.6)
     for _ in range(100 * RECOVERY_BATCHES):
-        pace.done(16, 1.7)
-    assert pace.limits.seconds == 64
+        budget.learn(16, 1.7)
+    assert budget.limits.seconds == 64
 
 
 def test_the_speed_follows_what_is_seen() -> None:
-    pace = Pace(Cost(1, 10), seconds=64, items=8)
+    budget = BatchBudget(Cost(1, 10), seconds=64, items=8)
     for _ in range(100):
-        pace.done(19, 4)
-    assert pace.speed == pytest.approx(5, rel=0.01)
+        budget.learn(19, 4)
+    assert budget.speed == pytest.approx(5, rel=0.01)

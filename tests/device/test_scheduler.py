@@ -7,18 +7,18 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parakeet_stt.device.scheduler import PATIENCE, Entry, Limits, Schedule, together
+from parakeet_stt.device.scheduler import PATIENCE, BatchLimits, Entry, Scheduler, pick_batch
 from parakeet_stt.protocols import Priority
 
-LIMITS = Limits(seconds=8, items=4, overhead=1)
+LIMITS = BatchLimits(seconds=8, items=4, overhead=1)
 
 
 def entries(*lengths: float) -> list[Entry[int]]:
     return [Entry(length, number, number) for number, length in enumerate(lengths)]
 
 
-def taken(lengths: list[float], limits: Limits) -> list[float]:
-    return [entry.seconds for entry in together(entries(*lengths), limits)]
+def taken(lengths: list[float], limits: BatchLimits) -> list[float]:
+    return [entry.seconds for entry in pick_batch(entries(*lengths), limits)]
 
 
 def test_a_batch_is_bounded_by_padded_seconds_and_by_items() -> None:
@@ -41,15 +41,15 @@ def test_items_of_similar_length_go_together() -> None:
 
 
 def test_where_the_overhead_is_large_filling_up_pays() -> None:
-    assert taken([4, 1], Limits(seconds=100, items=4, overhead=50)) == [1, 4]
-    assert taken([4, 1], Limits(seconds=100, items=4, overhead=0.1)) == [4]
+    assert taken([4, 1], BatchLimits(seconds=100, items=4, overhead=50)) == [1, 4]
+    assert taken([4, 1], BatchLimits(seconds=100, items=4, overhead=0.1)) == [4]
 
 
 @given(st.lists(st.floats(0.1, 30), min_size=1, max_size=40), st.floats(0, 50), st.floats(1, 100), st.integers(1, 16))
 def test_every_batch_has_the_first_item_and_keeps_its_limits(
     lengths: list[float], overhead: float, seconds: float, items: int
 ) -> None:
-    batch = together(entries(*lengths), Limits(seconds, items, overhead))
+    batch = pick_batch(entries(*lengths), BatchLimits(seconds, items, overhead))
     assert 0 in [entry.content for entry in batch]
     assert len(batch) <= items
     assert len(batch) == 1 or len(batch) * batch[-1].seconds <= seconds
@@ -57,7 +57,7 @@ def test_every_batch_has_the_first_item_and_keeps_its_limits(
 
 @given(st.lists(st.tuples(st.sampled_from(list(Priority)), st.floats(0.1, 30), st.integers(0, 3)), max_size=60))
 def test_everything_comes_out_exactly_once(items: list[tuple[Priority, float, int]]) -> None:
-    schedule: Schedule[int] = Schedule()
+    schedule: Scheduler[int] = Scheduler()
     for number, (priority, seconds, owner) in enumerate(items):
         schedule.add(number, seconds=seconds, priority=priority, owner=owner)
     out = []
@@ -68,7 +68,7 @@ def test_everything_comes_out_exactly_once(items: list[tuple[Priority, float, in
 
 
 def test_higher_priorities_go_first_and_the_lowest_is_not_starved() -> None:
-    schedule: Schedule[Priority] = Schedule()
+    schedule: Scheduler[Priority] = Scheduler()
     for number in range(40):
         schedule.add(Priority.SHORT, seconds=8, priority=Priority.SHORT, owner=number)
         schedule.add(Priority.LONG, seconds=8, priority=Priority.LONG, owner="file")
@@ -79,7 +79,7 @@ def test_higher_priorities_go_first_and_the_lowest_is_not_starved() -> None:
 
 
 def test_two_long_files_share_the_device_whatever_came_first() -> None:
-    schedule: Schedule[str] = Schedule()
+    schedule: Scheduler[str] = Scheduler()
     for name, count in (("early", 20), ("late", 10)):
         for _ in range(count):
             schedule.add(name, seconds=8, priority=Priority.LONG, owner=name)
@@ -87,7 +87,7 @@ def test_two_long_files_share_the_device_whatever_came_first() -> None:
 
 
 def test_what_is_gone_is_forgotten() -> None:
-    schedule: Schedule[int] = Schedule()
+    schedule: Scheduler[int] = Scheduler()
     for number in range(4):
         schedule.add(number, seconds=1, priority=Priority.SHORT, owner=number)
     schedule.discard(lambda number: number % 2 == 0)
