@@ -11,12 +11,12 @@ from typing import BinaryIO
 import numpy as np
 
 from parakeet_stt.audio import Samples
-from parakeet_stt.media import demux as decoding
+from parakeet_stt.media import demux
 from parakeet_stt.media import worker as decoder_process
 
 decoder_process.STALL_SECONDS = 2.0
 TRAPS = ("crash", "crash later", "sleep", "spin", "bomb", "leave without a word")
-opened = decoding.opened
+open_track = demux.open_track
 
 
 def trap(name: str) -> bytes:
@@ -33,22 +33,22 @@ def _sprung(name: str) -> None:
         while True:
             pass
     elif name == "bomb":
-        held = [b""]
+        hoard = [b""]
         while True:
-            held.append(b"x" * (32 << 20))
+            hoard.append(b"x" * (32 << 20))
     else:
         os._exit(0)
 
 
-def trapped(source: BinaryIO, *, max_seconds: float) -> decoding.Track:
-    """As `decoding.opened`, for files that are no traps."""
+def trapped(source: BinaryIO, *, max_seconds: float) -> demux.Track:
+    """As `demux.open_track`, for files that are no traps."""
     start = source.read(100)
     if not start.startswith(b"TRAP "):
-        return opened(source, max_seconds=max_seconds)
+        return open_track(source, max_seconds=max_seconds)
     name = start.splitlines()[0].decode().removeprefix("TRAP ")
     if not name.endswith("later"):
         _sprung(name)
-    track = decoding.Track(16_000)
+    track = demux.Track(16_000)
 
     def pieces() -> Iterator[Samples]:
         yield np.zeros(16_000, np.float32)
@@ -58,7 +58,7 @@ def trapped(source: BinaryIO, *, max_seconds: float) -> decoding.Track:
     return track
 
 
-decoding.opened = trapped
+demux.open_track = trapped
 
 if __name__ == "__main__":
     decoder_process.main()

@@ -1,6 +1,6 @@
-"""Knows how an uploaded file becomes sound: containers, codecs, limits. Does not know HTTP, models, or processes.
+"""Demuxing and decoding: a media file → mono audio at its own rate, under limits.
 
-Everything that FFmpeg may open or decode is on the lists below, and FFmpeg itself enforces them, before a demuxer for
+The lists below name everything that FFmpeg may open or decode. FFmpeg itself enforces them, before a demuxer for
 playlists could open what a playlist names.
 """
 
@@ -68,26 +68,28 @@ MP3_FRAME_BYTES = 4096  # more than any frame has
 OGG_PAGE_BYTES = 65_307  # of the largest page, by RFC 3533
 HEADERS = ((b"RIFF", b"WAVE"), (b"fLaC", b""))  # the first four bytes, and those from the eighth on
 
-av.logging.set_level(None)  # FFmpeg writes to standard error what the caller is told anyway
+av.logging.set_level(None)  # or FFmpeg writes to standard error what the caller gets as an error
 
 
 class Track:
-    """The sound of a file, while it is decoded: mono, at the rate that it was recorded with."""
+    """The audio of a file while it is decoded: mono, at its own rate in Hz."""
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self.pieces: Iterator[Samples] = iter(())
-        self.is_truncated = False  # whether the file ends before what it announces; known once the pieces have ended
+        self.is_truncated = (
+            False  # whether the file ends before the length it announces; known once the pieces have ended
+        )
 
 
 def decode(source: BinaryIO, *, max_seconds: float) -> Audio:
-    """All of a file at once, at 16 kHz. Raises as `opened`."""
-    track = opened(source, max_seconds=max_seconds)
+    """All of a file at once, at 16 kHz. Raises as `open_track`."""
+    track = open_track(source, max_seconds=max_seconds)
     mono = (piece[None] for piece in track.pieces)
-    return Audio(np.concatenate(list(resampling.pieces_to_mono_16k(mono, track.rate))))
+    return Audio(np.concatenate(list(resampling.resample_pieces(mono, track.rate))))
 
 
-def opened(source: BinaryIO, *, max_seconds: float) -> Track:
+def open_track(source: BinaryIO, *, max_seconds: float) -> Track:
     """The best audio track of a media file; its pieces are float32, shape (num_samples,), in [-1, 1].
 
     source: seekable. A damaged packet is skipped, and a file that ends early gives what is there. Blocking.
@@ -96,15 +98,15 @@ def opened(source: BinaryIO, *, max_seconds: float) -> Track:
     """
     if source.seek(0, 2) == 0:
         raise UndecodableAudio("The audio file is empty.")
-    with _blamed_on_the_file():
+    with _convert_errors():
         track = _plain_wav(source, max_seconds) or _by_ffmpeg(source, max_seconds)
-    track.pieces = _checked(track.pieces, track.rate)
+    track.pieces = _check_length(track.pieces, track.rate)
     return track
 
 
-def _checked(pieces: Iterator[Samples], rate: int) -> Iterator[Samples]:
+def _check_length(pieces: Iterator[Samples], rate: int) -> Iterator[Samples]:
     samples = 0
-    with _blamed_on_the_file():
+    with _convert_errors():
         for piece in pieces:
             samples += len(piece)
             yield piece
@@ -113,7 +115,7 @@ def _checked(pieces: Iterator[Samples], rate: int) -> Iterator[Samples]:
 
 
 @contextmanager
-def _blamed_on_the_file() -> Iterator[None]:
+def _convert_errors() -> Iterator[None]:
     try:
         yield
     except (
@@ -144,17 +146,17 @@ def _plain_wav(source: BinaryIO, max_seconds: float) -> Track | None:
     track = Track(file.samplerate)
     announced = int.from_bytes(start[4:8], "little")
     track.is_truncated = size < announced + 8 and not any(announced in lengths for lengths in UNKNOWN_LENGTHS)
-    track.pieces = map(resampling.mixed_down, _wav_pieces(file, max_seconds))
+    track.pieces = map(resampling.mix_down, _wav_pieces(file, max_seconds))
     return track
 
 
 def _wav_pieces(file: soundfile.SoundFile, max_seconds: float) -> Iterator[npt.NDArray[np.float32]]:
     """Its samples in pieces: float32, shape (channels, num_samples)."""
     with file:
-        heard = 0
+        read = 0
         for piece in file.blocks(max(1, WAV_VALUES // file.channels), dtype="float32", always_2d=True):
-            heard += len(piece)
-            if heard > max_seconds * file.samplerate + 1e-6:
+            read += len(piece)
+            if read > max_seconds * file.samplerate + 1e-6:
                 raise _too_long(max_seconds)
             yield piece.T
 
@@ -172,7 +174,7 @@ def _by_ffmpeg(source: BinaryIO, max_seconds: float) -> Track:
     if container.format.name in ANNOUNCING_DEMUXERS or (container.format.name == "mp3" and counts_frames):
         announced = _announced_seconds(container, stream)
 
-    def judged(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
+    def check_end(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
         seconds = 0.0
         for frame in frames:
             seconds += frame.samples / frame.sample_rate
@@ -181,12 +183,12 @@ def _by_ffmpeg(source: BinaryIO, max_seconds: float) -> Track:
         track.is_truncated = cut_page or seconds < announced - TRUNCATED_SECONDS
 
     track = Track(BRIDGE_RATE)
-    frames = judged(_limited(_frames(container, stream), max_seconds))
+    frames = check_end(_limit(_frames(container, stream), max_seconds))
     first = next(frames, None)
     if first is not None:
         if resampling.is_convertible(first.sample_rate):
             track.rate = first.sample_rate
-        track.pieces = map(resampling.mixed_down, _floats(chain([first], frames), track.rate))
+        track.pieces = map(resampling.mix_down, _floats(chain([first], frames), track.rate))
     return track
 
 
@@ -232,25 +234,25 @@ def _has_last_page(source: BinaryIO) -> bool:
 def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
     """Every frame of the track that can be decoded, in order. Raises the last error if there is none."""
     failure: av.FFmpegError | None = None
-    heard = False
+    has_frames = False
     with container:
         packets = container.demux(stream)
         while True:
             try:
                 packet = next(packets, None)
-                if packet is None:  # after the empty packet with which `packets` made the decoder give all it held
+                if packet is None:  # after the empty packet that flushes the decoder
                     break
                 frames = stream.decode(packet)
             except av.FFmpegError as exc:  # of one packet; or of the container, and then `packets` has ended
                 failure = exc
                 continue
-            heard = heard or bool(frames)
+            has_frames = has_frames or bool(frames)
             yield from frames
-    if failure and not heard:
+    if failure and not has_frames:
         raise failure
 
 
-def _limited(frames: Iterable[AudioFrame], max_seconds: float) -> Iterator[AudioFrame]:
+def _limit(frames: Iterable[AudioFrame], max_seconds: float) -> Iterator[AudioFrame]:
     """The same frames. Counts before any conversion, so that a frame of 1000 samples at 1 Hz costs nothing."""
     seconds = 0.0
     for frame in frames:
@@ -286,11 +288,11 @@ def _plain(frame: AudioFrame, full_scale: int) -> npt.NDArray[np.float32]:
 
 def _seconds_of(pieces: Iterable[npt.NDArray[np.float32]], rate: int) -> Iterator[npt.NDArray[np.float32]]:
     """The same samples, a second or a little more at once."""
-    held: list[npt.NDArray[np.float32]] = []
+    waiting: list[npt.NDArray[np.float32]] = []
     for piece in pieces:
-        held.append(piece)
-        if sum(one.shape[1] for one in held) >= rate:
-            yield np.concatenate(held, axis=1)
-            held = []
-    if held:
-        yield np.concatenate(held, axis=1)
+        waiting.append(piece)
+        if sum(one.shape[1] for one in waiting) >= rate:
+            yield np.concatenate(waiting, axis=1)
+            waiting = []
+    if waiting:
+        yield np.concatenate(waiting, axis=1)

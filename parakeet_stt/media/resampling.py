@@ -1,4 +1,4 @@
-"""Knows how sound of any rate and channel count becomes mono 16 kHz, with torchaudio. Does not know files or codecs."""
+"""Downmix and resampling: audio of any rate and channel count → mono 16 kHz, with torchaudio."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ BLOCK_SECONDS = 10  # resampled at once: long enough to be fast, a few megabytes
 
 
 def is_convertible(rate: int) -> bool:
-    """Whether `to_mono_16k` takes this rate: all in use, but not one that shares no large factor with 16000."""
+    """Whether a rate can be resampled: all that are in use can, but none that shares no large factor with 16000."""
     shared = math.gcd(rate, SAMPLE_RATE)
     return 0 < rate <= HIGHEST_RATE and (rate // shared) * (SAMPLE_RATE // shared) <= MOST_COEFFICIENTS
 
 
-def to_mono_16k(samples: npt.NDArray[np.float32], rate: int) -> Audio:
+def resample(samples: npt.NDArray[np.float32], rate: int) -> Audio:
     """Mix all channels down by their mean and resample.
 
     samples: float32, shape (channels, num_samples), at `rate` Hz. What is not a finite number becomes silence.
@@ -47,31 +47,31 @@ def to_mono_16k(samples: npt.NDArray[np.float32], rate: int) -> Audio:
     """
     block = rate * BLOCK_SECONDS
     pieces = (samples[:, start : start + block] for start in range(0, samples.shape[1], block))
-    return Audio(np.concatenate(list(pieces_to_mono_16k(pieces, rate))))
+    return Audio(np.concatenate(list(resample_pieces(pieces, rate))))
 
 
-def pieces_to_mono_16k(pieces: Iterable[npt.NDArray[np.float32]], rate: int) -> Iterator[Samples]:
-    """As `to_mono_16k`, for sound that comes in pieces; the result does not depend on where they were cut.
+def resample_pieces(pieces: Iterable[npt.NDArray[np.float32]], rate: int) -> Iterator[Samples]:
+    """As `resample`, for audio in pieces; the result does not depend on where it was cut.
 
     pieces: float32, shape (channels, num_samples), each of any length and channel count, at `rate` Hz.
     Yields at least one array. Raises ValueError for a rate that is not convertible.
     """
     resampler = Resampler(rate, BLOCK_SECONDS)
     for piece in pieces:
-        block = resampler.push(mixed_down(piece))
+        block = resampler.push(mix_down(piece))
         if len(block):
             yield block
-    yield resampler.rest()
+    yield resampler.flush()
 
 
 class Resampler:
-    """Mono sound of one rate that becomes 16 kHz piece by piece; the result does not depend on where it was cut."""
+    """Resamples one mono stream to 16 kHz piece by piece; the result does not depend on where the stream was cut."""
 
     def __init__(self, rate: int, seconds: float = 0.0) -> None:
-        """seconds: of sound that are waited for, since it is faster to resample more at once.
+        """seconds: of audio to wait for, since resampling more at once is faster.
 
-        Without any, a piece's last few milliseconds come with the next one. Raises ValueError for a rate that is not
-        convertible.
+        With 0, only a piece's last few milliseconds wait for the next piece. Builds the filter, which takes up to half
+        a second. Raises ValueError for a rate that is not convertible.
         """
         if not is_convertible(rate):
             raise ValueError(f"{rate} Hz can't be resampled directly")
@@ -81,35 +81,35 @@ class Resampler:
             return
         self._kernel, self._margin, self._step = _kernel(rate)
         self._waiting = [np.zeros(self._margin, np.float32)]
-        self._held = self._margin
-        self._least = 2 * self._margin + self._step + rate * seconds
+        self._waiting_samples = self._margin
+        self._block_samples = 2 * self._margin + self._step + rate * seconds
 
     def push(self, samples: Samples) -> Samples:
-        """What can be known of the result by now, without what was given before. samples: shape (num_samples,)."""
+        """The next samples at 16 kHz. samples: the next ones of the stream, shape (num_samples,)."""
         if self._rate == SAMPLE_RATE:
             return samples
         self._waiting.append(samples)
-        self._held += len(samples)
+        self._waiting_samples += len(samples)
         self._received += len(samples)
-        if self._held <= self._least:
+        if self._waiting_samples <= self._block_samples:
             return np.zeros(0, np.float32)
         wave = np.concatenate(self._waiting)
-        block = _convolved(wave, self._kernel, self._step)
-        self._waiting = [wave[(self._held - 2 * self._margin) // self._step * self._step :]]
-        self._held = len(self._waiting[0])
+        block = _convolve(wave, self._kernel, self._step)
+        self._waiting = [wave[(self._waiting_samples - 2 * self._margin) // self._step * self._step :]]
+        self._waiting_samples = len(self._waiting[0])
         self._sent += len(block)
         return block
 
-    def rest(self) -> Samples:
-        """What is left at the end."""
+    def flush(self) -> Samples:
+        """The last samples, at the end of the stream."""
         if self._rate == SAMPLE_RATE:
             return np.zeros(0, np.float32)
         wave = np.concatenate([*self._waiting, np.zeros(self._margin + self._step, np.float32)])
         whole = -(-self._received * SAMPLE_RATE // self._rate)  # rounded up, as torchaudio does
-        return _convolved(wave, self._kernel, self._step)[: whole - self._sent]
+        return _convolve(wave, self._kernel, self._step)[: whole - self._sent]
 
 
-def mixed_down(samples: npt.NDArray[np.float32]) -> Samples:
+def mix_down(samples: npt.NDArray[np.float32]) -> Samples:
     """The mean of all channels, in [-1, 1]. samples: shape (channels, num_samples)."""
     channels = len(samples)
     with np.errstate(over="ignore", invalid="ignore"):  # of numbers that were not finite, which become 0
@@ -120,10 +120,11 @@ def mixed_down(samples: npt.NDArray[np.float32]) -> Samples:
 
 
 def use_one_thread() -> None:
-    """Resample with no thread besides the calling one; see `parakeet_stt.engines.devices.use_threads`."""
-    from parakeet_stt.engines import devices
+    """Resample in the calling thread alone: torch's teams of threads would compete with the recognizer's."""
+    import torch
 
-    devices.use_threads(1)
+    torch.set_num_threads(1)
+    torch.get_num_threads()  # from here on the number is this thread's own, whatever other threads set
 
 
 @lru_cache(maxsize=8)
@@ -143,7 +144,7 @@ def _kernel(rate: int) -> tuple[torch.Tensor, int, int]:
     return torch.cat(shifted), resample.width, period * copies
 
 
-def _convolved(wave: Samples, kernel: torch.Tensor, step: int) -> Samples:
+def _convolve(wave: Samples, kernel: torch.Tensor, step: int) -> Samples:
     import torch
 
     with torch.inference_mode():

@@ -1,11 +1,11 @@
-"""Knows how files are decoded in processes of their own, under limits. Does not know who asks, or any model.
+"""The media worker: a program that decodes files in processes of their own, under limits.
 
-A program: `media.py` starts it, and sends to its standard input, a socket, one more socket for each decoder that it
-wants. For each it forks a child, in a millisecond or two, since nothing here has imported torch.
+`pool.py` starts the program, and sends one socket for each worker that it needs to the program's standard input, itself
+a socket. For each socket the program forks a worker, in a millisecond or two, since nothing here has imported torch.
 
-Over its socket a child gets `REQUEST` with a file's descriptor, and answers with messages, each after its length
-(`LENGTH`): JSON with the sample rate, unless the file can't be opened; pieces of sound, float32 mono; an empty message;
-JSON with how it ended. Then it is free for the next file. One that does not survive a file just closes its socket.
+A worker receives `REQUEST` with a file's descriptor over its socket. It answers with messages, each after its length
+(`LENGTH`): JSON with the sample rate, unless the file can't be opened; pieces of audio, float32 mono; an empty message;
+JSON with how decoding ended. Then it takes the next file. If the worker dies, its socket closes.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ from contextlib import suppress
 from typing import Any
 
 from parakeet_stt.errors import AudioError
-from parakeet_stt.media import demux as decoding
+from parakeet_stt.media import demux
 
-REQUEST = struct.Struct("<d")  # the most seconds that may be decoded
+REQUEST = struct.Struct("<d")  # limit of the seconds to decode
 LENGTH = struct.Struct("<I")
-MEMORY_BYTES = 512 << 20  # of a child; ten hours of mp4 with its index need 60 MB
-STALL_SECONDS = 30.0  # for one piece of sound, about a second of it
-NICENESS = 10  # the recognizer's threads go first; a tenth of the share of a thread at 0
+MEMORY_BYTES = 512 << 20  # of a worker; ten hours of mp4 with its index need 60 MB
+STALL_SECONDS = 30.0  # for one piece of audio, about a second of it
+NICENESS = 10  # a tenth of the processor share of the recognizer's threads
 
 
 def main() -> None:
-    """Fork a decoder for each socket that comes, until the service has ended."""
+    """Fork a worker for each socket that arrives, until the service has ended."""
     control = socket.socket(fileno=0)
-    for ignored in (signal.SIGINT, signal.SIGTERM):  # what is being decoded is finished; the service says when to end
+    for ignored in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # files that are being decoded are finished; the service closes the socket
         signal.signal(ignored, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no parent waits for the children
     os.nice(NICENESS)
     gc.collect()
     gc.freeze()
@@ -49,7 +52,7 @@ def main() -> None:
 
 
 def _serve(connection: socket.socket) -> None:
-    """The life of one decoder: file after file, until the service closes the connection."""
+    """Decode file after file, until the service closes the connection."""
     status = 1
     try:
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
@@ -67,25 +70,25 @@ def _serve(connection: socket.socket) -> None:
 
 
 def _end_with(connection: socket.socket) -> None:
-    """End this process once nobody waits for its answers any more, whatever it is at."""
+    """End this process once the other end of the connection is closed, whatever it is doing."""
     poll = select.poll()
-    poll.register(connection, 0)  # for its end only
+    poll.register(connection, 0)  # reports the closing only
     poll.poll()
     os._exit(0)
 
 
 def _answer(file: int, max_seconds: float, connection: socket.socket) -> None:
     def send(message: bytes | memoryview) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)  # the service takes as long as it wants
+        signal.setitimer(signal.ITIMER_REAL, 0)  # the service may read slowly
         connection.sendall(LENGTH.pack(len(message)))
         connection.sendall(message)
-        signal.setitimer(signal.ITIMER_REAL, STALL_SECONDS)  # at its end the kernel ends this process
+        signal.setitimer(signal.ITIMER_REAL, STALL_SECONDS)  # when it expires, the kernel ends this process
 
     signal.setitimer(signal.ITIMER_REAL, STALL_SECONDS)
     end: dict[str, Any]
     try:
         with open(file, "rb") as source:
-            track = decoding.opened(source, max_seconds=max_seconds)
+            track = demux.open_track(source, max_seconds=max_seconds)
             send(json.dumps({"rate": track.rate}).encode())
             for piece in track.pieces:
                 if len(piece):

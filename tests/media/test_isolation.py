@@ -208,8 +208,8 @@ def test_two_hundred_damaged_files_are_each_heard_or_refused(server: Server, sam
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda data: post(server, data), files))
     assert {answer.status_code for answer in answers} == {200, 400}
-    heard = sum(answer.status_code == 200 for answer in answers)
-    assert 50 < heard < 200
+    transcribed = sum(answer.status_code == 200 for answer in answers)
+    assert 50 < transcribed < 200
     assert counter(server, "process_start_time") == begun
 
 

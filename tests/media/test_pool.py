@@ -21,9 +21,9 @@ import pytest
 from parakeet_stt.audio import SAMPLE_RATE, Samples
 from parakeet_stt.errors import AudioTooLong, AudioTooShort, UndecodableAudio
 from parakeet_stt.media import pool as media
-from parakeet_stt.media.cpu_slots import Turns
 from parakeet_stt.media.demux import decode
-from parakeet_stt.media.pool import Decoders, Media
+from parakeet_stt.media.pool import MediaReader, WorkerPool
+from parakeet_stt.media.threads import CpuSlots
 from tests.conftest import Sample, encode
 from tests.trapped_decoder import TRAPS, trap
 
@@ -31,15 +31,15 @@ PATIENCE = 20.0  # seconds; a loaded machine
 
 
 @pytest.fixture(scope="module")
-def decoders() -> Iterator[Decoders]:
+def decoders() -> Iterator[WorkerPool]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(media, "PROGRAM", (sys.executable, "-m", "tests.trapped_decoder"))
-        made = Decoders()
+        made = WorkerPool()
         yield made
         made.close()
 
 
-def processes(decoders: Decoders) -> set[int]:
+def processes(decoders: WorkerPool) -> set[int]:
     """The one that forks decoders, and the decoders."""
     program = psutil.Process(decoders._process.pid)
     return {program.pid, *(one.pid for one in program.children())}
@@ -55,18 +55,18 @@ def eventually(is_so: Any) -> bool:
 class Reading:
     """A file that is read by one thread, and the crashes that were counted."""
 
-    def __init__(self, decoders: Decoders, source: BinaryIO, *, max_seconds: float = 100) -> None:
+    def __init__(self, decoders: WorkerPool, source: BinaryIO, *, max_seconds: float = 100) -> None:
         self.crashes = 0
         self.source = source
-        self.turns = Turns(1)
-        self.media = Media(source, decoders, self.turns, max_seconds=max_seconds, on_crash=self.count)
+        self.slots = CpuSlots(1)
+        self.media = MediaReader(source, decoders, self.slots, max_seconds=max_seconds, on_crash=self.count)
 
     def count(self) -> None:
         self.crashes += 1
 
     def all(self) -> Samples:
         try:
-            with self.turns.working():
+            with self.slots.computing():
                 return np.concatenate(list(self.media))
         finally:
             self.close()
@@ -86,7 +86,7 @@ def on_disk(data: bytes) -> BinaryIO:
 @pytest.mark.parametrize(("container", "codec", "rate"), [("wav", "pcm_s16le", 16_000), ("flac", "flac", 44_100),
                                                           ("mp3", "libmp3lame", 48_000)])  # fmt: skip
 def test_the_sound_is_the_same_as_without_another_process(
-    container: str, codec: str, rate: int, decoders: Decoders, samples: dict[str, Sample]
+    container: str, codec: str, rate: int, decoders: WorkerPool, samples: dict[str, Sample]
 ) -> None:
     data = encode(samples["two-minutes"].audio().samples, container=container, codec=codec, rate=rate)
     reading = Reading(decoders, on_disk(data), max_seconds=1000)
@@ -96,7 +96,7 @@ def test_the_sound_is_the_same_as_without_another_process(
 
 
 def test_what_is_wrong_with_a_file_is_told_from_one_process_to_the_other(
-    decoders: Decoders, samples: dict[str, Sample]
+    decoders: WorkerPool, samples: dict[str, Sample]
 ) -> None:
     good = samples["short"].path.read_bytes()
     with pytest.raises(UndecodableAudio, match="empty"):
@@ -115,7 +115,7 @@ def test_what_is_wrong_with_a_file_is_told_from_one_process_to_the_other(
 
 @pytest.mark.parametrize("name", TRAPS)
 def test_a_file_that_its_decoder_does_not_survive_is_refused_and_the_next_is_decoded(
-    name: str, decoders: Decoders, samples: dict[str, Sample]
+    name: str, decoders: WorkerPool, samples: dict[str, Sample]
 ) -> None:
     reading = Reading(decoders, on_disk(trap(name)))
     began = time.monotonic()
@@ -127,20 +127,20 @@ def test_a_file_that_its_decoder_does_not_survive_is_refused_and_the_next_is_dec
 
 
 def test_a_decoder_is_kept_for_other_files_but_not_for_ever(
-    decoders: Decoders, samples: dict[str, Sample], monkeypatch: pytest.MonkeyPatch
+    decoders: WorkerPool, samples: dict[str, Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Reading(decoders, samples["short"].path.open("rb")).all()
     before = processes(decoders)
     for _ in range(3):
         Reading(decoders, samples["short"].path.open("rb")).all()
     assert processes(decoders) <= before  # some of them may still be on their way out
-    monkeypatch.setattr(media, "MOST_FILES", 1)
+    monkeypatch.setattr(media, "MAX_FILES", 1)
     for _ in range(20):
         Reading(decoders, samples["short"].path.open("rb")).all()
     assert eventually(lambda: not before & processes(decoders) - {decoders._process.pid})
 
 
-def test_whoever_leaves_ends_the_decoder_and_frees_the_thread_that_waits_for_it(decoders: Decoders) -> None:
+def test_whoever_leaves_ends_the_decoder_and_frees_the_thread_that_waits_for_it(decoders: WorkerPool) -> None:
     before = processes(decoders)
     reading = Reading(decoders, on_disk(trap("sleep")))
     errors: list[BaseException] = []
@@ -154,7 +154,7 @@ def test_whoever_leaves_ends_the_decoder_and_frees_the_thread_that_waits_for_it(
     thread = threading.Thread(target=read)
     thread.start()
     time.sleep(0.3)
-    reading.media.give_up()
+    reading.media.cancel()
     thread.join(1)
     assert not thread.is_alive()
     assert errors
@@ -163,17 +163,17 @@ def test_whoever_leaves_ends_the_decoder_and_frees_the_thread_that_waits_for_it(
 
 
 def test_a_recording_that_is_read_slowly_holds_nobody_up_and_is_not_taken_for_stalled(
-    decoders: Decoders, samples: dict[str, Sample]
+    decoders: WorkerPool, samples: dict[str, Sample]
 ) -> None:
     slow = Reading(decoders, samples["two-minutes"].path.open("rb"), max_seconds=1000)
-    with slow.turns.working():
+    with slow.slots.computing():
         first = next(slow.media)
     time.sleep(3)  # more than the 2 s of a stalled decoder here
     assert len(Reading(decoders, samples["short"].path.open("rb")).all()) > SAMPLE_RATE
     assert len(first) + len(slow.all()) == len(samples["two-minutes"].audio().samples)
 
 
-def test_the_process_that_forks_decoders_is_started_again(decoders: Decoders, samples: dict[str, Sample]) -> None:
+def test_the_process_that_forks_decoders_is_started_again(decoders: WorkerPool, samples: dict[str, Sample]) -> None:
     os.kill(decoders._process.pid, signal.SIGKILL)
     decoders._process.wait()
     while decoders._idle:
@@ -182,10 +182,10 @@ def test_the_process_that_forks_decoders_is_started_again(decoders: Decoders, sa
 
 
 def test_nothing_is_left_of_them_when_the_service_ends(samples: dict[str, Sample]) -> None:
-    made = Decoders()
+    made = WorkerPool()
     Reading(made, samples["short"].path.open("rb")).all()
     half_read = Reading(made, samples["two-minutes"].path.open("rb"))
-    with half_read.turns.working():
+    with half_read.slots.computing():
         next(half_read.media)
     running = processes(made)
     assert len(running) == 2

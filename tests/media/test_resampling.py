@@ -12,7 +12,7 @@ import torchaudio.transforms
 
 from parakeet_stt.audio import SAMPLE_RATE, Samples
 from parakeet_stt.media import resampling
-from parakeet_stt.media.resampling import is_convertible, pieces_to_mono_16k, to_mono_16k
+from parakeet_stt.media.resampling import is_convertible, resample, resample_pieces
 
 # Telephony, speech coders, CD and its fractions, video, studio; CD-XA; the highest that recorders have.
 RATES_IN_USE = (
@@ -40,7 +40,7 @@ def loudness(samples: Samples) -> float:
 
 @pytest.mark.parametrize("rate", RATES_IN_USE)
 def test_a_tone_keeps_its_shape_and_place_at_every_rate_in_use(rate: int) -> None:
-    audio = to_mono_16k(tone(440, rate, 1)[None], rate)
+    audio = resample(tone(440, rate, 1)[None], rate)
     expected = tone(440, SAMPLE_RATE, 1)
     assert len(audio.samples) == len(expected)
     assert np.abs(audio.samples - expected)[800:-800].max() < 1e-4
@@ -58,38 +58,38 @@ def test_the_samples_are_those_of_torchaudio_wherever_the_sound_was_cut(rate: in
     whole = torchaudio.transforms.Resample(rate, SAMPLE_RATE, **resampling.FILTER)(torch.from_numpy(wave)).numpy()
     cuts = np.random.default_rng(1).integers(0, len(wave), 40)
     pieces = [piece[None] for piece in np.split(wave, np.sort(cuts))]
-    joined = np.concatenate(list(pieces_to_mono_16k(pieces, rate)))
+    joined = np.concatenate(list(resample_pieces(pieces, rate)))
     assert len(joined) == len(whole)
     assert np.abs(joined - whole).max() < 1e-6
-    at_once = to_mono_16k(wave[None], rate).samples
+    at_once = resample(wave[None], rate).samples
     assert len(at_once) == len(whole)
     assert np.abs(at_once - whole).max() < 1e-6
 
 
 def test_another_resampler_agrees() -> None:
     wave = sum((tone(hz, 44_100, 2, 0.1) for hz in (100, 440, 1000, 3000, 6000)), np.zeros(88_200, np.float32))
-    ours = to_mono_16k(wave[None], 44_100).samples
+    ours = resample(wave[None], 44_100).samples
     theirs = soxr.resample(wave, 44_100, SAMPLE_RATE, "VHQ")
     assert np.abs(ours - theirs)[800:-800].max() < 1e-3
 
 
 def test_what_16_khz_cannot_hold_vanishes_instead_of_folding_back() -> None:
-    assert loudness(to_mono_16k(tone(7000, 48_000, 2, 1.0)[None], 48_000).samples) == pytest.approx(0, abs=0.1)
-    assert loudness(to_mono_16k(tone(9000, 48_000, 2, 1.0)[None], 48_000).samples) < -100
+    assert loudness(resample(tone(7000, 48_000, 2, 1.0)[None], 48_000).samples) == pytest.approx(0, abs=0.1)
+    assert loudness(resample(tone(9000, 48_000, 2, 1.0)[None], 48_000).samples) < -100
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 2, 3, 479, 480, 481, 480_001])
 def test_the_length_is_rounded_up(num_samples: int) -> None:
-    assert len(to_mono_16k(noise(1, num_samples), 48_000).samples) == math.ceil(num_samples / 3)
-    assert len(to_mono_16k(noise(1, num_samples), 44_100).samples) == math.ceil(num_samples * 160 / 441)
-    assert len(to_mono_16k(noise(1, num_samples), 16_000).samples) == num_samples
+    assert len(resample(noise(1, num_samples), 48_000).samples) == math.ceil(num_samples / 3)
+    assert len(resample(noise(1, num_samples), 44_100).samples) == math.ceil(num_samples * 160 / 441)
+    assert len(resample(noise(1, num_samples), 16_000).samples) == num_samples
 
 
 @pytest.mark.parametrize("rate", ODD_RATES)
 def test_a_rate_that_needs_a_filter_of_gigabytes_is_refused_before_it_is_made(rate: int) -> None:
     assert not is_convertible(rate)
     with pytest.raises(ValueError, match=f"{rate} Hz"):
-        to_mono_16k(noise(1, 1000), rate)
+        resample(noise(1, 1000), rate)
 
 
 @pytest.mark.parametrize("rate", [-8000, 0, 769_000, 2_147_472_000])
@@ -99,16 +99,16 @@ def test_a_rate_that_nothing_records_at_is_refused(rate: int) -> None:
 
 def test_channels_are_mixed_by_their_mean() -> None:
     left, right = tone(440, 16_000, 1), tone(1000, 16_000, 1)
-    assert np.allclose(to_mono_16k(np.stack([left, right]), 16_000).samples, (left + right) / 2, atol=1e-6)
-    assert np.abs(to_mono_16k(np.stack([left, -left]), 16_000).samples).max() == 0
+    assert np.allclose(resample(np.stack([left, right]), 16_000).samples, (left + right) / 2, atol=1e-6)
+    assert np.abs(resample(np.stack([left, -left]), 16_000).samples).max() == 0
     six = noise(6, 4800)
-    assert np.allclose(to_mono_16k(six, 16_000).samples, six.mean(0), atol=1e-6)
+    assert np.allclose(resample(six, 16_000).samples, six.mean(0), atol=1e-6)
 
 
 def test_the_channel_count_may_change_between_pieces() -> None:
     left = tone(440, 16_000, 1)
     pieces = [left[None, :8000], np.stack([left, left, left])[:, 8000:]]
-    assert np.allclose(np.concatenate(list(pieces_to_mono_16k(pieces, 16_000))), left, atol=1e-6)
+    assert np.allclose(np.concatenate(list(resample_pieces(pieces, 16_000))), left, atol=1e-6)
 
 
 @pytest.mark.parametrize("rate", [16_000, 48_000])
@@ -117,13 +117,13 @@ def test_what_is_not_a_finite_number_becomes_silence(rate: int) -> None:
     wave[0, 100:105] = np.nan
     wave[1, 200] = np.inf
     wave[:, 300] = np.inf, -np.inf
-    assert np.abs(to_mono_16k(wave, rate).samples).max() == 0
+    assert np.abs(resample(wave, rate).samples).max() == 0
 
 
 @pytest.mark.parametrize("rate", [8000, 16_000, 48_000])
 def test_the_result_is_contiguous_float32_within_full_scale(rate: int) -> None:
     square = np.sign(tone(440, rate, 1))[None] * np.float32(3e38)
-    samples = to_mono_16k(np.repeat(square, 2, 0), rate).samples
+    samples = resample(np.repeat(square, 2, 0), rate).samples
     assert samples.dtype == np.float32
     assert samples.flags.c_contiguous
     assert np.abs(samples).max() == 1
@@ -132,5 +132,5 @@ def test_the_result_is_contiguous_float32_within_full_scale(rate: int) -> None:
 def test_the_caller_keeps_its_samples_as_they_were() -> None:
     wave = noise(1, 4800) * 4
     before = wave.copy()
-    to_mono_16k(wave, 16_000).samples[:] = 0
+    resample(wave, 16_000).samples[:] = 0
     assert np.array_equal(wave, before)
