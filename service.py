@@ -1,4 +1,4 @@
-"""Composes the service: settings → model → serving → app. Decides nothing; what it composes does."""
+"""BentoML's entry: composes settings, model, device, components and app. What it composes decides everything else."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ import gc
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before bentoml reads it: a private service calls nobody
 # BentoML's, where processes share metrics in files. Here each has its own, and under a read-only root no file.
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
-# BentoML takes this folder off the path after importing this file; the model folder is imported later, by the worker.
+# BentoML removes this folder from the path after importing this file; workers import the engines later.
 sys.path.append(str(Path(__file__).parent))
 
 import bentoml
 
-from parakeet_stt import engines as models
-from parakeet_stt.device.batch_budget import measured
+from parakeet_stt import engines
+from parakeet_stt.device.start import DeviceLimits, StartedDevice, start_device
 from parakeet_stt.engines import catalogue
 from parakeet_stt.errors import StartupError
-from parakeet_stt.server import digests
-from parakeet_stt.server import tempdir as scratch
+from parakeet_stt.server import components, tempdir
 from parakeet_stt.server.app import create_app
-from parakeet_stt.server.files import bento as native
-from parakeet_stt.server.files.serving import Engine, ServedModel, Serving
-from parakeet_stt.server.http.middleware import Gate
+from parakeet_stt.server.components import Components
+from parakeet_stt.server.digests import compute_digests
+from parakeet_stt.server.files import bento
+from parakeet_stt.server.http.middleware import RequestMiddleware
 from parakeet_stt.server.logs import announce, configure, warn_if_exposed
+from parakeet_stt.server.metrics import Metrics
+from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.settings import Settings, load, worker_count
-
-if TYPE_CHECKING:
-    from parakeet_stt.engines.parakeet import Parakeet
 
 FOLDER = Path(__file__).resolve().parent
 app = create_app()
@@ -48,16 +48,19 @@ image = (
 )
 
 
-def _load(settings: Settings, path: Path, thread: ThreadPoolExecutor) -> tuple[Parakeet, Engine]:
-    """The model, loaded, warm and measured. Runs in `thread`."""
-    from parakeet_stt.engines import devices
-    from parakeet_stt.engines.parakeet import Parakeet
+def _start_device(settings: Settings, path: Path, metrics: Metrics) -> StartedDevice:
+    def load_engine() -> Any:
+        from parakeet_stt.engines.loading import EngineSettings, load  # seconds, which only workers spend
 
-    device = devices.of_worker(settings.device, bentoml.server_context.worker_index or 1, settings.workers)
-    recognizer = Parakeet(path, device=device, precision=settings.precision, threads=settings.threads)
-    recognizer.warm_up(settings.max_batch, settings.max_utterance_seconds)
-    cost = measured(recognizer, most_items=settings.max_batch)
-    return recognizer, Engine(recognizer, thread, cost, recognizer.room(), recognizer.memory_bytes)
+        worker = bentoml.server_context.worker_index or 1
+        return load(
+            path, EngineSettings(settings.device, settings.precision, settings.threads, worker, settings.workers)
+        )
+
+    limits = DeviceLimits(
+        settings.max_batch, settings.max_utterance_seconds, settings.batch_seconds, settings.max_queue_seconds
+    )
+    return start_device(load_engine, limits, on_report=metrics.record, on_lost=components.exit_on_lost_device)
 
 
 @bentoml.service(
@@ -70,31 +73,30 @@ class ParakeetSTT:
     def __init__(self) -> None:
         settings = load()
         configure(settings.log_level)
-        self._scratch = scratch.claim()
-        models.keep_caches_in(self._scratch)
+        self._temporary = tempdir.create()
+        engines.set_cache_folder(self._temporary)
         source = catalogue.resolve(settings.model)
-        gc.disable()  # nothing of what is loaded now is ever thrown away, and looking for it takes a third of the time
-        from parakeet_stt.engines.silero import SileroDetector
-
-        thread = ThreadPoolExecutor(1, thread_name_prefix="device")
-        loading = thread.submit(_load, settings, source.path, thread)
-        made_of = digests.digests(FOLDER, source.path, recorded=source.sha256)
-        recognizer, engine = loading.result()
+        gc.disable()  # loading makes no garbage, and looking for it takes a third of the time
+        metrics = Metrics()
+        with ThreadPoolExecutor(1) as beside:
+            digesting = beside.submit(partial(compute_digests, FOLDER, source.path, recorded=source.sha256))
+            device = _start_device(settings, source.path, metrics)
         model = ServedModel(
             name=source.name,
             languages=source.languages,
             owned_by=source.owned_by,
             created=source.created,
             is_demo=source.is_demo,
-            device=recognizer.device,
-            precision=recognizer.precision,
-            config=recognizer.config,
-            digests=made_of,
+            device=device.device_name,
+            precision=device.precision,
+            config=device.config,
+            digests=digesting.result(),
         )
         announce(model)
         warn_if_exposed(settings, sys.argv)
-        app.state.serving = Serving(settings, model, engine, SileroDetector())
-        gc.freeze()  # nor does any later collection go over it
+        self._components = components.build(settings, model, device.link, device.detector, metrics)
+        app.state.components = self._components
+        gc.freeze()  # nor does any later collection look at what was loaded
         gc.enable()
 
     @bentoml.api(route="/bentoml/transcribe")
@@ -106,17 +108,19 @@ class ParakeetSTT:
         prompt: str = "",
     ) -> dict[str, Any]:
         """For BentoML's own client and BentoCloud's playground: OpenAI's verbose_json, with words and segments."""
-        return await native.transcribe(app.state.serving, audio, language, keywords, prompt)
+        parts = self._components
+        return await bento.transcribe(
+            parts.transcriber, parts.model, audio, language=language, keywords=keywords, prompt=prompt
+        )
 
     def __is_ready__(self) -> bool:
         """Read by BentoML for /readyz."""
-        serving: Serving = app.state.serving
-        return serving.is_alive
+        return self._components.is_alive
 
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        """Before any worker starts: what can't be served is said in one line, with exit status 1."""
+        """Before any worker starts: report settings or a model that can't work in one line, with exit status 1."""
         try:
             settings = load()
             source = catalogue.resolve(settings.model)
@@ -131,9 +135,14 @@ class ParakeetSTT:
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        """End the threads before the interpreter ends, and leave nothing."""
-        app.state.serving.close()
-        scratch.release(self._scratch)
+        """End the threads before the interpreter ends, and leave no file."""
+        self._components.close()
+        tempdir.remove(self._temporary)
 
 
-ParakeetSTT.add_asgi_middleware(Gate, serving=lambda: getattr(app.state, "serving", None))  # type: ignore[attr-defined]
+def _request_context() -> Any:
+    running: Components | None = getattr(app.state, "components", None)
+    return running and running.request_context
+
+
+ParakeetSTT.add_asgi_middleware(RequestMiddleware, context=_request_context)  # type: ignore[attr-defined]

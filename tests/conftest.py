@@ -23,12 +23,9 @@ from parakeet_stt.audio import Audio, Samples
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.media.demux import decode
-from parakeet_stt.server.digests import Digests
-from parakeet_stt.server.files.serving import ServedModel
 from parakeet_stt.server.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-SERVED = ServedModel("test", ("en",), "test", 0, True, "cpu", "float32", "", Digests("", "", ""))
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
 START_SECONDS = 120  # a loaded machine; an idle one needs a tenth
 

@@ -103,6 +103,26 @@ SESSION = an_object(
         "include": {"type": ["array", "null"]},
     }
 )
+OLDER_SESSION = an_object(
+    {
+        "id": {"type": "string", "pattern": "^sess_"},
+        "object": {"const": "realtime.transcription_session"},
+        "expires_at": COUNT,
+        "input_audio_format": {"enum": ["pcm16", "g711_ulaw", "g711_alaw"]},
+        "input_audio_transcription": {
+            **an_object({"model": TEXT, "prompt": TEXT, "language": TEXT}), "type": ["object", "null"],
+        },
+        "turn_detection": {
+            **an_object(
+                {"type": {"enum": ["server_vad", "semantic_vad"]}},
+                threshold=NUMBER, prefix_padding_ms=COUNT, silence_duration_ms=COUNT, eagerness=TEXT,
+            ),
+            "type": ["object", "null"],
+        },
+        "input_audio_noise_reduction": {**an_object({"type": NULLABLE}), "type": ["object", "null"]},
+        "include": {"type": ["array", "null"]},
+    }
+)  # fmt: skip
 ITEM = an_object(
     {
         "id": TEXT,
@@ -125,8 +145,8 @@ def an_event(kind: str, required: dict[str, Schema], **optional: Schema) -> dict
 REALTIME: dict[str, Schema] = {
     **an_event("session.created", {"session": SESSION}),
     **an_event("session.updated", {"session": SESSION}),
-    **an_event("transcription_session.created", {"session": SESSION}),
-    **an_event("transcription_session.updated", {"session": SESSION}),
+    **an_event("transcription_session.created", {"session": OLDER_SESSION}),
+    **an_event("transcription_session.updated", {"session": OLDER_SESSION}),
     **an_event(f"{BUFFER}.speech_started", {"audio_start_ms": COUNT, "item_id": TEXT}),
     **an_event(f"{BUFFER}.speech_stopped", {"audio_end_ms": COUNT, "item_id": TEXT}),
     **an_event(f"{BUFFER}.committed", {"item_id": TEXT, "previous_item_id": NULLABLE}),

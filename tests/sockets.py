@@ -45,9 +45,9 @@ def opened(server: Server, query: str = "", path: str = "/ws", **options: Any) -
 
 def answers(socket: Connection) -> list[Message]:
     """All that is said until the server closes."""
-    heard: list[Message] = []
+    received: list[Message] = []
     try:
         while True:
-            heard.append(json.loads(socket.recv(timeout=60)))
+            received.append(json.loads(socket.recv(timeout=60)))
     except ConnectionClosed:
-        return heard
+        return received

@@ -1,4 +1,4 @@
-"""Knows what a service is made of, as SHA-256 digests: its source, its lock, its model. Does not know who asks."""
+"""SHA-256 digests of what a service is made of: its source, its lock, its model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOCK = "requirements.lock"
-SOURCE = ("service.py", "parakeet_stt/**/*.py")  # as in bentofile.yaml
+SOURCE = ("service.py", "parakeet_stt/**/*", "models/catalogue.toml")  # as in bentofile.yaml
+COMPILED = ".pyc"  # what Python leaves beside its sources does not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +21,28 @@ class Digests:
     model: str
 
 
-def digests(folder: Path, model: Path, *, recorded: str | None = None) -> Digests:
-    """Of the source and the lock in `folder`, a checkout's or a Bento's, and of a model.
+def compute_digests(folder: Path, model: Path, *, recorded: str | None = None) -> Digests:
+    """Digests of the source and the lock in `folder`, a checkout or a Bento, and of a model.
 
-    recorded: the model's digest where it is known already; its file is not read then, which takes 0.6 s a gigabyte.
+    recorded: the model's digest, if it is known; then its file is not read, which would take 0.6 s a gigabyte.
     """
-    source = {path.relative_to(folder).as_posix(): of_file(path) for one in SOURCE for path in folder.glob(one)}
+    source = {path.relative_to(folder).as_posix(): of_file(path) for path in source_files(folder)}
     return Digests(of_files(source), of_file(folder / LOCK), recorded or of_file(model))
 
 
+def source_files(folder: Path) -> list[Path]:
+    """All files of the source in `folder`."""
+    found = (path for pattern in SOURCE for path in folder.glob(pattern))
+    return [path for path in found if path.is_file() and path.suffix != COMPILED]
+
+
 def of_file(path: Path) -> str:
-    """The digest of a file's content."""
+    """Digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def of_files(files: Mapping[str, str]) -> str:
-    """One digest of several files, from that of each by its name: what `sha256sum | sha256sum` says of them, sorted."""
+    """One digest of several files, from each file's digest by its name, as `sha256sum … | sha256sum` computes it."""
     listing = "".join(f"{files[name]}  {name}\n" for name in sorted(files))
     return hashlib.sha256(listing.encode()).hexdigest()

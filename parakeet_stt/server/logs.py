@@ -1,4 +1,4 @@
-"""Knows what the log looks like and what it says at start-up. Does not know anything else."""
+"""The log: its format, and what is printed at start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
-from parakeet_stt.server.files.serving import ServedModel
+from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.settings import Settings
 
 logger = logging.getLogger("parakeet_stt")
@@ -33,8 +33,8 @@ EXPOSED_NOTICE = """
 ================================================================================"""
 
 
-class _AsJson(logging.Formatter):
-    """One JSON object a line, with the id of the request that it is about."""
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line, with the id of the request that it belongs to."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -43,8 +43,8 @@ class _AsJson(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if (asked := request_id.get()) is not None:
-            line["request_id"] = asked
+        if (current := request_id.get()) is not None:
+            line["request_id"] = current
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
@@ -53,24 +53,24 @@ class _AsJson(logging.Formatter):
 def configure(level: str) -> None:
     """Log the service's own messages to standard error."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_AsJson())
+    handler.setFormatter(_JsonFormatter())
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(level.upper())
 
 
 def announce(model: ServedModel) -> None:
-    """Say what is served, at any log level, so that nobody mistakes the tiny model for Parakeet."""
+    """Print what is served, at any log level, so that nobody mistakes the tiny model for Parakeet."""
     print(f"parakeet-stt: serving {model.name} on {model.device} in {model.precision}", file=sys.stderr, flush=True)
     if model.is_demo:
         print(DEMO_NOTICE, file=sys.stderr, flush=True)
 
 
 def warn_if_exposed(settings: Settings, arguments: Sequence[str]) -> None:
-    """Say, at any log level, that this worker listens where others can reach it, and asks nobody for a key.
+    """Print a warning, at any log level, if this worker listens where others can reach it and needs no key.
 
     arguments: of this process; BentoML hands its workers the socket as `--fd N`.
     """
-    if settings.key_digests or "--fd" not in arguments:
+    if settings.key_hashes or "--fd" not in arguments:
         return
     with socket.socket(fileno=os.dup(int(arguments[arguments.index("--fd") + 1]))) as listening:
         address = listening.getsockname()

@@ -1,12 +1,10 @@
-"""Knows what is counted, and under which names Prometheus reads it. Does not know who counts."""
+"""The metrics of one process, and their names for Prometheus."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -19,9 +17,11 @@ from prometheus_client import (
 )
 
 from parakeet_stt.audio import Samples
+from parakeet_stt.device.reports import BatchReport, DeviceEvent, Report, WaitReport
 from parakeet_stt.protocols import SpeechStream
+from parakeet_stt.vad import Probabilities
 
-disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for every first one, which nothing reads
+disable_created_metrics()  # type: ignore[no-untyped-call] # or each counter has a second series, which nothing reads
 NAMESPACE = "stt"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500)
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -36,50 +36,66 @@ class Metrics:
         self._rows: list[str] = []  # of the table
         ProcessCollector(registry=self._registry)
         self.requests = self._counter("requests", "Requests answered.", "route", "method", "code")
-        self.request_seconds = self._histogram("request_seconds", "From the request to its answer.", SECONDS, "route")
+        self.request_seconds = self._histogram("request_seconds", "From a request to its answer.", SECONDS, "route")
         self.audio_seconds = self._counter("audio_seconds", "Audio received, in seconds, after decoding.")
         self.decode_seconds = self._histogram("decode_seconds", "Decoding an upload into samples.", SECONDS)
         self.decoder_failures = self._counter(
-            "decoder_failures", "Files whose decoder crashed, or was ended for its time or memory."
+            "decoder_failures", "Files whose media worker crashed, or was ended for its time or memory."
         )
         self.detect_seconds = self._histogram("detect_seconds", "Finding speech in a recording.", SECONDS)
-        self.queue_seconds = self._histogram("queue_seconds", "An utterance's wait for the device.", SECONDS)
-        self.inference_seconds = self._histogram("inference_seconds", "The recognizer's time for a batch.", SECONDS)
+        self.queue_seconds = self._histogram(
+            "queue_seconds", "Time of an utterance in the queue of the device.", SECONDS
+        )
+        self.inference_seconds = self._histogram("inference_seconds", "Decoding a batch.", SECONDS)
         self.batch_items = self._histogram("batch_items", "Utterances in a batch.", ITEMS)
         self.batch_fill = self._histogram("batch_fill", "Real over padded seconds of a batch.", SHARES)
-        self.inference_audio_seconds = self._counter("inference_audio_seconds", "Audio recognized, in seconds.")
+        self.inference_audio_seconds = self._counter("inference_audio_seconds", "Audio decoded, in seconds.")
         self.recognition_errors = self._counter("recognition_errors", "Utterances that the model failed on.")
-        self._rescues = self._counter(
-            "rescues", "Stretches of speech without a word, tried again with other cuts, by whether that gave one.",
-            "found",
-        )  # fmt: skip
+        self._retries = self._counter(
+            "retries", "Spans of speech without words that were decoded again, by whether that found words.", "found"
+        )
+        self._rescues = self._counter("rescues", "The same as stt_retries, until version 0.3.", "found")
         self.out_of_memory = self._counter("out_of_memory", "Batches that did not fit into the device's memory.")
-        self.refused = self._counter("refused", "Requests refused because too much was waiting.")
-        self.device_restarts = self._counter("device_restarts", "Ends of the device's thread, which began again.")
+        self.refused = self._counter("refused", "Recordings refused because too much audio was waiting.")
+        self.device_restarts = self._counter("device_restarts", "Restarts of the device's thread.")
         self.sessions = self._gauge("sessions", "Live sessions that are open.")
-        self.sessions_refused = self._counter("sessions_refused", "Live sessions that were not let in.")
+        self.sessions_refused = self._counter("sessions_refused", "Live sessions that were refused.")
         self.sessions_dropped = self._counter(
             "sessions_dropped", "Live sessions that the service ended: slow reader, idle, failed.", "reason"
         )
         self.final_seconds = self._histogram(
-            "final_seconds", "From the end of a live utterance being noticed to its final text.", SECONDS
+            "final_seconds", "From the end of a live utterance to its final text.", SECONDS
         )
-        self.rtfx = self._gauge("rtfx", "Seconds of audio recognized in a second, in the latest batch.")
+        self.rtfx = self._gauge("rtfx", "Seconds of audio decoded in a second, in the latest batch.")
         self.queue_audio_seconds = self._gauge("queue_audio_seconds", "Audio that has no answer yet, in seconds.")
         self.batch_budget_seconds = self._gauge("batch_budget_seconds", "Padded seconds that a batch may hold now.")
         self.device_memory_bytes = self._gauge("device_memory_bytes", "Memory in use on the device.")
 
-    def batch(self, *, items: int, real: float, padded: float, seconds: float) -> None:
-        """Count a batch: how many utterances, their audio without and with padding, and the time it took."""
-        self.batch_items.observe(items)
-        self.batch_fill.observe(real / padded)
-        self.inference_seconds.observe(seconds)
-        self.inference_audio_seconds.inc(real)
-        self.rtfx.set(real / seconds)
+    def record(self, report: Report) -> None:
+        """Count what a device reports. Any thread may call."""
+        match report:
+            case WaitReport(seconds):
+                for one in seconds:
+                    self.queue_seconds.observe(one)
+            case BatchReport():
+                self.batch_items.observe(report.items)
+                self.batch_fill.observe(report.audio / report.padded)
+                self.inference_seconds.observe(report.seconds)
+                self.inference_audio_seconds.inc(report.audio)
+                self.rtfx.set(report.audio / report.seconds)
+            case DeviceEvent.REFUSED:
+                self.refused.inc()
+            case DeviceEvent.OUT_OF_MEMORY:
+                self.out_of_memory.inc()
+            case DeviceEvent.RECOGNITION_ERROR:
+                self.recognition_errors.inc()
+            case DeviceEvent.RESTARTED:
+                self.device_restarts.inc()
 
-    def rescue(self, found: bool) -> None:
-        """Count a stretch of speech that was tried again."""
-        self._rescues.labels("yes" if found else "no").inc()
+    def count_retry(self, found: bool) -> None:
+        """Count a span of speech that was decoded again."""
+        for counter in (self._retries, self._rescues):
+            counter.labels("yes" if found else "no").inc()
 
     def exposition(self) -> tuple[bytes, str]:
         """Everything in Prometheus' text format, and its media type."""
@@ -106,8 +122,8 @@ class Metrics:
         self._rows.append(f"| `{NAMESPACE}_{name}` | {kind} | {shown} | {meaning} |")
 
 
-def timed(blocks: Iterator[Samples], histogram: Histogram) -> Iterator[Samples]:
-    """The same; the time that making them took is counted once they end."""
+def time_iteration(blocks: Iterator[Samples], histogram: Histogram) -> Iterator[Samples]:
+    """The same blocks; observes the time that making them took, once they end."""
     seconds = 0.0
     try:
         while True:
@@ -122,22 +138,22 @@ def timed(blocks: Iterator[Samples], histogram: Histogram) -> Iterator[Samples]:
 
 
 class TimedStream:
-    """A detector's stream; the time that it took is counted at its end."""
+    """A detector's stream; observes the time that it took, at its end. See `protocols.SpeechStream`."""
 
     def __init__(self, stream: SpeechStream, histogram: Histogram) -> None:
         self._stream = stream
         self._histogram = histogram
         self._seconds = 0.0
 
-    def probabilities(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """See `parakeet_stt.protocols.SpeechStream`."""
+    def push(self, samples: Samples) -> Probabilities:
+        """Probability of speech in each window that these samples complete."""
         began = time.perf_counter()
-        found = self._stream.probabilities(samples)
+        probabilities = self._stream.push(samples)
         self._seconds += time.perf_counter() - began
-        return found
+        return probabilities
 
-    def rest(self) -> npt.NDArray[np.float32]:
-        """See `parakeet_stt.protocols.SpeechStream`."""
-        found = self._stream.rest()
+    def flush(self) -> Probabilities:
+        """Probability for the last window, filled up with zeros."""
+        probabilities = self._stream.flush()
         self._histogram.observe(self._seconds)
-        return found
+        return probabilities

@@ -1,4 +1,4 @@
-"""Knows every setting: its name, type, default, limits, and old names. Reads the environment; nothing else does."""
+"""Every setting: its name, type, default, limits, and old names. Nothing else reads the environment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from parakeet_stt.errors import StartupError
 
 PREFIX = "STT_"
 HASHED = "sha256:"
-OPENED = {
+OPEN_PATHS = {
     "metrics": ("/metrics",),
     "debug": ("/debug/cfg",),
     "docs": ("/docs", "/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/openapi.json"),
@@ -37,20 +37,20 @@ def _comma_separated(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def digest(key: bytes) -> str:
+def hash_key(key: bytes) -> str:
     """The SHA-256 of a key, in hexadecimal digits."""
     return hashlib.sha256(key).hexdigest()
 
 
-def _digests(value: object) -> object:
-    """What is kept of the keys in an operator's list."""
+def _hashes(value: object) -> object:
+    """The hashes of the keys in an operator's list."""
     keys = _comma_separated(value)
-    return [_digest_of(key) for key in keys] if isinstance(keys, list) else keys
+    return [_hash_of(key) for key in keys] if isinstance(keys, list) else keys
 
 
-def _digest_of(entry: str) -> str:
+def _hash_of(entry: str) -> str:
     if not entry.startswith(HASHED):
-        return digest(entry.encode())
+        return hash_key(entry.encode())
     hashed = entry.removeprefix(HASHED).lower()
     if not re.fullmatch("[0-9a-f]{64}", hashed):
         raise ValueError(f"{HASHED} is to be followed by 64 hexadecimal digits")
@@ -59,7 +59,7 @@ def _digest_of(entry: str) -> str:
 
 def _keys_in(file: Path) -> list[str]:
     lines = (line.strip() for line in file.read_text("utf-8").splitlines())
-    return [_digest_of(line) for line in lines if line and not line.startswith("#")]
+    return [_hash_of(line) for line in lines if line and not line.startswith("#")]
 
 
 def _names(name: str, *old: str) -> AliasChoices:
@@ -164,9 +164,9 @@ class Settings(BaseSettings):
         ge=16000,
         le=16000,
         validation_alias=_names("SAMPLE_RATE", "TARGET_SR"),
-        description="The rate that the model hears. Uploads may have any rate; this can only be 16000.",
+        description="Sample rate of the model, in Hz. Uploads may have any rate; this can only be 16000.",
     )
-    api_keys: Annotated[list[str], NoDecode, BeforeValidator(_digests)] = Field(
+    api_keys: Annotated[list[str], NoDecode, BeforeValidator(_hashes)] = Field(
         default=[],
         validation_alias=_names("API_KEYS"),
         description="Comma-separated bearer keys, each as it is or as sha256: and its hexadecimal SHA-256. Unset, with "
@@ -206,8 +206,8 @@ class Settings(BaseSettings):
         default=30.0,
         gt=0,
         validation_alias=_names("DRAIN_SECONDS"),
-        description="For how long live sessions may still deliver what they have heard, once their client has left or "
-        "the process has been told to end.",
+        description="How long live sessions may still deliver finals, once their client has disconnected or "
+        "shutdown has begun.",
     )
     signing_key: SecretStr | None = Field(
         default=None,
@@ -223,19 +223,19 @@ class Settings(BaseSettings):
     )
 
     @cached_property
-    def key_digests(self) -> frozenset[str]:
+    def key_hashes(self) -> frozenset[str]:
         """The SHA-256 of every key; the keys themselves are not kept."""
         return frozenset(self.api_keys) | frozenset(_keys_in(self.api_keys_file) if self.api_keys_file else ())
 
     @property
     def live_threshold(self) -> float:
-        """From which speech probability `/ws` takes sound for speech: as the operator sets it, or the old wrapper's."""
+        """Threshold of `/ws` unless a client names one: as the operator sets it, or the old wrapper's."""
         return self.vad_threshold if "vad_threshold" in self.model_fields_set else OLD_LIVE_THRESHOLD
 
     @cached_property
-    def opened(self) -> frozenset[str]:
+    def open_paths(self) -> frozenset[str]:
         """The paths that need no key because the operator says so."""
-        return frozenset(path for name in self.open_to_all for path in OPENED[name])
+        return frozenset(path for name in self.open_to_all for path in OPEN_PATHS[name])
 
     @field_validator("api_keys_file")
     @classmethod
@@ -255,19 +255,19 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as exc:
-        problems = [f"{_spelled(str(error['loc'][0]))}: {error['msg']}" for error in exc.errors(include_input=False)]
+        problems = [f"{_all_names(str(error['loc'][0]))}: {error['msg']}" for error in exc.errors(include_input=False)]
         raise StartupError("Wrong settings. " + "; ".join(problems)) from exc
 
 
 def worker_count() -> int:
-    """How many processes serve; 1 where the settings are wrong, which is told elsewhere."""
+    """Number of processes; 1 if the settings are wrong, which the start itself reports."""
     try:
         return load().workers
     except StartupError:
         return 1
 
 
-def _spelled(name: str) -> str:
+def _all_names(name: str) -> str:
     """A setting with its old names, one of which the operator may have set."""
     for field in Settings.model_fields.values():
         if isinstance(field.validation_alias, AliasChoices) and name in field.validation_alias.choices:

@@ -1,4 +1,4 @@
-"""Knows where temporary files lie, and that none outlives the process it belongs to. Does not know what is in them."""
+"""A temporary folder for each process; the folders of dead processes are removed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PREFIX = "parakeet-stt-"
 LOCK = "lock"
 
 
-def claim() -> Path:
-    """A folder for everything temporary of this process, set as Python's own; those of dead processes are removed.
+def create() -> Path:
+    """Make a folder for this process's temporary files and set it as Python's own; remove those of dead processes.
 
-    Each folder holds a file that its process has locked; the kernel unlocks it however the process ends.
+    Each folder has a file that its process locks; the kernel unlocks it, however the process ends.
     """
     parent = Path(tempfile.gettempdir())
     for old in parent.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # somebody else's, or in use
+        with suppress(OSError):  # another user's, or in use
             lock = os.open(old / LOCK, os.O_RDWR)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -28,12 +28,12 @@ def claim() -> Path:
             finally:
                 os.close(lock)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-    held = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)  # for as long as this process lives
-    fcntl.flock(held, fcntl.LOCK_EX)
+    locked = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)  # for as long as this process lives
+    fcntl.flock(locked, fcntl.LOCK_EX)
     tempfile.tempdir = str(folder)
     return folder
 
 
-def release(folder: Path) -> None:
-    """Remove this process's folder, when nothing is going to use it any more."""
+def remove(folder: Path) -> None:
+    """Remove this process's folder, when nothing uses it any more."""
     shutil.rmtree(folder, ignore_errors=True)

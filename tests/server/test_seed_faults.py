@@ -26,9 +26,9 @@ def test_1_the_default_request_is_answered(server: Server, samples: dict[str, Sa
 def test_5_nothing_is_dropped_between_the_parts_of_a_long_file(server: Server, samples: dict[str, Sample]) -> None:
     """Its chunker dropped 256 samples of every two seconds."""
     sample = samples["two-minutes"]
-    heard = without_case_or_punctuation(post(server, sample.path.read_bytes()).json()["text"])
+    found = without_case_or_punctuation(post(server, sample.path.read_bytes()).json()["text"])
     said = without_case_or_punctuation(sample.text)
-    assert kaldialign.edit_distance(said, heard)["del"] <= 0.01 * len(said)
+    assert kaldialign.edit_distance(said, found)["del"] <= 0.01 * len(said)
 
 
 def test_7_health_is_prompt_while_a_file_is_transcribed_and_timestamps_change_nothing_for_others(

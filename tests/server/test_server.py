@@ -154,8 +154,8 @@ class TestLongAudio:
             file=sample.path, model="whisper-1", response_format="verbose_json", timestamp_granularities=["word"]
         )
         assert answer.words is not None
-        heard, said = without_case_or_punctuation(answer.text), without_case_or_punctuation(sample.text)
-        assert edit_distance(heard, said) / len(said) <= 0.02
+        found, said = without_case_or_punctuation(answer.text), without_case_or_punctuation(sample.text)
+        assert edit_distance(found, said) / len(said) <= 0.02
         edge = 0.0
         for word in answer.words:
             assert edge <= word.start <= word.end <= answer.duration

@@ -58,7 +58,7 @@ def test_of_api_keys_only_the_hashes_are_kept(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setenv("STT_API_KEYS_FILE", str(file))
     settings = load()
     keys = (b"one-key", b"another", b"third-key", b"fourth")
-    assert settings.key_digests == {hashlib.sha256(key).hexdigest() for key in keys}
+    assert settings.key_hashes == {hashlib.sha256(key).hexdigest() for key in keys}
     assert "one-key" not in repr(settings)
 
 

@@ -1,4 +1,4 @@
-"""Knows how BentoML's own client is answered. Does not know BentoML: service.py has the signature that it reads."""
+"""Answers BentoML's own client. service.py has the signature that BentoML reads."""
 
 from __future__ import annotations
 
@@ -6,29 +6,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from parakeet_stt.offline.transcription import Options
-from parakeet_stt.server.files import form as openai_form
-from parakeet_stt.server.files.serving import Serving
-from parakeet_stt.server.http.middleware import remember
-from parakeet_stt.text import formats
-from parakeet_stt.text.lazy_sequence import Lazy
+from parakeet_stt.offline.transcription import TranscriptionOptions
+from parakeet_stt.server.files.transcriber import FileTranscriber
+from parakeet_stt.server.http.middleware import set_error
+from parakeet_stt.server.model import ServedModel
+from parakeet_stt.server.options import parse_language, parse_phrases
+from parakeet_stt.text.lazy_sequence import LazySequence
+from parakeet_stt.text.openai_json import render_verbose_json
 
 
 async def transcribe(
-    serving: Serving, audio: Path, language: str | None, keywords: Sequence[str], prompt: str
+    transcriber: FileTranscriber,
+    model: ServedModel,
+    audio: Path,
+    *,
+    language: str | None,
+    keywords: Sequence[str],
+    prompt: str,
 ) -> dict[str, Any]:
-    """OpenAI's verbose_json of a file, with words and segments.
-
-    Raises what the HTTP routes do, and sees to it that it is answered as there.
-    """
+    """OpenAI's verbose_json of a file, with words and segments. Raises as the HTTP routes do, with the same answers."""
     try:
-        options = Options(
-            openai_form.language(language, (), serving.model.languages), openai_form.phrases(keywords, prompt)
-        )
+        spoken = parse_language(language, model.languages) if language else None
+        options = TranscriptionOptions(spoken, parse_phrases(keywords, prompt))
         with audio.open("rb") as file:
-            recording = await serving.transcribe(file, options)
+            recording = await transcriber.transcribe(file, options)
     except Exception as exc:
-        remember(exc)
+        set_error(exc)
         raise
-    body = formats.as_verbose_json(recording, words=True, segments=True)
-    return {name: list(value) if isinstance(value, Lazy) else value for name, value in body.items()}
+    body = render_verbose_json(recording, words=True, segments=True)
+    return {name: list(value) if isinstance(value, LazySequence) else value for name, value in body.items()}

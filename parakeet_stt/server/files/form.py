@@ -1,8 +1,7 @@
-"""Knows the form fields of OpenAI's audio requests: which values are honoured, which refused, and how they are spelled.
+"""The form fields of requests with a file: how they are spelled, which values are accepted, and which are refused.
 
-Does not know audio or what becomes of a request. An array comes as `name`, `name[]` or `name[0]`, repeated, or as JSON;
-an object as `name[key]` or as JSON. A field that is empty counts as left out; one that the contract does not have is
-refused, since it would make no difference.
+An array comes as `name`, `name[]` or `name[0]`, repeated, or as JSON; an object as `name[key]` or as JSON. An empty
+field counts as left out. A field that the contract does not have is refused, since it would have no effect.
 """
 
 from __future__ import annotations
@@ -10,33 +9,40 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from parakeet_stt.errors import InvalidField, RequestError, UnknownModel, UnsupportedField
-from parakeet_stt.offline.transcription import Options
+from parakeet_stt.errors import InvalidField, RequestError, UnsupportedField
+from parakeet_stt.offline.transcription import TranscriptionOptions
 from parakeet_stt.offline.vad_segments import SpeechRules
-from parakeet_stt.text.phrases import Phrases, distinctive, normalized
+from parakeet_stt.server.model import ServedModel
+from parakeet_stt.server.options import (
+    FILE_MODEL_NAMES,
+    PaddingMs,
+    SilenceMs,
+    Threshold,
+    check_model,
+    parse_language,
+    parse_phrases,
+    to_invalid_field,
+)
+from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS, Detail, Format
+from parakeet_stt.text.phrases import Phrases
+from parakeet_stt.vad import offset_for
 
-ResponseFormat = Literal["json", "text", "srt", "verbose_json", "vtt"]
-FORMATS: tuple[ResponseFormat, ...] = get_args(ResponseFormat)
-STREAMED_FORMATS = ("json", "text")
 GRANULARITIES = ("word", "segment")
 INCLUDABLE = ("logprobs",)
-MOST_KEYWORDS, LONGEST_KEYWORD = 100, 100  # phrases, and characters of one
-# What OpenAI's own clients send for their own models; whatever is loaded answers to these names too.
-OPENAI_NAMES = frozenset(
-    {"whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize"}
-)
 TRANSLATION_FIELDS = ("file", "model", "prompt", "response_format", "temperature")
 TRANSCRIPTION_FIELDS = (
     *TRANSLATION_FIELDS, "language", "languages", "keywords", "include", "timestamp_granularities", "stream",
     "chunking_strategy", "known_speaker_names", "known_speaker_references",
 )  # fmt: skip
+TEXT_ONLY = Detail()
+SEED_FIELDS = ("file", "include_timestamps", "should_chunk")
 
 
 class ServerVad(BaseModel):
@@ -45,15 +51,15 @@ class ServerVad(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     type: Literal["server_vad"]
-    prefix_padding_ms: int = Field(default=300, ge=0, le=1000)
-    silence_duration_ms: int = Field(default=200, ge=32, le=10_000)
-    threshold: float = Field(default=0.5, gt=0, lt=1)
+    prefix_padding_ms: PaddingMs = 300
+    silence_duration_ms: SilenceMs = 200
+    threshold: Threshold = 0.5
 
-    def rules(self) -> SpeechRules:
-        """What it means here."""
+    def to_rules(self) -> SpeechRules:
+        """The same for the detector."""
         return SpeechRules(
             onset=self.threshold,
-            offset=SpeechRules.offset_for(self.threshold),
+            offset=offset_for(self.threshold),
             min_silence_ms=self.silence_duration_ms,
             pad_ms=self.prefix_padding_ms,
         )
@@ -61,30 +67,35 @@ class ServerVad(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionRequest:
-    """A request that this server can honour."""
+    """A valid request. format, detail: of the answer. stream: whether the answer is a stream of events."""
 
     file: UploadFile
-    options: Options
-    response_format: ResponseFormat
-    granularities: frozenset[str] = frozenset({"segment"})
-    logprobs: bool = False
+    options: TranscriptionOptions
+    format: Format
+    detail: Detail = TEXT_ONLY
     stream: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class SeedRequest:
+    """A valid request of the original wrapper's `/transcribe`."""
+
+    file: UploadFile
+    options: TranscriptionOptions
+    include_timestamps: bool
+
+
 class Fields:
-    """The fields of a form, whichever way they are spelled."""
+    """The fields of a form, however they are spelled."""
 
-    def __init__(self, form: FormData, known: Sequence[str], *, others: bool = False) -> None:
-        """others: whether fields that are not known are ignored.
-
-        Raises RequestError for a field that is not known, or that is a file where text is expected.
-        """
+    def __init__(self, form: FormData, known: Sequence[str], *, ignore_unknown: bool = False) -> None:
+        """Raises RequestError for a field that is not known, unless it is to be ignored, and for a file among text."""
         self._form = form
-        self._values: dict[str, list[tuple[str | None, str]]] = defaultdict(list)  # (what is in the brackets, text)
+        self._values: dict[str, list[tuple[str | None, str]]] = defaultdict(list)  # (key in the brackets, text)
         for key, value in form.multi_items():
-            name, inner = _spelled(key)
+            name, inner = _split_key(key)
             if name not in known:
-                if others:
+                if ignore_unknown:
                     continue
                 raise RequestError(
                     f"{name}: there is no such field; there are {', '.join(known)}",
@@ -100,7 +111,7 @@ class Fields:
 
     def file(self) -> UploadFile:
         """The upload. Raises RequestError if there is none, or more than one."""
-        files = [value for key, value in self._form.multi_items() if _spelled(key)[0] == "file"]
+        files = [value for key, value in self._form.multi_items() if _split_key(key)[0] == "file"]
         if len(files) != 1 or not isinstance(files[0], UploadFile):
             raise RequestError(
                 "file: an uploaded media file is required" if len(files) < 2 else "file: one is expected",
@@ -148,7 +159,7 @@ class Fields:
             raise InvalidField(f"{name}: true or false is expected, not {value!r}", param=name) from None
 
     def object(self, name: str) -> Any:
-        """What JSON says, or a dict of the values in brackets; a word that is no JSON is itself."""
+        """A value as JSON, or a dict of the values in brackets; text that is no JSON stays text."""
         values = self._values[name]
         if any(inner for inner, _ in values):
             return {inner: text for inner, text in values}  # noqa: C416  # a repeated one: the last
@@ -156,71 +167,79 @@ class Fields:
         return None if text is None else text if _json(text) is None and text != "null" else _json(text)
 
 
-def parse(form: FormData, *, served: str, languages: tuple[str, ...]) -> TranscriptionRequest:
+def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequest:
     """Check every field of a request for a transcription.
 
     Raises RequestError, naming the field, the value and what is supported.
     """
     fields = Fields(form, TRANSCRIPTION_FIELDS)
-    _model(fields, served)
-    _temperature(fields)
-    response_format = _response_format(fields)
+    _check_model(fields, model)
+    _check_temperature(fields)
+    chosen = _format(fields, TRANSCRIPTION_FORMATS)
     for name in ("known_speaker_names", "known_speaker_references"):
         if fields.many(name):
             raise UnsupportedField(f"{name}: response_format diarized_json needs a speaker model, and none is served",
                                    param=name)  # fmt: skip
     stream = fields.flag("stream", default=False)
-    if stream and response_format not in STREAMED_FORMATS:
-        raise InvalidField(
-            f"stream: response_format must be {' or '.join(STREAMED_FORMATS)}, not {response_format}", param="stream"
-        )
+    if stream and not chosen.can_stream:
+        streamed = " or ".join(name for name, one in TRANSCRIPTION_FORMATS.items() if one.can_stream)
+        raise InvalidField(f"stream: response_format must be {streamed}, not {chosen.name}", param="stream")
     granularities = fields.choices("timestamp_granularities", GRANULARITIES)
-    if granularities and response_format != "verbose_json":
+    if granularities and chosen.name != "verbose_json":
         raise InvalidField(
             "`response_format` must be `verbose_json` if `timestamp_granularities[]` is provided",
             param="timestamp_granularities",
         )
     include = fields.choices("include", INCLUDABLE)
-    if include and response_format != "json":
-        raise InvalidField(f"include: logprobs need response_format json, not {response_format}", param="include")
+    if include and chosen.name != "json":
+        raise InvalidField(f"include: logprobs need response_format json, not {chosen.name}", param="include")
     return TranscriptionRequest(
         file=fields.file(),
-        options=Options(
-            language=language(fields.one("language"), fields.many("languages"), languages),
-            phrases=_wanted(fields),
+        options=TranscriptionOptions(
+            language=_language(fields, model.languages),
+            phrases=_phrases(fields),
             rules=_chunking(fields),
-            soon=stream,
+            short_first=stream,
         ),
-        response_format=response_format,
-        granularities=granularities or frozenset({"segment"}),
-        logprobs=bool(include),
+        format=chosen,
+        detail=Detail(
+            words="word" in granularities,
+            segments=not granularities or "segment" in granularities,
+            logprobs=bool(include),
+        ),
         stream=stream,
     )
 
 
-def parse_translation(form: FormData, *, served: str, languages: tuple[str, ...]) -> TranscriptionRequest:
-    """Check every field of a request for a translation to English, which an English model can only do of English.
+def parse_translation(form: FormData, model: ServedModel) -> TranscriptionRequest:
+    """Check every field of a request for a translation to English; an English model can translate English only.
 
     Raises RequestError, naming the field, the value and what is supported.
     """
     fields = Fields(form, TRANSLATION_FIELDS)
-    _model(fields, served)
-    _temperature(fields)
-    if languages != ("en",):
+    _check_model(fields, model)
+    _check_temperature(fields)
+    if model.languages != ("en",):
         raise UnsupportedField(
-            f"model: {served!r} transcribes {len(languages)} languages and translates none; only a model of English "
-            "answers here, with what is said in English",
+            f"model: {model.name!r} transcribes {len(model.languages)} languages and translates none; only a model of "
+            "English answers here, with what is said in English",
             param="model",
         )
     return TranscriptionRequest(
-        file=fields.file(),
-        options=Options("en", _wanted(fields)),
-        response_format=_response_format(fields),
+        fields.file(), TranscriptionOptions("en", _phrases(fields)), _format(fields, TRANSLATION_FORMATS)
     )
 
 
-def _spelled(key: str) -> tuple[str, str | None]:
-    """The name of a field, and what is in the brackets after it; None if there are none."""
+def parse_seed(form: FormData) -> SeedRequest:
+    """Check the fields of the original wrapper; others are ignored, as it ignored them. Raises RequestError."""
+    fields = Fields(form, SEED_FIELDS, ignore_unknown=True)
+    upload, is_cut = fields.file(), fields.flag("should_chunk", default=True)
+    stamped = fields.flag("include_timestamps", default=False)
+    return SeedRequest(upload, TranscriptionOptions(is_cut=is_cut), stamped)
+
+
+def _split_key(key: str) -> tuple[str, str | None]:
+    """The name of a field, and the key in brackets after it; None if there are no brackets."""
     match = re.fullmatch(r"([^\[\]]*)\[([^\[\]]*)\]", key)
     return (match[1], match[2]) if match else (key, None)
 
@@ -232,66 +251,44 @@ def _json(text: str) -> Any:
         return None
 
 
-def _response_format(fields: Fields) -> ResponseFormat:
+def _format(fields: Fields, formats: Mapping[str, Format]) -> Format:
     value = fields.one("response_format") or "json"
     if value == "diarized_json":
         raise UnsupportedField("response_format: diarized_json needs a speaker model, and none is served here",
                                param="response_format")  # fmt: skip
-    for known in FORMATS:
-        if value == known:
-            return known
-    raise InvalidField(f"response_format: {value!r} is not one of {', '.join(FORMATS)}", param="response_format")
+    if value not in formats:
+        raise InvalidField(f"response_format: {value!r} is not one of {', '.join(formats)}", param="response_format")
+    return formats[value]
 
 
-def _model(fields: Fields, served: str) -> None:
-    model = fields.one("model")
-    if not model:
+def _check_model(fields: Fields, model: ServedModel) -> None:
+    name = fields.one("model")
+    if not name:
         raise RequestError("model: a model name is required", param="model", code="missing_required_parameter")
-    if model != served and model not in OPENAI_NAMES:
-        raise UnknownModel(f"model: {model!r} is not served here; {served!r} is", param="model")
+    check_model(name, model.name, aliases=FILE_MODEL_NAMES)
 
 
-def language(single: str | None, several: Sequence[str], spoken: tuple[str, ...]) -> str | None:
-    """The one that is asked for, or the first of several; None if none is.
-
-    Raises UnsupportedField for one that the model does not speak.
-    """
-    for name, values in (("language", [single] if single else []), ("languages", several)):
-        for value in values:
-            if value.lower() not in spoken:
-                raise UnsupportedField(
-                    f"{name}: {value!r} is not spoken by the served model; it knows {', '.join(spoken)}", param=name
-                )
-    return next((value.lower() for value in (single, *several) if value), None)
+def _language(fields: Fields, known: Sequence[str]) -> str | None:
+    """The language asked for, or the first of several; None if there is none."""
+    single, several = fields.one("language"), fields.many("languages")
+    found = [parse_language(single, known)] if single else []
+    found += [parse_language(one, known, param="languages") for one in several]
+    return found[0] if found else None
 
 
-def _temperature(fields: Fields) -> None:
-    """Checked, and without effect: greedy decoding has nothing to sample."""
+def _check_temperature(fields: Fields) -> None:
+    """Check it; it has no effect, since greedy decoding samples nothing."""
     value = fields.one("temperature") or "0"
     try:
-        allowed = 0 <= float(value) <= 1
+        is_allowed = 0 <= float(value) <= 1
     except ValueError:
-        allowed = False
-    if not allowed:
+        is_allowed = False
+    if not is_allowed:
         raise InvalidField(f"temperature: a number from 0 to 1 is expected, not {value!r}", param="temperature")
 
 
-def phrases(keywords: Sequence[str], prompt: str) -> Phrases:
-    """What is to be listened for. Raises InvalidField for too many keywords, or too long ones."""
-    if len(keywords) > MOST_KEYWORDS:
-        raise InvalidField(f"keywords: at most {MOST_KEYWORDS}, not {len(keywords)}", param="keywords")
-    for keyword in keywords:
-        if len(keyword) > LONGEST_KEYWORD:
-            raise InvalidField(
-                f"keywords: at most {LONGEST_KEYWORD} characters, not {len(keyword)} as {keyword[:20]!r}… has",
-                param="keywords",
-            )
-    named = [word for word in distinctive(prompt) if len(word) <= LONGEST_KEYWORD]
-    return normalized([*keywords, *named[: MOST_KEYWORDS - len(keywords)]])
-
-
-def _wanted(fields: Fields) -> Phrases:
-    return phrases(fields.many("keywords"), fields.one("prompt") or "")
+def _phrases(fields: Fields) -> Phrases:
+    return parse_phrases(fields.many("keywords"), fields.one("prompt") or "")
 
 
 def _chunking(fields: Fields) -> SpeechRules | None:
@@ -304,8 +301,6 @@ def _chunking(fields: Fields) -> SpeechRules | None:
             param="chunking_strategy",
         )
     try:
-        return ServerVad.model_validate(strategy).rules()
+        return ServerVad.model_validate(strategy).to_rules()
     except ValidationError as exc:
-        problem = exc.errors(include_url=False)[0]
-        name = ".".join(["chunking_strategy", *map(str, problem["loc"])])
-        raise InvalidField(f"{name}: {problem['msg']}", param=name) from None
+        raise to_invalid_field(exc, "chunking_strategy") from None

@@ -1,38 +1,15 @@
-"""Knows how the routes are described in /openapi.json and on /docs. Does not know how they are served."""
+"""How the routes that take a file are described in /openapi.json."""
 
 from __future__ import annotations
 
-from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, Response
 from typing_extensions import TypedDict
 
-from parakeet_stt.server.files.form import FORMATS, GRANULARITIES, INCLUDABLE, LONGEST_KEYWORD, MOST_KEYWORDS, ServerVad
-from parakeet_stt.server.http.errors import ErrorBody
-from parakeet_stt.text.formats import Json, VerboseJson, VerboseTranslation
-
-TITLE = "Parakeet speech-to-text"
-DESCRIPTION = "OpenAI's audio API, answered by a model of the Parakeet-TDT family on this machine."
-# Swagger UI's files as BentoML carries them for its own page: nothing is fetched from elsewhere.
-ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
-
-
-class Model(TypedDict):
-    """A model, as OpenAI describes one. created: unix time."""
-
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-
-
-class Models(TypedDict):
-    """All models that are served: one."""
-
-    object: Literal["list"]
-    data: list[Model]
+from parakeet_stt.server.files.form import GRANULARITIES, INCLUDABLE, ServerVad
+from parakeet_stt.server.options import MAX_KEYWORD_CHARACTERS, MAX_KEYWORDS
+from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS
+from parakeet_stt.text.openai_json import Json, TranslationJson, VerboseJson, VerboseTranslation
 
 
 class NemoTimestamps(TypedDict):
@@ -44,47 +21,13 @@ class NemoTimestamps(TypedDict):
 
 
 class SeedTranscription(TypedDict):
-    """What the original wrapper's `/transcribe` answers."""
+    """The answer of the original wrapper's `/transcribe`."""
 
     text: str
     timestamps: NemoTimestamps | None
 
 
-class TranslationJson(TypedDict):
-    """OpenAI's `json` of a translation."""
-
-    text: str
-
-
-SAID = "If the food is good, everyone will bring the first question."
-ERROR_EXAMPLE = {
-    "error": {
-        "message": "response_format: 'xml' is not one of json, text, srt, verbose_json, vtt",
-        "type": "invalid_request_error",
-        "param": "response_format",
-        "code": "invalid_value",
-    }
-}
-ERRORS: dict[int | str, dict[str, Any]] = {
-    "4XX": {
-        "model": ErrorBody,
-        "description": "The request can't be served as it is; 429 says in `retry-after` when to come again.",
-        "content": {"application/json": {"example": ERROR_EXAMPLE}},
-    },
-    "5XX": {"model": ErrorBody, "description": "The server's own failure; 503 if it took too long."},
-}
-TEXTS = {
-    "text/plain": {"schema": {"type": "string"}, "example": SAID + "\n"},
-    "application/x-subrip": {
-        "schema": {"type": "string"},
-        "example": f"1\n00:00:00,080 --> 00:00:03,120\n{SAID}\n\n",
-    },
-    "text/vtt": {
-        "schema": {"type": "string"},
-        "example": f"WEBVTT\n\n00:00:00.080 --> 00:00:03.120\n{SAID}\n\n",
-    },
-}
-EVENTS = {  # the schema is that of one event
+_EVENTS = {  # the schema is that of one event
     "schema": {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}},
     "example": 'data: {"type": "transcript.text.delta", "delta": "If the food is good,"}\n\n'
     'data: {"type": "transcript.text.done", "text": "If the food is good,", "usage": …}\n\n',
@@ -99,20 +42,29 @@ def _texts(description: str, **more: Any) -> dict[str, Any]:
     return {"type": "array", "items": {"type": "string", **more}, "description": description}
 
 
-FILE = _text("flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav or webm, and what else FFmpeg reads.", format="binary")
-MODEL = _text("The served model's name, or any of OpenAI's names for transcription models.", example="whisper-1")
-FORMAT = {"type": "string", "enum": list(FORMATS), "default": "json"}
-TEMPERATURE = {
-    "type": "number", "minimum": 0, "maximum": 1, "default": 0,
-    "description": "Checked; decoding is greedy, so it makes no difference.",
-}  # fmt: skip
-PROMPT = _text("Names, products and abbreviations in it are listened for; the rest of it makes no difference.")
+def _content(example: Any) -> dict[str, Any]:
+    """The media types of the formats; those of text with their own examples."""
+    texts = {
+        one.media_type: {"schema": {"type": "string"}, "example": one.example}
+        for one in TRANSCRIPTION_FORMATS.values()
+        if one.schema is None
+    }
+    return {"application/json": {"example": example}, **texts}
 
 
 def _body(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
     schema = {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
+
+_FILE = _text("flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav or webm, and what else FFmpeg reads.", format="binary")
+_MODEL = _text("The served model's name, or any of OpenAI's names for transcription models.", example="whisper-1")
+_FORMAT = {"type": "string", "enum": list(TRANSCRIPTION_FORMATS), "default": "json"}
+_TEMPERATURE = {
+    "type": "number", "minimum": 0, "maximum": 1, "default": 0,
+    "description": "Checked; decoding is greedy, so it makes no difference.",
+}  # fmt: skip
+_PROMPT = _text("Names, products and abbreviations in it are listened for; the rest of it makes no difference.")
 
 TRANSCRIPTION: dict[str, Any] = {
     "response_model": None,
@@ -121,29 +73,23 @@ TRANSCRIPTION: dict[str, Any] = {
             "model": Json | VerboseJson,
             "description": "The text. With stream=true, events: transcript.text.delta for each piece that is final, "
             "then transcript.text.done.",
-            "content": {
-                "application/json": {"example": {"text": SAID, "usage": {
-                    "type": "tokens", "input_tokens": 39, "output_tokens": 16, "total_tokens": 55,
-                    "input_token_details": {"text_tokens": 0, "audio_tokens": 39},
-                }}},
-                **TEXTS,
-                "text/event-stream": EVENTS,
-            },
+            "content": {**_content(TRANSCRIPTION_FORMATS["json"].example), "text/event-stream": _EVENTS},
         }
     },
     "openapi_extra": _body(
         ["file", "model"],
         {
-            "file": FILE,
-            "model": MODEL,
+            "file": _FILE,
+            "model": _MODEL,
             "language": _text("Which of the model's languages is spoken, in ISO 639-1.", example="en"),
             "languages[]": _texts("Which of the model's languages may be spoken."),
             "keywords[]": _texts(
-                f"Words and phrases to listen for, at most {MOST_KEYWORDS}.", maxLength=LONGEST_KEYWORD
-            ) | {"maxItems": MOST_KEYWORDS},
-            "prompt": PROMPT,
-            "response_format": FORMAT,
-            "temperature": TEMPERATURE,
+                f"Words and phrases to listen for, at most {MAX_KEYWORDS}.", maxLength=MAX_KEYWORD_CHARACTERS
+            )
+            | {"maxItems": MAX_KEYWORDS},
+            "prompt": _PROMPT,
+            "response_format": _FORMAT,
+            "temperature": _TEMPERATURE,
             "include[]": _texts("With response_format json.", enum=list(INCLUDABLE)),
             "timestamp_granularities[]": _texts("With response_format verbose_json.", enum=list(GRANULARITIES)),
             "stream": {"type": "boolean", "default": False, "description": "With response_format json or text."},
@@ -153,19 +99,19 @@ TRANSCRIPTION: dict[str, Any] = {
             },
         },
     ),
-}  # fmt: skip
+}
 TRANSLATION: dict[str, Any] = {
     "response_model": None,
     "responses": {
         200: {
             "model": TranslationJson | VerboseTranslation,
             "description": "The text in English.",
-            "content": {"application/json": {"example": {"text": SAID}}, **TEXTS},
+            "content": _content(TRANSLATION_FORMATS["json"].example),
         }
     },
     "openapi_extra": _body(
         ["file", "model"],
-        {"file": FILE, "model": MODEL, "prompt": PROMPT, "response_format": FORMAT, "temperature": TEMPERATURE},
+        {"file": _FILE, "model": _MODEL, "prompt": _PROMPT, "response_format": _FORMAT, "temperature": _TEMPERATURE},
     ),
 }
 SEED: dict[str, Any] = {
@@ -174,27 +120,9 @@ SEED: dict[str, Any] = {
     "openapi_extra": _body(
         ["file"],
         {
-            "file": FILE,
+            "file": _FILE,
             "include_timestamps": {"type": "boolean", "default": False},
             "should_chunk": {"type": "boolean", "default": True},
         },
     ),
 }
-
-
-def page() -> HTMLResponse:
-    """The routes, to read and to try."""
-    first, second = (f"/docs/{name}" for name in ASSETS)
-    return get_swagger_ui_html(
-        openapi_url="/openapi.json",
-        title=TITLE,
-        swagger_js_url=first,
-        swagger_css_url=second,
-        swagger_favicon_url="data:,",
-    )
-
-
-def asset(name: str) -> Response:
-    """One of `ASSETS`."""
-    content = files("bentoml").joinpath("_internal", "server", "static_content", name).read_bytes()
-    return Response(content, media_type=ASSETS[name], headers={"cache-control": "max-age=86400"})

@@ -1,7 +1,4 @@
-"""Knows how a caller shows its key, and who may come in: by key, by a key made for one session, from which page.
-
-Does not know what is asked for, nor how a refusal is told.
-"""
+"""Authorization: which key a request carries, and whether the key, or the page in a browser, may use the service."""
 
 from __future__ import annotations
 
@@ -13,19 +10,16 @@ from starlette.types import Scope
 
 from parakeet_stt.errors import NotAuthorized, OriginRefused
 from parakeet_stt.server.http.client_secrets import ClientSecrets
-from parakeet_stt.server.settings import Settings, digest
+from parakeet_stt.server.settings import Settings, hash_key
 
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
-REALTIME = "/v1/realtime"  # where keys made for one session open
-# How a page in a browser, whose sockets can have no headers, shows its key to OpenAI: as a subprotocol.
+REALTIME_PATH = "/v1/realtime"  # where keys for one session are valid
+# How a page in a browser, whose sockets can't have headers, sends its key to OpenAI: as a subprotocol.
 SUBPROTOCOL = "openai-insecure-api-key."
 
 
-def shown_key(scope: Scope) -> str:
-    """The key that a request or socket comes with, its bytes read as Latin-1, as Starlette reads headers.
-
-    Empty if it has none.
-    """
+def key_of(scope: Scope) -> str:
+    """The key of a request or socket, its bytes read as Latin-1, as Starlette reads headers; empty if it has none."""
     headers = Headers(scope=scope)
     scheme, _, given = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
@@ -33,23 +27,23 @@ def shown_key(scope: Scope) -> str:
     if scope["type"] != "websocket":
         return ""
     named = [one.removeprefix(SUBPROTOCOL) for one in scope.get("subprotocols", ()) if one.startswith(SUBPROTOCOL)]
-    asked = QueryParams(scope["query_string"]).get("api_key", "")
-    return named[0] if named else asked.encode().decode("latin-1")
+    in_query = QueryParams(scope["query_string"]).get("api_key", "")
+    return named[0] if named else in_query.encode().decode("latin-1")
 
 
 def check_key(scope: Scope, settings: Settings, secrets: ClientSecrets) -> None:
-    """Let it pass if no keys are set, it carries one of them, or anybody may see this. Raises NotAuthorized."""
+    """Raise NotAuthorized unless no keys are set, the path is open, or the request carries a valid key."""
     path = scope["path"]
-    if not settings.key_digests or path in OPEN_PATHS | settings.opened:
+    if not settings.key_hashes or path in OPEN_PATHS | settings.open_paths:
         return
-    key = shown_key(scope)
-    is_made = scope["type"] == "websocket" and path == REALTIME and secrets.session_of(key) is not None
-    if not is_made and not is_known(key, settings):
+    key = key_of(scope)
+    opens_session = scope["type"] == "websocket" and path == REALTIME_PATH and secrets.session_of(key) is not None
+    if not opens_session and not is_known(key, settings):
         raise NotAuthorized("Incorrect or missing API key: send `Authorization: Bearer <key>`.")
 
 
 def check_origin(scope: Scope, settings: Settings) -> None:
-    """Refuse a socket that a page of another site opens: browsers ask nobody else. Raises OriginRefused."""
+    """Raise OriginRefused for a socket that another site's page opens: browsers do not check sockets themselves."""
     headers = Headers(scope=scope)
     origin = headers.get("origin")
     if origin is None or "*" in settings.cors_origins or origin in settings.cors_origins:
@@ -63,6 +57,6 @@ def check_origin(scope: Scope, settings: Settings) -> None:
 
 
 def is_known(key: str, settings: Settings) -> bool:
-    """Whether this is one of the keys. All are compared, each in constant time, so that the time tells nothing."""
-    given = digest(key.encode("latin-1", "replace"))
-    return sum(hmac.compare_digest(given, known) for known in settings.key_digests) > 0
+    """Whether this is a configured key. All are compared, each in constant time, so that the time tells nothing."""
+    given = hash_key(key.encode("latin-1", "replace"))
+    return sum(hmac.compare_digest(given, known) for known in settings.key_hashes) > 0

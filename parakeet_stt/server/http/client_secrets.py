@@ -1,7 +1,4 @@
-"""Knows short-lived keys for realtime sessions: how they are made, and which are valid. Does not know who asks.
-
-A key carries what it is for, signed, so that no list of them is kept.
-"""
+"""Short-lived keys for realtime sessions: makes and checks them. A key carries its own content, signed."""
 
 from __future__ import annotations
 
@@ -19,21 +16,21 @@ PREFIX = "ek_"
 
 
 class ClientSecrets:
-    """Keys signed with one secret. clock: seconds since 1970."""
+    """Keys signed with one signing key. clock: seconds since 1970."""
 
-    def __init__(self, secret: bytes, *, clock: Callable[[], float] = time.time) -> None:
-        self._secret = secret
+    def __init__(self, signing_key: bytes, *, clock: Callable[[], float] = time.time) -> None:
+        self._signing_key = signing_key
         self._clock = clock
 
-    def made(self, seconds: int, session: Mapping[str, Any]) -> tuple[str, int]:
-        """A key that is valid for so long, and until when. session: what a session opened with it begins with."""
+    def create(self, seconds: int, session: Mapping[str, Any]) -> tuple[str, int]:
+        """A key that is valid for so many seconds, and when it expires. session: what sessions opened with it get."""
         expires_at = int(self._clock()) + seconds
         content = {"expires_at": expires_at, "session": session, "nonce": secrets.token_hex(8)}
         body = base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
         return f"{PREFIX}{body}.{self._signature(body)}", expires_at
 
     def session_of(self, key: str) -> Mapping[str, Any] | None:
-        """What the key was made with; None if it is none, or not valid any more."""
+        """The session that the key was made with; None if the key is not valid, or not valid any more."""
         body, _, signature = key.removeprefix(PREFIX).partition(".")
         if not key.startswith(PREFIX) or not hmac.compare_digest(signature.encode(), self._signature(body).encode()):
             return None
@@ -45,4 +42,4 @@ class ClientSecrets:
         return session if content["expires_at"] >= self._clock() else None
 
     def _signature(self, body: str) -> str:
-        return hmac.new(self._secret, body.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._signing_key, body.encode(), hashlib.sha256).hexdigest()

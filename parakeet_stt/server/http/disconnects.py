@@ -1,4 +1,4 @@
-"""Knows how work ends when the caller who asked for it leaves. Does not know the work."""
+"""Cancels the work of a request when its client disconnects."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 POLL_SECONDS = 0.5
 
 
-async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`, which is cancelled when the caller leaves: nothing tells a handler that by itself.
+async def cancel_on_disconnect(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`; cancels it and raises ClientDisconnect when the client disconnects.
 
-    Raises ClientDisconnect then.
+    Starlette does not cancel a handler by itself.
     """
     task = asyncio.ensure_future(work)
     try:

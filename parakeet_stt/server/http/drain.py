@@ -1,62 +1,66 @@
-"""Knows who is inside, live sessions and requests, when no more are let in, and when all have left. Nothing else."""
+"""Draining: counts open requests and sessions, and refuses new ones once shutdown begins.
+
+On SIGTERM the server that runs the app receives the signal only after the drain: it would close its sockets at once,
+and leave clients that connect meanwhile without an answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-from parakeet_stt.errors import Ending, Overloaded
+from parakeet_stt.errors import Overloaded, ShuttingDown
 from parakeet_stt.server.metrics import Metrics
 
 RETRY_SECONDS = 5
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Occupancy:
-    """The live sessions and the requests of one process."""
+class Drain:
+    """The open requests and live sessions of one process."""
 
-    def __init__(self, most_sessions: int, metrics: Metrics) -> None:
-        self._most = most_sessions
+    def __init__(self, max_sessions: int, metrics: Metrics) -> None:
+        self._max_sessions = max_sessions
         self._metrics = metrics
-        self._sessions, self._requests = _Count(), _Count()
-        self.ending = asyncio.Event()  # the service is about to end: sessions are to deliver what they have heard
+        self._sessions, self._requests = _Counter(), _Counter()
+        self.started = asyncio.Event()  # set when shutdown begins: sessions are to deliver their last finals
 
     def check_open(self) -> None:
-        """Raises Ending once the service is about to end, for whatever comes now."""
-        if self.ending.is_set():
-            raise Ending("The server is about to end. Please retry.", retry_after=RETRY_SECONDS)
+        """Raise ShuttingDown once shutdown has begun."""
+        if self.started.is_set():
+            raise ShuttingDown("The server is about to end. Please retry.", retry_after=RETRY_SECONDS)
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Count a live session for as long as the context lasts. Raises Overloaded if there are too many."""
-        if self._sessions.value >= self._most:
+        """Count a live session while the context lasts. Raises Overloaded if there are too many."""
+        if self._sessions.value >= self._max_sessions:
             self._metrics.sessions_refused.inc()
             raise Overloaded(
-                f"No more live sessions are taken on: there are {self._most} already. Please retry after "
+                f"No more live sessions are taken on: there are {self._max_sessions} already. Please retry after "
                 f"{RETRY_SECONDS} s.",
                 retry_after=RETRY_SECONDS,
             )
-        with self._sessions.one_more(), self._metrics.sessions.track_inprogress():
+        with self._sessions.count_one(), self._metrics.sessions.track_inprogress():
             yield
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count a request that is answered for as long as the context lasts."""
-        with self._requests.one_more():
+        """Count a request while the context lasts."""
+        with self._requests.count_one():
             yield
 
-    async def end(self, patience: float) -> None:
-        """Let nobody in any more, and return when all have left: sessions after so many seconds at the latest.
-
-        Until then whoever comes is told; afterwards nobody answers.
-        """
-        self.ending.set()
-        await asyncio.wait({asyncio.ensure_future(self._sessions.none.wait())}, timeout=patience)
+    async def finish(self, session_seconds: float) -> None:
+        """Refuse what is new, and wait for all requests, and for all sessions at most `session_seconds`."""
+        self.started.set()
+        await asyncio.wait({asyncio.ensure_future(self._sessions.none.wait())}, timeout=session_seconds)
         await self._requests.none.wait()
 
 
-class _Count:
-    """How many there are. none: set while there are none."""
+class _Counter:
+    """A number of things. none: set while it is 0."""
 
     def __init__(self) -> None:
         self.value = 0
@@ -64,7 +68,7 @@ class _Count:
         self.none.set()
 
     @contextmanager
-    def one_more(self) -> Iterator[None]:
+    def count_one(self) -> Iterator[None]:
         self.value += 1
         self.none.clear()
         try:
@@ -73,3 +77,39 @@ class _Count:
             self.value -= 1
             if not self.value:
                 self.none.set()
+
+
+@asynccontextmanager
+async def drain_on_signal(finish: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """While the context lasts, a signal to end runs `finish` before the server's own handlers.
+
+    A second signal reaches the server's handlers at once.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    finishing: set[asyncio.Future[None]] = set()
+
+    def pass_on(number: signal.Signals) -> None:
+        handler = before[number]
+        if callable(handler):
+            handler(number, None)
+
+    def handle(number: signal.Signals) -> None:
+        if finishing:
+            pass_on(number)
+            return
+        task = asyncio.ensure_future(finish())
+        finishing.add(task)
+        task.add_done_callback(lambda _: pass_on(number))
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, handle, number)
+    try:
+        yield
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, before[number])

@@ -1,4 +1,4 @@
-"""Knows how errors become HTTP: status, envelope, headers. The only module that does. Does not raise any itself."""
+"""Errors as HTTP: status, envelope, headers. No other module knows them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from typing_extensions import TypedDict
 
 from parakeet_stt.errors import (
-    Ending,
     NotAuthorized,
     OriginRefused,
     Overloaded,
     RequestError,
+    ShuttingDown,
     UnknownModel,
     UploadStalled,
     UploadTooLarge,
@@ -37,7 +37,7 @@ STATUS_OF: dict[type[RequestError], int] = {
 
 
 class Error(TypedDict):
-    """What went wrong. param: the field that is to blame, if one is. code: the reason, for programs."""
+    """What went wrong. param: the field at fault, if there is one. code: the reason, for programs."""
 
     message: str
     type: str
@@ -64,8 +64,8 @@ def envelope(status: int, message: str, *, param: str | None = None, code: str |
     return JSONResponse(ErrorBody(error=error), status)
 
 
-def answer_to(request: HTTPConnection, exc: BaseException) -> JSONResponse:
-    """The answer to whatever was raised while `request` was served, or a socket before it was accepted."""
+def to_response(request: HTTPConnection, exc: BaseException) -> JSONResponse:
+    """The response for an error of a request, or of a socket before it was accepted."""
     method = request.scope.get("method", "WEBSOCKET")
     if isinstance(exc, RequestError):
         status = next((STATUS_OF[kind] for kind in type(exc).__mro__ if kind in STATUS_OF), 400)
@@ -81,17 +81,19 @@ def answer_to(request: HTTPConnection, exc: BaseException) -> JSONResponse:
         response.headers.update(exc.headers or {})
         return response
     if isinstance(exc, Overloaded):
-        is_end = isinstance(exc, Ending)
-        response = envelope(503 if is_end else 429, exc.message, code=None if is_end else "rate_limit_exceeded")
+        is_shutdown = isinstance(exc, ShuttingDown)
+        response = envelope(
+            503 if is_shutdown else 429, exc.message, code=None if is_shutdown else "rate_limit_exceeded"
+        )
         response.headers["retry-after"] = str(exc.retry_after)
         return response
     if isinstance(exc, TimeoutError):
         response = envelope(503, "The transcription took longer than this server allows.", code="timeout")
-        response.headers["x-should-retry"] = "false"  # the official client would ask for the same work twice more
+        response.headers["x-should-retry"] = "false"  # the official client would send the same work twice more
         return response
-    if isinstance(exc, ClientDisconnect):  # nobody reads this; 499 is what the log shows, as nginx has it
+    if isinstance(exc, ClientDisconnect):  # no client reads this; the log shows 499, as nginx does
         return envelope(499, "The client closed the connection.", code="client_closed_request")
-    # Everything else is our fault: the log has the reason, the caller gets none of our insides.
+    # Everything else is our fault. The reason goes to the log only: it may hold internals.
     logger.error("%s %s failed", method, request.url.path, exc_info=exc)
     return envelope(500, "The server had an error while processing your request.", code="internal_error")
 
@@ -100,7 +102,7 @@ def install(app: FastAPI) -> None:
     """Answer every error of `app` in the envelope."""
 
     async def answer(request: Request, exc: Exception) -> JSONResponse:
-        return answer_to(request, exc)
+        return to_response(request, exc)
 
     expected = (RequestError, RequestValidationError, HTTPException, Overloaded, ClientDisconnect, asyncio.TimeoutError)
     for kind in expected:

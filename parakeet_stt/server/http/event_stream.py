@@ -1,4 +1,4 @@
-"""Knows server-sent events: how values become lines, and an error the last of them. Does not know what they say."""
+"""Server-sent events: each value is one `data:` line, and an error is the last line."""
 
 from __future__ import annotations
 
@@ -10,43 +10,46 @@ import anyio
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
-from parakeet_stt.server.http.disconnects import unless_gone
-from parakeet_stt.server.http.errors import answer_to
+from parakeet_stt.server.http.disconnects import cancel_on_disconnect
+from parakeet_stt.server.http.errors import to_response
 from parakeet_stt.server.http.responses import json_bytes
 
-HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # the second for nginx, which would hold events back
+# The second header is for nginx, which would buffer the events.
+HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 Events = AsyncGenerator[Mapping[str, Any], None]
 
 
-async def event_stream(request: Request, events: Events, *, patience: float) -> StreamingResponse:
-    """Answer with `events`, and close them when they end, or when the caller leaves.
+async def stream_events(request: Request, events: Events, *, event_seconds: float) -> StreamingResponse:
+    """Answer with `events`; closes them at their end, or when the client disconnects.
 
-    patience: seconds that one event may take. Raises what is raised before the first event, so that it is answered
-    with its own status; what is raised later is the last event, in the envelope.
+    event_seconds: that one event may take. An error before the first event is raised, so that it gets its own status. A
+    later one becomes the last event, in the envelope.
     """
     try:
-        async with asyncio.timeout(patience):
-            first = await unless_gone(request, anext(events))
+        async with asyncio.timeout(event_seconds):
+            first = await cancel_on_disconnect(request, anext(events))
     except BaseException:
         await events.aclose()
         raise
-    return StreamingResponse(_lines(request, first, events, patience), media_type="text/event-stream", headers=HEADERS)
+    return StreamingResponse(
+        _lines(request, first, events, event_seconds), media_type="text/event-stream", headers=HEADERS
+    )
 
 
 async def _lines(
-    request: Request, first: Mapping[str, Any], events: Events, patience: float
+    request: Request, first: Mapping[str, Any], events: Events, event_seconds: float
 ) -> AsyncGenerator[bytes, None]:
     try:
         yield _line(first)
         while True:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(event_seconds):
                 event = await anext(events, None)
             if event is None:
                 break
             yield _line(event)
-    except Exception as exc:  # the caller has had status 200: this is all that is left to say
-        yield b"data: " + bytes(answer_to(request, exc).body) + b"\n\n"
+    except Exception as exc:  # the status was 200: only an event can still tell the client
+        yield b"data: " + bytes(to_response(request, exc).body) + b"\n\n"
     finally:
         with anyio.CancelScope(shield=True):
             await events.aclose()

@@ -1,6 +1,6 @@
-"""Knows what every request passes before any route, its own or BentoML's: an id, a key, a bound on its body, a count.
+"""What every request passes before any route, ours or BentoML's: an id, a key, a limit of its body, a count.
 
-Does not know what the routes do. Whatever answers an error in other words than the envelope is put into it here.
+Errors that are not in OpenAI's envelope are put into it here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -24,75 +25,89 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parakeet_stt.errors import UploadStalled, UploadTooLarge
 from parakeet_stt.server import logs
-from parakeet_stt.server.files.serving import Serving
-from parakeet_stt.server.http import auth as access
-from parakeet_stt.server.http import errors as http_errors
+from parakeet_stt.server.http import auth, errors
+from parakeet_stt.server.http.client_secrets import ClientSecrets
+from parakeet_stt.server.http.drain import Drain
+from parakeet_stt.server.metrics import Metrics
+from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.settings import Settings
 
 logger = logging.getLogger(__name__)
-UNANSWERED = 499  # the status in log and metrics of a request whose caller left, as nginx has it
+UNANSWERED = 499  # the status in log and metrics of a request whose client disconnected, as nginx has it
 _current: ContextVar[_Answer] = ContextVar("answer")
 
 
-class Gate:
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What the middleware uses of a running service. is_alive: whether requests will be answered."""
+
+    settings: Settings
+    model: ServedModel
+    metrics: Metrics
+    drain: Drain
+    client_secrets: ClientSecrets
+    is_alive: Callable[[], bool]
+
+
+class RequestMiddleware:
     """Middleware around everything that the process answers over HTTP, and around its sockets.
 
-    serving: the running service; None as long as it is not loaded.
+    context: of the running service; None while it is not loaded.
     """
 
-    def __init__(self, app: ASGIApp, *, serving: Callable[[], Serving | None]) -> None:
+    def __init__(self, app: ASGIApp, *, context: Callable[[], RequestContext | None]) -> None:
         self._app = app
-        self._serving = serving
-        self._entrance: ASGIApp | None = None
+        self._context = context
+        self._outermost: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request or socket; what is neither passes untouched."""
-        serving = self._serving()
-        if scope["type"] not in ("http", "websocket") or serving is None:
+        """Handle one request or socket; anything else passes untouched."""
+        context = self._context()
+        if scope["type"] not in ("http", "websocket") or context is None:
             await (health(None) if _is_health(scope) else self._app)(scope, receive, send)
             return
         if scope["type"] == "websocket":
-            await self._let_in(serving, scope, receive, send)
+            await self._handle_socket(context, scope, receive, send)
             return
-        if self._entrance is None:
-            origins = serving.settings.cors_origins
-            self._entrance = (
-                CORSMiddleware(self._handle, allow_origins=origins, allow_methods=["*"], allow_headers=["*"],
+        if self._outermost is None:
+            origins = context.settings.cors_origins
+            self._outermost = (
+                CORSMiddleware(self._handle_request, allow_origins=origins, allow_methods=["*"], allow_headers=["*"],
                                expose_headers=["x-request-id", "retry-after", "x-audio-truncated"])
-                if origins else self._handle
+                if origins else self._handle_request
             )  # fmt: skip
-        await self._entrance(scope, receive, send)
+        await self._outermost(scope, receive, send)
 
-    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        serving = self._serving()
-        assert serving is not None
+    async def _handle_request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context = self._context()
+        assert context is not None
         began, request_id = time.perf_counter(), f"req_{uuid.uuid4().hex}"
         logs.request_id.set(request_id)
         answer = _Answer(Request(scope), send, request_id)
         _current.set(answer)
         try:
             if _is_health(scope):
-                await health(serving)(scope, receive, answer.send)
+                await health(context)(scope, receive, answer.send)
                 return
-            _check(scope, serving)
-            if int(Headers(scope=scope).get("content-length") or 0) > serving.settings.max_upload_bytes:
-                raise too_large(serving.settings.max_upload_bytes)
-            await _without_bentomls_timer(send)
-            bounded = _bounded(receive, serving.settings, answer)
-            with serving.occupancy.request():
-                await self._app(scope, bounded, answer.send)
+            _check(scope, context)
+            if int(Headers(scope=scope).get("content-length") or 0) > context.settings.max_upload_bytes:
+                raise too_large(context.settings.max_upload_bytes)
+            await _stop_bentoml_timer(send)
+            limited = _limit_body(receive, context.settings, answer)
+            with context.drain.request():
+                await self._app(scope, limited, answer.send)
         except Exception as exc:
             if answer.status != UNANSWERED:
-                raise  # too late for an answer: the server drops the connection
-            await http_errors.answer_to(Request(scope), exc)(scope, receive, answer.send)
+                raise  # the answer has begun: the server drops the connection
+            await errors.to_response(Request(scope), exc)(scope, receive, answer.send)
         finally:
             seconds = time.perf_counter() - began
             route = getattr(scope.get("route"), "path", "")
-            serving.metrics.requests.labels(route, scope["method"], answer.status).inc()
-            serving.metrics.request_seconds.labels(route).observe(seconds)
+            context.metrics.requests.labels(route, scope["method"], answer.status).inc()
+            context.metrics.request_seconds.labels(route).observe(seconds)
             logger.info("%s %s %d %.0f ms", scope["method"], scope["path"], answer.status, 1000 * seconds)
 
-    async def _let_in(self, serving: Serving, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle_socket(self, context: RequestContext, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = f"req_{uuid.uuid4().hex}"
         logs.request_id.set(request_id)
         status = UNANSWERED
@@ -107,34 +122,34 @@ class Gate:
 
         try:
             try:
-                _check(scope, serving)
-                access.check_origin(scope, serving.settings)
+                _check(scope, context)
+                auth.check_origin(scope, context.settings)
             except Exception as exc:
-                await http_errors.answer_to(HTTPConnection(scope), exc)(scope, receive, send_with_id)
+                await errors.to_response(HTTPConnection(scope), exc)(scope, receive, send_with_id)
                 return
             await self._app(scope, receive, send_with_id)
         finally:
             route = getattr(scope.get("route"), "path", "")
-            serving.metrics.requests.labels(route, "WEBSOCKET", status).inc()
+            context.metrics.requests.labels(route, "WEBSOCKET", status).inc()
             if status != 101:
                 logger.info("WEBSOCKET %s %d", scope["path"], status)
 
 
-def remember(exc: Exception) -> None:
-    """Have the present request answered with this error, also if BentoML makes a plain 500 of it."""
-    _current.get().refusal = exc
+def set_error(exc: Exception) -> None:
+    """Answer the present request with this error, although BentoML makes a plain 500 of it."""
+    _current.get().error = exc
 
 
 class _Answer:
-    """What is sent to one caller: with the request's id, and errors in the envelope. refusal: the reason, if known."""
+    """Sends one answer: with the request's id, and errors in the envelope. error: the reason, if it is known."""
 
     def __init__(self, request: Request, send: Send, request_id: str) -> None:
         self._request = request
         self.status = UNANSWERED
-        self.refusal: Exception | None = None
+        self.error: Exception | None = None
         self._send = send
         self._request_id = request_id
-        self._error: list[bytes] | None = None  # the body of an answer that is an error, until it is whole
+        self._error_body: list[bytes] | None = None  # parts of the body of an error, until it is complete
         self._start: Message = {}
 
     async def send(self, message: Message) -> None:
@@ -143,22 +158,22 @@ class _Answer:
             self._start = message
             self.status = message["status"]
             if self.status >= 400:
-                self._error = []
+                self._error_body = []
                 return
-        elif message["type"] == "http.response.body" and self._error is not None:
-            self._error.append(message.get("body", b""))
+        elif message["type"] == "http.response.body" and self._error_body is not None:
+            self._error_body.append(message.get("body", b""))
             if not message.get("more_body", False):
-                await self._send_error(b"".join(self._error))
+                await self._send_error(b"".join(self._error_body))
             return
         await self._send(message)
 
     async def _send_error(self, body: bytes) -> None:
-        """The body if it is an envelope already, else one around it."""
+        """Send the body if it is an envelope already, else an envelope with its message."""
         if not _is_envelope(body):
             response = (
-                http_errors.answer_to(self._request, self.refusal)
-                if self.refusal
-                else http_errors.envelope(self.status, _said(body))
+                errors.to_response(self._request, self.error)
+                if self.error
+                else errors.envelope(self.status, _message_of(body))
             )
             self.status = response.status_code
             kept = {name: value for name, value in Headers(scope=self._start).items()
@@ -170,65 +185,65 @@ class _Answer:
         await self._send({"type": "http.response.body", "body": body})
 
 
-def _check(scope: Scope, serving: Serving) -> None:
-    """Raises NotAuthorized, or Ending if nothing new is taken on; whether the service is well may always be asked."""
-    access.check_key(scope, serving.settings, serving.client_secrets)
-    if scope["path"] not in access.OPEN_PATHS:
-        serving.occupancy.check_open()
+def _check(scope: Scope, context: RequestContext) -> None:
+    """Raise NotAuthorized, or ShuttingDown for all but the health checks."""
+    auth.check_key(scope, context.settings, context.client_secrets)
+    if scope["path"] not in auth.OPEN_PATHS:
+        context.drain.check_open()
 
 
 def too_large(limit: int) -> UploadTooLarge:
-    """The refusal of a body over `limit` bytes."""
+    """The error for a body over `limit` bytes."""
     return UploadTooLarge(f"The request body is larger than the limit of {limit} bytes.", param="file")
 
 
-async def _without_bentomls_timer(send: Send) -> None:
-    """Stop BentoML's clock for this request: hours of audio may take longer than it runs, and time is limited here.
+async def _stop_bentoml_timer(send: Send) -> None:
+    """Stop BentoML's timeout for this request: hours of audio may take longer, and time is limited here.
 
-    It stops with the first message of an answer, before the message reaches uvicorn, which refuses this one. A long
-    `traffic.timeout` is no way: BentoML keeps 4.7 KB of each request for as long.
+    The timeout stops with the first message of an answer, before the message reaches uvicorn, which refuses this one. A
+    long `traffic.timeout` would not do: BentoML keeps 4.7 KB of each request for as long.
     """
     with suppress(RuntimeError):
         await send({"type": "stt.no_message"})
 
 
-def _bounded(receive: Receive, settings: Settings, answer: _Answer) -> Receive:
-    """`receive`, which raises UploadTooLarge once the body is too long, announced or not, and UploadStalled."""
-    received, is_whole = 0, False
+def _limit_body(receive: Receive, settings: Settings, answer: _Answer) -> Receive:
+    """`receive` that raises UploadTooLarge once the body is too long, announced or not, and UploadStalled."""
+    received, is_complete = 0, False
 
-    async def receive_bounded() -> Message:
-        nonlocal received, is_whole
+    async def receive_limited() -> Message:
+        nonlocal received, is_complete
         try:
-            async with asyncio.timeout(None if is_whole else settings.request_timeout_seconds):
+            async with asyncio.timeout(None if is_complete else settings.request_timeout_seconds):
                 message = await receive()
         except TimeoutError:
-            answer.refusal = UploadStalled("The upload has stopped before its end.")
-            raise answer.refusal from None
+            answer.error = UploadStalled("The upload has stopped before its end.")
+            raise answer.error from None
         received += len(message.get("body", b""))
-        is_whole = not message.get("more_body", False)
+        is_complete = not message.get("more_body", False)
         if received > settings.max_upload_bytes:
-            answer.refusal = too_large(settings.max_upload_bytes)
-            raise answer.refusal
+            answer.error = too_large(settings.max_upload_bytes)
+            raise answer.error
         return message
 
-    return receive_bounded
+    return receive_limited
 
 
-def health(serving: Serving | None) -> JSONResponse:
-    """200 and what is served, once the model is loaded and warm; 503 before, and when nothing can be answered."""
-    if serving is None or not serving.is_alive:
+def health(context: RequestContext | None) -> JSONResponse:
+    """200 and the served model once it is loaded and warm; 503 before, and when no request can be answered."""
+    if context is None or not context.is_alive():
         return JSONResponse({"status": "unavailable"}, 503)
-    model = serving.model
+    model = context.model
     details = {"model": model.name, "demo": model.is_demo, "device": model.device, "precision": model.precision}
     return JSONResponse({"status": "ok", **details, "digests": dataclasses.asdict(model.digests)})
 
 
 def _is_health(scope: Scope) -> bool:
-    """BentoML's own route of that name says less, and would come first."""
+    """Whether this is for our own /healthz: BentoML's route of that name says less, and would come first."""
     return bool(scope["type"] == "http" and scope["path"] == "/healthz")
 
 
-def _parsed(body: bytes) -> Any:
+def _parse(body: bytes) -> Any:
     try:
         return json.loads(body)
     except ValueError:
@@ -236,14 +251,14 @@ def _parsed(body: bytes) -> Any:
 
 
 def _is_envelope(body: bytes) -> bool:
-    parsed = _parsed(body)
+    parsed = _parse(body)
     error = parsed.get("error") if isinstance(parsed, dict) else None
-    return isinstance(error, dict) and set(error) == set(http_errors.Error.__annotations__)
+    return isinstance(error, dict) and set(error) == set(errors.Error.__annotations__)
 
 
-def _said(body: bytes) -> str:
-    """What an error that is not in the envelope says."""
-    parsed = _parsed(body)
+def _message_of(body: bytes) -> str:
+    """The message of an error that is not in the envelope."""
+    parsed = _parse(body)
     if isinstance(parsed, dict) and isinstance(parsed.get("error"), str):
         return str(parsed["error"])
     return body.decode("utf-8", "replace").strip()

@@ -1,4 +1,4 @@
-"""Knows how values are written as JSON, long sequences a part at a time. Does not know what they say."""
+"""JSON responses whose long lists are written a part at a time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from parakeet_stt.text.lazy_sequence import Lazy
+from parakeet_stt.text.lazy_sequence import LazySequence
 
-AT_ONCE = 1000  # items that exist while they are written
-_text = partial(json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # as JSONResponse has it
+ITEMS_AT_ONCE = 1000  # of a lazy sequence, that exist at the same time
+_dumps = partial(json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # as JSONResponse has it
 
 
-class JsonAnswer(JSONResponse):
-    """A response in JSON, whose content may hold `Lazy` sequences in its mappings."""
+class LazyJSONResponse(JSONResponse):
+    """A JSON response whose content may have lazy sequences in its mappings."""
 
     def render(self, content: Any) -> bytes:
         """The body. Called by Starlette."""
@@ -25,7 +25,7 @@ class JsonAnswer(JSONResponse):
 
 
 def json_bytes(value: Any) -> bytes:
-    """A value in UTF-8; of a `Lazy` sequence in its mappings, no more than `AT_ONCE` items exist at once."""
+    """A value as UTF-8 JSON. At most `ITEMS_AT_ONCE` items of a lazy sequence exist at the same time."""
     written = io.BytesIO()
     for part in _parts(value):
         written.write(part.encode())
@@ -36,14 +36,14 @@ def _parts(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         before = "{"
         for name, item in value.items():
-            yield f"{before}{_text(name)}:"
+            yield f"{before}{_dumps(name)}:"
             yield from _parts(item)
             before = ","
         yield "}" if value else "{}"
-    elif isinstance(value, Lazy):
+    elif isinstance(value, LazySequence):
         yield "["
-        for start in range(0, len(value), AT_ONCE):
-            yield ("," if start else "") + _text(value[start : start + AT_ONCE])[1:-1]
+        for start in range(0, len(value), ITEMS_AT_ONCE):
+            yield ("," if start else "") + _dumps(value[start : start + ITEMS_AT_ONCE])[1:-1]
         yield "]"
     else:
-        yield _text(value)
+        yield _dumps(value)

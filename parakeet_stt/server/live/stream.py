@@ -1,4 +1,4 @@
-"""Knows how a live session runs: bytes → ear → session → runner → events. Does not know any protocol, nor sockets."""
+"""A running live stream: bytes → detector → session → device → events."""
 
 from __future__ import annotations
 
@@ -9,77 +9,85 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from parakeet_stt.audio import SAMPLE_RATE
-from parakeet_stt.device.batcher import Runner
+from parakeet_stt.device.link import DeviceClient
 from parakeet_stt.errors import RecognitionError
-from parakeet_stt.server.live.live_vad import Ear, Encoding, Hearing
+from parakeet_stt.server.live.live_vad import LiveVad
+from parakeet_stt.server.live.pcm import Encoding
 from parakeet_stt.server.metrics import Metrics
-from parakeet_stt.streaming.session import Event, Failed, Final, Session, State, StepRules, Stopped, TurnRules
-from parakeet_stt.text.phrases import NONE, Phrases
+from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final
+from parakeet_stt.streaming.endpointer import EndpointRules
+from parakeet_stt.streaming.session import Event, Session, SpeechStopped
+from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 
 logger = logging.getLogger(__name__)
-HURRY_SECONDS = 2.0  # waiting sound from which more of it is recognized at once
-# Waiting sound, besides an open utterance, above which no more is taken: who sends faster than it is recognized waits.
-MOST_WAITING_SECONDS = 30.0
-MOST_BYTES = 1 << 15  # of sound that are heard at once: a second at 16 kHz
+HURRY_SECONDS = 2.0  # backlog from which chunks grow
+# Backlog, besides an open utterance, from which no more audio is read: the client sends faster than it is decoded.
+MAX_BACKLOG_SECONDS = 30.0
+MAX_BYTES = 1 << 15  # of audio that are detected at once: a second at 16 kHz
 
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """What a client may ask of a session. rate: in Hz. phrases: what to listen for."""
+    """What a client may ask of a session. rate: in Hz. phrases: to prefer."""
 
     encoding: Encoding = "pcm_s16le"
     rate: int = SAMPLE_RATE
-    turns: TurnRules = field(default_factory=TurnRules)
-    steps: StepRules = field(default_factory=StepRules)
-    phrases: Phrases = NONE
+    endpoint_rules: EndpointRules = field(default_factory=EndpointRules)
+    chunk_rules: ChunkRules = field(default_factory=ChunkRules)
+    phrases: Phrases = NO_PHRASES
 
 
-class Live:
-    """One session that runs. Its methods are called by one task, and `events` is read by another."""
+class LiveStream:
+    """One session that runs. One task calls its methods, and another reads `events`."""
 
-    def __init__(self, options: LiveOptions, *, hearing: Hearing, runner: Runner, metrics: Metrics) -> None:
-        self.phrases = options.phrases
-        self._hearing = hearing
-        self._runner = runner
+    def __init__(self, options: LiveOptions, *, live_vad: LiveVad, device: DeviceClient, metrics: Metrics) -> None:
+        self._phrases = options.phrases
+        self._live_vad = live_vad
+        self._device = device
+        self._owner = device.new_owner()
         self._metrics = metrics
-        self._session = Session(options.turns, options.steps)
-        self._form = options.encoding, options.rate
-        self._ear = Ear(*self._form)
+        self._session = Session(options.endpoint_rules, options.chunk_rules)
+        self._format = options.encoding, options.rate
+        self._input = live_vad.open_input(*self._format)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._more, self._room = asyncio.Event(), asyncio.Event()
-        self._ends: dict[int, float] = {}  # when the end of an utterance was noticed
-        self._recognizing = asyncio.create_task(self._recognize())
+        self._changed, self._has_room = asyncio.Event(), asyncio.Event()
+        self._stopped_at: dict[int, float] = {}  # when the end of an utterance was noticed
+        self._decoding = asyncio.create_task(self._decode())
 
     @property
-    def heard_seconds(self) -> float:
-        """How much sound has come."""
-        return self._session.heard / SAMPLE_RATE
+    def received_seconds(self) -> float:
+        """Audio received so far."""
+        return self._session.received / SAMPLE_RATE
 
     @property
     def open_seconds(self) -> float:
-        """Length of the utterance that is open; 0 if none is."""
+        """Length of the open utterance; 0 if none is open."""
         return self._session.open_samples / SAMPLE_RATE
 
-    def change(self, options: LiveOptions) -> None:
-        """Go on like this; the format may change only before any sound has come."""
-        self.phrases = options.phrases
-        self._session.turns, self._session.steps = options.turns, options.steps
-        if not self._session.heard and self._form != (options.encoding, options.rate):
-            self._form = options.encoding, options.rate
-            self._ear = Ear(*self._form)
+    @property
+    def buffered_seconds(self) -> float:
+        """Audio since the last utterance ended, or was cleared."""
+        return self._session.buffered / SAMPLE_RATE
 
-    async def hear(self, data: bytes) -> None:
+    def configure(self, options: LiveOptions) -> None:
+        """Change the options for what follows; the format may change only before any audio has come."""
+        self._phrases = options.phrases
+        self._session.configure(options.endpoint_rules, options.chunk_rules)
+        if not self._session.received and self._format != (options.encoding, options.rate):
+            self._format = options.encoding, options.rate
+            self._input = self._live_vad.open_input(*self._format)
+
+    async def receive_audio(self, data: bytes) -> None:
         """More of the stream, of any length. Returns once there is room for what follows."""
-        for at in range(0, len(data), MOST_BYTES):  # a long frame makes no other session wait for all of it
-            samples, probabilities = await self._hearing.hear(self._ear, data[at : at + MOST_BYTES])
-            self._take(self._session.hear(samples, probabilities.tolist()))
-            while self._waiting_seconds() > MOST_WAITING_SECONDS and not self._recognizing.done():
-                self._room.clear()
-                await self._room.wait()
+        for at in range(0, len(data), MAX_BYTES):  # so that other sessions do not wait for all of a long message
+            await self._detect(data[at : at + MAX_BYTES])
+            while self._backlog_seconds() > MAX_BACKLOG_SECONDS and not self._decoding.done():
+                self._has_room.clear()
+                await self._has_room.wait()
 
     def commit(self) -> None:
         """End the open utterance here."""
-        self._take(self._session.commit())
+        self._emit(self._session.commit())
 
     def clear(self) -> None:
         """Forget the open utterance."""
@@ -87,54 +95,58 @@ class Live:
 
     async def finish(self) -> None:
         """The stream is over: `events` ends after the last final."""
-        samples, probabilities = await self._hearing.hear(self._ear, b"", is_last=True)
-        self._take(self._session.hear(samples, probabilities.tolist()))
-        self._take(self._session.finish())
+        await self._detect(b"", is_last=True)
+        self._emit(self._session.finish())
 
     async def events(self) -> AsyncIterator[Event]:
-        """What happens, in order, until the last final."""
+        """The session's events, in order, up to the last final."""
         while (event := await self._events.get()) is not None:
             yield event
 
     async def close(self) -> None:
-        """Give up whatever is not recognized yet."""
-        self._recognizing.cancel()
-        await asyncio.wait({self._recognizing})
-        if not self._recognizing.cancelled() and (failure := self._recognizing.exception()):
+        """Cancel what is not decoded yet."""
+        self._input.cancel()
+        self._decoding.cancel()
+        await asyncio.wait({self._decoding})
+        if not self._decoding.cancelled() and (failure := self._decoding.exception()):
             logger.error("a live session failed", exc_info=failure)
-        self._metrics.audio_seconds.inc(self.heard_seconds)
+        self._metrics.audio_seconds.inc(self.received_seconds)
 
-    def _waiting_seconds(self) -> float:
-        waiting = self._session.backlog
-        if self._session.steps.part is None:  # an open utterance waits for its end, not for the recognizer
-            waiting -= min(waiting, self._session.turns.longest_ms * SAMPLE_RATE // 1000)
-        return waiting / SAMPLE_RATE
+    async def _detect(self, data: bytes, *, is_last: bool = False) -> None:
+        samples, probabilities = await self._live_vad.detect(await self._input, data, is_last=is_last)
+        self._emit(self._session.receive_audio(samples, probabilities.tolist()))
 
-    def _take(self, events: Sequence[Event]) -> None:
+    def _backlog_seconds(self) -> float:
+        backlog = self._session.backlog
+        if self._session.chunk_rules.length is None:  # an open utterance waits for its end, not for the recognizer
+            backlog -= min(backlog, self._session.endpoint_rules.longest_ms * SAMPLE_RATE // 1000)
+        return backlog / SAMPLE_RATE
+
+    def _emit(self, events: Sequence[Event]) -> None:
         for event in events:
-            if isinstance(event, Stopped):
-                self._ends[event.item] = time.perf_counter()
+            if isinstance(event, SpeechStopped):
+                self._stopped_at[event.item] = time.perf_counter()
             elif isinstance(event, Final | Failed):
-                self._metrics.final_seconds.observe(time.perf_counter() - self._ends.pop(event.item))
+                self._metrics.final_seconds.observe(time.perf_counter() - self._stopped_at.pop(event.item))
             self._events.put_nowait(event)
-        self._more.set()
+        self._changed.set()
 
-    async def _recognize(self) -> None:
+    async def _decode(self) -> None:
         try:
-            while self._session.state is not State.ENDED:
-                self._more.clear()
-                step = self._session.next_step(hurry=self._waiting_seconds() > HURRY_SECONDS)
-                if step is None:
-                    self._room.set()
-                    await self._more.wait()
+            while not self._session.is_over:
+                self._changed.clear()
+                chunk = self._session.next_chunk(hurry=self._backlog_seconds() > HURRY_SECONDS)
+                if chunk is None:
+                    self._has_room.set()
+                    await self._changed.wait()
                     continue
                 try:
-                    found = await self._runner.step(step, owner=self, phrases=self.phrases)
+                    result = await self._device.decode_chunk(chunk, owner=self._owner, phrases=self._phrases)
                 except RecognitionError:
-                    self._take(self._session.failed())
+                    self._emit(self._session.receive_failure())
                 else:
-                    self._take(self._session.stepped(found))
-                self._room.set()
+                    self._emit(self._session.receive_result(result))
+                self._has_room.set()
         finally:
-            self._room.set()
+            self._has_room.set()
             self._events.put_nowait(None)

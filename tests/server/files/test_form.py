@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -10,8 +11,10 @@ from starlette.datastructures import FormData, UploadFile
 from parakeet_stt.errors import InvalidField, RequestError, UnsupportedField
 from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.server.files import form as openai_form
+from parakeet_stt.server.options import MAX_KEYWORDS
+from tests.parts import SERVED
 
-EUROPEAN = ("en", "de", "fr")
+EUROPEAN = dataclasses.replace(SERVED, name="v3", languages=("en", "de", "fr"))
 
 
 def form(*fields: tuple[str, str | UploadFile]) -> FormData:
@@ -19,14 +22,14 @@ def form(*fields: tuple[str, str | UploadFile]) -> FormData:
 
 
 def parsed(*fields: tuple[str, str | UploadFile]) -> openai_form.TranscriptionRequest:
-    return openai_form.parse(form(*fields), served="v3", languages=EUROPEAN)
+    return openai_form.parse_transcription(form(*fields), EUROPEAN)
 
 
 def test_a_model_of_several_languages_translates_none() -> None:
     with pytest.raises(UnsupportedField, match="3 languages") as refusal:
-        openai_form.parse_translation(form(), served="v3", languages=EUROPEAN)
+        openai_form.parse_translation(form(), EUROPEAN)
     assert refusal.value.param == "model"
-    assert openai_form.parse_translation(form(), served="v2", languages=("en",)).options.language == "en"
+    assert openai_form.parse_translation(form(), SERVED).options.language == "en"
 
 
 def test_the_language_is_one_of_the_models_in_any_case() -> None:
@@ -35,10 +38,18 @@ def test_the_language_is_one_of_the_models_in_any_case() -> None:
     assert parsed(("languages[]", "fr"), ("languages[]", "en")).options.language == "fr"
 
 
+@pytest.mark.parametrize(("tag", "language"), [("en-US", "en"), ("de_AT", "de"), ("FR-fr", "fr")])
+def test_a_language_with_a_region_is_that_language(tag: str, language: str) -> None:
+    assert parsed(("language", tag)).options.language == language
+    assert parsed(("languages[]", tag)).options.language == language
+    with pytest.raises(UnsupportedField, match="'es-MX'"):
+        parsed(("language", "es-MX"))
+
+
 def test_a_prompts_names_take_the_places_that_keywords_leave() -> None:
     keywords = [("keywords[]", f"word {number}") for number in range(99)]
     wanted = parsed(*keywords, ("prompt", "We met Anna and Bert and Carl")).options.phrases
-    assert len(wanted) == openai_form.MOST_KEYWORDS
+    assert len(wanted) == MAX_KEYWORDS
     assert "Anna" in wanted
     assert "Bert" not in wanted
 

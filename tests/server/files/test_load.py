@@ -22,18 +22,17 @@ import pytest
 import torch
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Samples
-from parakeet_stt.device.batch_budget import Cost, measured
+from parakeet_stt.device.batch_budget import Cost, measure_cost
 from parakeet_stt.engines import devices
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.silero import SileroDetector, SileroStream
-from parakeet_stt.offline.utterances import Probabilities
-from parakeet_stt.protocols import Step, Stepped
-from parakeet_stt.server.files.serving import Engine, Serving
-from parakeet_stt.server.settings import Settings
+from parakeet_stt.server.components import Components
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis
-from tests.conftest import ROOT, SERVED, Sample, Serve, Server
+from parakeet_stt.vad import Probabilities
+from tests.conftest import ROOT, Sample, Serve, Server
+from tests.parts import FakeRecognizer, components_over
 
 
 def as_wav(*parts: Audio) -> bytes:
@@ -158,14 +157,15 @@ def test_metrics_count_what_happened(client: httpx.Client, server: Server, said:
     assert after["stt_rtfx"] > 0
 
 
-def serving_of() -> Serving:
+def components_of_the_tiny_model() -> Components:
     thread = ThreadPoolExecutor(1)
 
-    def load() -> Engine:
+    def load() -> tuple[Parakeet, Cost]:
         model = Parakeet(BUNDLED_FILE, device="cpu")
-        return Engine(model, thread, measured(model, most_items=16), None, model.memory_bytes)
+        return model, measure_cost(model, most_items=16)
 
-    return Serving(Settings(), SERVED, thread.submit(load).result(), SileroDetector())
+    model, cost = thread.submit(load).result()
+    return components_over(model, thread, cost=cost)
 
 
 def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
@@ -173,7 +173,7 @@ def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
 
     The best of three runs: what blocks the loop does so in each, what else a shared machine does need not.
     """
-    serving = serving_of()
+    components = components_of_the_tiny_model()
 
     async def lags() -> list[float]:
         found: list[float] = []
@@ -185,7 +185,7 @@ def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
                 with tempfile.TemporaryFile() as file:
                     file.write(data)
                     file.seek(0)
-                    assert (await serving.transcribe(file)).transcript.text == text
+                    assert (await components.transcriber.transcribe(file)).transcript.text == text
 
         async def watch() -> None:
             while time.monotonic() < until:
@@ -199,7 +199,7 @@ def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
     try:
         worst = [quantiles(asyncio.run(lags()), n=100)[-1] for _ in range(3)]
     finally:
-        serving.close()
+        components.close()
     assert min(worst) < 0.020, worst
 
 
@@ -207,58 +207,47 @@ def test_only_the_devices_thread_has_threads_of_torch(samples: dict[str, Sample]
     """Others' would make more of them than there are cores, and then none spins while it waits: six times as slow."""
     seen: dict[str, int] = {}
 
-    class Recognizing:
+    class Recognizing(FakeRecognizer):
         def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
             seen["device"] = torch.get_num_threads()
             return [Hypothesis(())] * len(batch)
-
-        def step(self, batch: Sequence[Step], phrases: Sequence[Phrases] = ()) -> list[Stepped]:
-            raise AssertionError("nobody speaks")
 
     class Detecting(SileroDetector):
         def stream(self) -> SileroStream:
             stream = super().stream()
 
-            def probabilities(samples: Samples) -> Probabilities:
+            def push(samples: Samples) -> Probabilities:
                 seen["media"] = torch.get_num_threads()
-                return SileroStream.probabilities(stream, samples)
+                return SileroStream.push(stream, samples)
 
-            stream.probabilities = probabilities  # type: ignore[method-assign]
+            stream.push = push  # type: ignore[method-assign]
             return stream
 
     thread = ThreadPoolExecutor(1)
     thread.submit(devices.use_threads, 3).result()
-    engine = Engine(Recognizing(), thread, Cost(1, 1), None, lambda: 0)
-    serving = Serving(Settings(), SERVED, engine, Detecting())
+    components = components_over(Recognizing(), thread, detector=Detecting())
     with samples["short"].path.open("rb") as file:
-        asyncio.run(serving.transcribe(file))
-    serving.close()
+        asyncio.run(components.transcriber.transcribe(file))
+    components.close()
     assert seen == {"device": 3, "media": 1}
 
 
 def test_a_process_whose_device_is_lost_ends_so_that_another_can_start() -> None:
     script = """
 import asyncio, sys
-from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, ".")
 from parakeet_stt.errors import DeviceLost
-from parakeet_stt.device.batch_budget import Cost
-from parakeet_stt.server.files.serving import Engine, Serving
-from tests.conftest import SERVED
-from tests.test_load import as_wav
-from parakeet_stt.engines.silero import SileroDetector
-from parakeet_stt.server.settings import Settings
-class Lost:
+from tests.parts import FakeRecognizer, components_over
+class Lost(FakeRecognizer):
     def recognize(self, batch, phrases):
         raise DeviceLost("gone")
-engine = Engine(Lost(), ThreadPoolExecutor(1), Cost(1, 1), None, lambda: 0)
-serving = Serving(Settings(), SERVED, engine, SileroDetector())
+components = components_over(Lost())
 async def main():
     try:
         with open("models/parakeet-tdt-tiny/samples/short.flac", "rb") as file:
-            await serving.transcribe(file)
+            await components.transcriber.transcribe(file)
     except DeviceLost:
-        print("answered", serving.is_alive, flush=True)
+        print("answered", components.is_alive, flush=True)
     await asyncio.sleep(30)
 asyncio.run(main())
 """

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from parakeet_stt.server.http.disconnects import unless_gone
+from parakeet_stt.server.http.disconnects import cancel_on_disconnect
 
 
 class Caller:
@@ -39,7 +39,7 @@ def test_work_is_cancelled_when_its_caller_leaves() -> None:
 
     async def serve(caller: Any) -> None:
         with pytest.raises(ClientDisconnect):
-            await unless_gone(caller, work())
+            await cancel_on_disconnect(caller, work())
         await asyncio.sleep(0)
 
     asyncio.run(serve(Caller(stays=2)))
@@ -56,7 +56,7 @@ def test_a_caller_who_stays_gets_the_result_or_the_error() -> None:
 
     async def serve(caller: Any) -> int:
         with pytest.raises(ValueError, match="no"):
-            await unless_gone(caller, fail())
-        return await unless_gone(caller, answer())
+            await cancel_on_disconnect(caller, fail())
+        return await cancel_on_disconnect(caller, answer())
 
     assert asyncio.run(serve(Caller(stays=100))) == 7

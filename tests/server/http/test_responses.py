@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parakeet_stt.server.http import responses as json_answer
+from parakeet_stt.server.http import responses
 from parakeet_stt.server.http.responses import json_bytes
-from parakeet_stt.text.lazy_sequence import Lazy, each
+from parakeet_stt.text.lazy_sequence import LazySequence, lazy_map
 
 simple = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 values = st.recursive(simple, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
@@ -25,8 +25,8 @@ def test_what_is_written_is_what_json_writes(value: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
 def test_a_lazy_sequence_is_written_as_a_list(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_answer, "AT_ONCE", 2)
-    items = Lazy(count, lambda index: {"n": index, "text": "ä, ]["})
+    monkeypatch.setattr(responses, "ITEMS_AT_ONCE", 2)
+    items = LazySequence(count, lambda index: {"n": index, "text": "ä, ]["})
     assert json.loads(json_bytes({"a": {"items": items, "b": 1}, "c": items})) == {
         "a": {"items": list(items), "b": 1},
         "c": list(items),
@@ -34,7 +34,7 @@ def test_a_lazy_sequence_is_written_as_a_list(count: int, monkeypatch: pytest.Mo
 
 
 def test_hours_of_entries_take_little_more_memory_than_their_text() -> None:
-    entries = each(range(60_000), lambda n: {"word": "word", "start": n / 7, "end": n / 7 + 0.1})
+    entries = lazy_map(range(60_000), lambda n: {"word": "word", "start": n / 7, "end": n / 7 + 0.1})
     tracemalloc.start()
     try:
         text = json_bytes({"words": entries})

@@ -1,4 +1,4 @@
-"""The end of a service that is at work: who was let in is served, and who comes now is told."""
+"""Shutdown: open requests and sessions are served to their end, and new ones are refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_upload_is_answered_and_every_socket_gets_its_final(tmp_path: Path
             time.sleep(0.05)
         time.sleep(1)
         serve.process.send_signal(signal.SIGTERM)
-        told = time.monotonic()
+        signalled = time.monotonic()
         time.sleep(0.2)
         refused = httpx.get(f"{server.openai_url}/models", timeout=10)
         assert refused.status_code == 503
@@ -54,14 +54,14 @@ def test_every_upload_is_answered_and_every_socket_gets_its_final(tmp_path: Path
             opened(server)
         assert socket_refused.value.response.status_code == 503
         for socket in sockets:
-            heard = answers(socket)
-            assert [message["text"] for message in heard if message.get("type") == "final"] == [spoken.text]
+            messages_received = answers(socket)
+            assert [message["text"] for message in messages_received if message.get("type") == "final"] == [spoken.text]
             assert socket.close_code == 1001
         replies = [one.result() for one in uploads]
         assert {reply.status_code for reply in replies} == {200}
         assert len({reply.json()["text"] for reply in replies}) == 1
         serve.process.wait(30)
-        assert time.monotonic() - told < 90
+        assert time.monotonic() - signalled < 90
     assert "Traceback" not in server.log.read_text()
 
 

@@ -11,11 +11,11 @@ import pytest
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
-from parakeet_stt.server.live import connection as sockets
-from parakeet_stt.server.live.connection import SLOW_READER, Ending, converse
+from parakeet_stt.server.live import connection
+from parakeet_stt.server.live.connection import SLOW_READER, CloseReason, run_connection
 from parakeet_stt.server.live.stream import LiveOptions
 from parakeet_stt.server.live.ws import Hello, WsProtocol
-from parakeet_stt.streaming.session import StepRules
+from parakeet_stt.streaming.chunk_decoder import ChunkRules
 from tests.conftest import Sample
 from tests.server.live.test_stream import Broken
 from tests.sockets import every, frames, pcm
@@ -25,7 +25,7 @@ from tests.sockets import every, frames, pcm
 def serving() -> Iterator[Broken]:
     made = Broken({})
     yield made
-    made.close()
+    made.components.close()
 
 
 class Wire:
@@ -52,24 +52,27 @@ class Wire:
         self.sent.append(message)
 
 
-@pytest.mark.parametrize("limits", [{"READ_SECONDS": 0.3}, {"MOST_UNREAD": 3}], ids=["time", "messages"])
+@pytest.mark.parametrize("limits", [{"READ_SECONDS": 0.3}, {"MAX_UNREAD": 3}], ids=["time", "messages"])
 def test_who_does_not_read_is_dropped_with_a_code(
     serving: Broken, samples: dict[str, Sample], monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any]
 ) -> None:
     for name, value in limits.items():
-        monkeypatch.setattr(sockets, name, value)
+        monkeypatch.setattr(connection, name, value)
     sound = pcm(samples["two-minutes"].audio().samples)[: 20 * 32_000]
     wire = Wire(list(frames(sound, every(100))), reads=2)
 
-    async def main() -> Ending:
+    async def main() -> CloseReason:
         socket = WebSocket({"type": "websocket", "headers": []}, wire.receive, wire.send)
         await socket.accept()
         protocol = WsProtocol(
-            serving.live(LiveOptions(steps=StepRules())), Hello(partials=True), onset=0.6, languages=["en"]
+            serving.components.sessions.open_stream(LiveOptions(chunk_rules=ChunkRules())),
+            Hello(partials=True),
+            onset=0.6,
+            languages=["en"],
         )
-        return await converse(socket, protocol, serving.occupancy, idle_seconds=60, patience=5)
+        return await run_connection(socket, protocol, serving.components.drain, idle_seconds=60, final_seconds=5)
 
     assert asyncio.run(asyncio.wait_for(main(), 60)) is SLOW_READER
     assert wire.sent[-1]["code"] == 1008
-    heard = [json.loads(message["text"]) for message in wire.sent if message["type"] == "websocket.send"]
-    assert len(heard) == 2
+    received = [json.loads(message["text"]) for message in wire.sent if message["type"] == "websocket.send"]
+    assert len(received) == 2

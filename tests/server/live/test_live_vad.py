@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import random
+import time
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ import soxr
 
 from parakeet_stt.audio import SAMPLE_RATE, Samples
 from parakeet_stt.engines.silero import SileroDetector
-from parakeet_stt.offline.utterances import Probabilities
-from parakeet_stt.offline.vad_segments import WINDOW_SAMPLES
-from parakeet_stt.server.live.live_vad import Ear, Encoding, Hearing, is_rate
+from parakeet_stt.media import resampling
+from parakeet_stt.server.live.live_vad import LiveVad
+from parakeet_stt.server.live.pcm import Encoding, is_rate
+from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
 from tests.conftest import Sample, encode
 from tests.sockets import pcm
 
@@ -30,7 +32,7 @@ def sound(samples: dict[str, Sample]) -> Samples:
     return samples["two-sentences"].audio().samples
 
 
-def heard(
+def detected(
     detector: SileroDetector,
     streams: list[bytes],
     sizes: list[int],
@@ -39,18 +41,18 @@ def heard(
 ) -> list[tuple[Samples, Probabilities]]:
     """Sound and probabilities of several sessions at once, each in frames of its own size."""
 
-    async def one(hearing: Hearing, data: bytes, size: int) -> tuple[Samples, Probabilities]:
-        ear = Ear(encoding, rate)
-        parts = [await hearing.hear(ear, data[at : at + size]) for at in range(0, len(data), size)]
-        parts.append(await hearing.hear(ear, b"", is_last=True))
+    async def one(live_vad: LiveVad, data: bytes, size: int) -> tuple[Samples, Probabilities]:
+        stream = await live_vad.open_input(encoding, rate)
+        parts = [await live_vad.detect(stream, data[at : at + size]) for at in range(0, len(data), size)]
+        parts.append(await live_vad.detect(stream, b"", is_last=True))
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     async def main() -> list[tuple[Samples, Probabilities]]:
-        hearing = Hearing(detector)
+        live_vad = LiveVad(detector)
         try:
-            return await asyncio.gather(*(one(hearing, *job) for job in zip(streams, sizes, strict=True)))
+            return await asyncio.gather(*(one(live_vad, *job) for job in zip(streams, sizes, strict=True)))
         finally:
-            hearing.close()
+            live_vad.close()
 
     return asyncio.run(main())
 
@@ -58,10 +60,10 @@ def heard(
 def test_each_of_many_sessions_is_heard_as_if_it_were_alone(detector: SileroDetector, sound: Samples) -> None:
     pick = random.Random(2)
     cuts = [sound[pick.randrange(40_000) :][: pick.randrange(20_000, 60_000)] for _ in range(12)]
-    found = heard(detector, [pcm(cut) for cut in cuts], [pick.randrange(1, 4_000) for _ in cuts])
+    found = detected(detector, [pcm(cut) for cut in cuts], [pick.randrange(1, 4_000) for _ in cuts])
     for cut, (samples, probabilities) in zip(cuts, found, strict=True):
         stream = detector.stream()
-        alone = np.concatenate([stream.probabilities(samples), stream.rest()])
+        alone = np.concatenate([stream.push(samples), stream.flush()])
         assert np.abs(samples - cut).max() < 1e-4
         assert len(probabilities) == -(-len(cut) // WINDOW_SAMPLES)
         assert np.abs(probabilities - alone).max() < 1e-3
@@ -70,7 +72,7 @@ def test_each_of_many_sessions_is_heard_as_if_it_were_alone(detector: SileroDete
 @pytest.mark.parametrize("rate", [8_000, 24_000, 44_100, 48_000])
 def test_resampling_has_no_seams_between_frames(detector: SileroDetector, sound: Samples, rate: int) -> None:
     data = pcm(soxr.resample(sound, SAMPLE_RATE, rate).clip(-1, 1))
-    (whole, _), (pieces, _) = heard(detector, [data, data], [len(data), 333], rate=rate)
+    (whole, _), (pieces, _) = detected(detector, [data, data], [len(data), 333], rate=rate)
     assert len(whole) == -(-len(data) // 2 * SAMPLE_RATE // rate)
     assert np.abs(whole - pieces).max() < 1e-5
 
@@ -78,7 +80,7 @@ def test_resampling_has_no_seams_between_frames(detector: SileroDetector, sound:
 @pytest.mark.parametrize(("encoding", "subtype"), [("mulaw", "ULAW"), ("alaw", "ALAW")])
 def test_g711_is_decoded_as_libsndfile_does(detector: SileroDetector, encoding: Encoding, subtype: str) -> None:
     every = bytes(range(256))
-    ((found, _),) = heard(detector, [every], [100], encoding)
+    ((found, _),) = detected(detector, [every], [100], encoding)
     truth, _ = soundfile.read(
         io.BytesIO(every), channels=1, samplerate=16_000, format="RAW", subtype=subtype, dtype="float32"
     )
@@ -91,7 +93,7 @@ def test_g711_as_ffmpeg_encodes_it_is_understood(
 ) -> None:
     wav = encode(sound, container="wav", codec=subtype, rate=16_000)
     data = wav[wav.index(b"data") + 8 :][: len(sound)]
-    ((found, _),) = heard(detector, [data], [321], encoding)
+    ((found, _),) = detected(detector, [data], [321], encoding)
     assert np.corrcoef(found, sound)[0, 1] > 0.999
 
 
@@ -99,23 +101,54 @@ def test_a_detector_that_fails_is_told_to_those_who_asked_and_the_next_are_heard
     class Broken(SileroDetector):
         fails = True
 
-        def probabilities(self, windows: Probabilities, memories: Probabilities) -> tuple[Probabilities, Probabilities]:
+        def detect(self, windows: Probabilities, states: Probabilities) -> tuple[Probabilities, Probabilities]:
             if self.fails:
                 raise RuntimeError("broken")
-            return super().probabilities(windows, memories)
+            return super().detect(windows, states)
 
     detector = Broken()
     with pytest.raises(RuntimeError, match="broken"):
-        heard(detector, [pcm(sound)], [1_000])
+        detected(detector, [pcm(sound)], [1_000])
     detector.fails = False
-    assert heard(detector, [pcm(sound)], [1_000])[0][1].max() > 0.9
+    assert detected(detector, [pcm(sound)], [1_000])[0][1].max() > 0.9
 
 
 def test_floats_that_are_no_numbers_are_silence(detector: SileroDetector) -> None:
     data = np.array([np.nan, np.inf, 0.5, -7.0] * 4_000, "<f4").tobytes()
-    ((found, probabilities),) = heard(detector, [data], [999], "pcm_f32le")
+    ((found, probabilities),) = detected(detector, [data], [999], "pcm_f32le")
     assert np.isfinite(found).all()
     assert np.isfinite(probabilities).all()
+
+
+def test_a_filter_for_an_odd_rate_does_not_stall_the_event_loop(detector: SileroDetector) -> None:
+    """It was built where the session began: half a second for each of sixty hellos with rates of their own."""
+    rates = [rate for rate in range(47_000, 48_000, 5) if is_rate(rate)][:12]
+    resampling._kernel.cache_clear()
+
+    async def main() -> float:
+        live_vad = LiveVad(detector)
+        latest = 0.0
+
+        async def watch() -> None:
+            nonlocal latest
+            while True:
+                began = time.perf_counter()
+                await asyncio.sleep(0.001)
+                latest = max(latest, time.perf_counter() - began)
+
+        watching = asyncio.create_task(watch())
+        try:
+            await asyncio.gather(*(live_vad.open_input("pcm_s16le", rate) for rate in rates))
+        finally:
+            watching.cancel()
+            live_vad.close()
+        return latest
+
+    began = time.perf_counter()
+    latest = asyncio.run(main())
+    assert len(rates) == 12
+    assert latest < 0.5 * (time.perf_counter() - began), "the loop stood still while filters were built"
+    assert resampling._kernel.cache_info().misses == len(rates)
 
 
 @pytest.mark.parametrize(

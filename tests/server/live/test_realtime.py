@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,80 +16,16 @@ import openai
 import pytest
 import soxr
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import ClientConnection
 
 from parakeet_stt.audio import SAMPLE_RATE, Samples
-from parakeet_stt.server.files.form import MOST_KEYWORDS
 from parakeet_stt.server.http.client_secrets import ClientSecrets
-from parakeet_stt.server.live.realtime import Configuration
+from parakeet_stt.server.live.realtime_session import Configuration
 from parakeet_stt.server.live.ws import Hello
+from parakeet_stt.server.options import MAX_KEYWORDS
 from tests import contract
 from tests.conftest import Sample, Serve, Server, encode
-from tests.sockets import Message, every, frames, opened, pcm
-
-PATH = "/v1/realtime"
-INTENT = "?intent=transcription"
-DELTA, COMPLETED = (f"conversation.item.input_audio_transcription.{kind}" for kind in ("delta", "completed"))
-ITEM = [
-    "input_audio_buffer.speech_started",
-    "input_audio_buffer.speech_stopped",
-    "input_audio_buffer.committed",
-    "conversation.item.added",
-    "conversation.item.done",
-]
-
-
-def at_24k(samples: Samples) -> bytes:
-    return pcm(soxr.resample(samples, SAMPLE_RATE, 24_000).clip(-1, 1))
-
-
-def with_silence(samples: Samples, seconds: float = 1.0) -> Samples:
-    return np.concatenate([samples, np.zeros(int(seconds * SAMPLE_RATE), np.float32)])
-
-
-def append(data: bytes) -> str:
-    return json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(data).decode()})
-
-
-def configure(audio_input: dict[str, Any], **more: Any) -> str:
-    session = {"type": "transcription", "audio": {"input": audio_input}, **more}
-    return json.dumps({"type": "session.update", "session": session})
-
-
-class Talk:
-    """A session by hand; every event that comes is checked against the contract."""
-
-    def __init__(self, server: Server, query: str = INTENT, **options: Any) -> None:
-        self.socket: ClientConnection = opened(server, query, PATH, **options)
-        self.events: list[Message] = []
-
-    def __enter__(self) -> Talk:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def say(self, message: str) -> None:
-        self.socket.send(message)
-
-    def until(self, kind: str, count: int = 1) -> list[Message]:
-        """All events up to the `count`th of this kind."""
-        heard: list[Message] = []
-        while count:
-            event = json.loads(self.socket.recv(timeout=60))
-            contract.check(event, contract.REALTIME[event["type"]])
-            heard.append(event)
-            count -= event["type"] == kind
-        self.events += heard
-        return heard
-
-    def sound(self, data: bytes, sizes: Iterator[int]) -> None:
-        for frame in frames(data, sizes):
-            self.say(append(frame))
-
-
-def texts(events: Sequence[Message]) -> list[str]:
-    return [event["transcript"] for event in events if event["type"] == COMPLETED]
+from tests.server.live.talk import COMPLETED, DELTA, ITEM, PATH, Talk, at_24k, configure, texts, with_silence
+from tests.sockets import every, frames, opened
 
 
 @pytest.fixture(scope="module")
@@ -248,8 +184,49 @@ class TestTurns:
             talk.say(json.dumps({"type": "input_audio_buffer.commit"}))
             assert texts(talk.until(COMPLETED)) == [samples["short"].text]
 
+    def test_a_commit_of_silence_gives_an_item_without_words(self, server: Server, samples: dict[str, Sample]) -> None:
+        """With turn detection, a client that commits as well got an error about 0.00ms, and gave up."""
+        commit = json.dumps({"type": "input_audio_buffer.commit"})
+        with Talk(server) as talk:
+            talk.until("session.created")
+            talk.sound(bytes(48_000), every(100))  # a second of silence
+            talk.say(commit)
+            events = talk.until(COMPLETED)
+            assert [event["type"] for event in events] == [*ITEM[2:], COMPLETED]
+            assert events[-1]["transcript"] == ""
+            assert events[-1]["usage"]["seconds"] == pytest.approx(1, abs=0.05)
+            talk.say(commit)
+            assert "only has 0.00ms" in talk.until("error")[-1]["error"]["message"]
+            talk.sound(at_24k(with_silence(samples["short"].audio().samples)), every(100))
+            spoken = talk.until(COMPLETED)
+            assert texts(spoken) == [samples["short"].text]
+            (committed,) = [event for event in spoken if event["type"] == "input_audio_buffer.committed"]
+            assert committed["previous_item_id"] == events[-1]["item_id"]
+
+    def test_a_language_with_a_region_is_that_language(self, server: Server) -> None:
+        with Talk(server) as talk:
+            talk.until("session.created")
+            talk.say(configure({"transcription": {"language": "en-US"}}))
+            (updated,) = talk.until("session.updated")
+            assert updated["session"]["audio"]["input"]["transcription"]["language"] == "en-US"
+
 
 class TestOlderClients:
+    def test_the_session_has_the_older_shape(self, server: Server) -> None:
+        session = {"input_audio_format": "g711_ulaw", "input_audio_transcription": {"model": "whisper-1"},
+                   "input_audio_noise_reduction": {"type": "near_field"}, "turn_detection": None}  # fmt: skip
+        with Talk(server, additional_headers={"OpenAI-Beta": "realtime=v1"}) as talk:
+            (created,) = talk.until("transcription_session.created")
+            assert created["session"]["input_audio_format"] == "pcm16"
+            assert created["session"]["turn_detection"]["silence_duration_ms"] == 500
+            talk.say(json.dumps({"type": "transcription_session.update", "session": session}))
+            (updated,) = talk.until("transcription_session.updated")
+        after = updated["session"]
+        assert {name: after[name] for name in session if name != "input_audio_transcription"} == {
+            name: value for name, value in session.items() if name != "input_audio_transcription"
+        }
+        assert after["input_audio_transcription"] == {"model": "whisper-1", "prompt": "", "language": ""}
+
     def test_the_older_names_are_spoken_to_who_speaks_them(
         self, server: Server, speech: bytes, samples: dict[str, Sample]
     ) -> None:
@@ -337,15 +314,15 @@ class TestErrors:
 def test_a_long_prompt_asks_for_no_more_than_keywords_may() -> None:
     prompt = " ".join(f"Name{number}" for number in range(5_000))
     wanted = Configuration.model_validate({"audio": {"input": {"transcription": {"prompt": prompt}}}})
-    assert len(wanted.options(8_000).phrases) == MOST_KEYWORDS
-    assert len(Hello(prompt=prompt, keywords=["Anna"]).options(0.6).phrases) == MOST_KEYWORDS
+    assert len(wanted.to_options(8_000).phrases) == MAX_KEYWORDS
+    assert len(Hello(prompt=prompt, keywords=["Anna"]).to_options(0.6).phrases) == MAX_KEYWORDS
 
 
 class TestKeysForOneSession:
     def test_they_are_valid_for_their_time_and_not_after_it(self) -> None:
         now = [1000.0]
         secrets = ClientSecrets(b"secret", clock=lambda: now[0])
-        key, expires_at = secrets.made(60, {"include": []})
+        key, expires_at = secrets.create(60, {"include": []})
         assert expires_at == 1060
         assert secrets.session_of(key) == {"include": []}
         now[0] = 1061.0
@@ -353,7 +330,7 @@ class TestKeysForOneSession:
 
     @pytest.mark.parametrize("change", ["ek_", "", "ek_x.y", "ek_é.ü"])
     def test_others_are_not(self, change: str) -> None:
-        key, _ = ClientSecrets(b"secret").made(60, {})
+        key, _ = ClientSecrets(b"secret").create(60, {})
         assert ClientSecrets(b"secret").session_of(change) is None
         assert ClientSecrets(b"another").session_of(key) is None
         assert ClientSecrets(b"secret").session_of(key[:-1]) is None
@@ -372,6 +349,6 @@ def test_nothing_said_is_lost_when_the_client_only_closes(tmp_path: Path, sample
             talk.until("session.created")
             talk.sound(at_24k(samples["short"].audio().samples), every(100))
         deadline = time.monotonic() + 20
-        while "the client left" not in server.log.read_text() and time.monotonic() < deadline:
+        while "the client disconnected" not in server.log.read_text() and time.monotonic() < deadline:
             time.sleep(0.1)
         assert "bring the first question" in server.log.read_text()

@@ -90,7 +90,7 @@ class TestTheOldProtocol:
     def test_2_and_6_each_of_twenty_sessions_gets_its_own_text_and_no_other(
         self, server: Server, samples: dict[str, Sample]
     ) -> None:
-        """All sessions shared one table of results, and one memory of what the detector had heard."""
+        """All sessions shared one table of results, and one state of the detector."""
         whole = samples["two-minutes"]
         cuts = [int(word["start"] * SAMPLE_RATE) for word in whole.words[::10]]
         audio = whole.audio().samples
@@ -107,18 +107,18 @@ class TestTheOldProtocol:
     ) -> None:
         """Its detector was never flushed, and its task never ended."""
         sample = samples["short"]
-        heard = int(sample.words[-1]["end"] * SAMPLE_RATE) - 1600
+        spoken_samples = int(sample.words[-1]["end"] * SAMPLE_RATE) - 1600
         with Serve(tmp_path / "log", STT_LOG_LEVEL="debug") as server:
             with opened(server) as socket:
-                for frame in frames(pcm(sample.audio().samples[:heard]), every(20)):
+                for frame in frames(pcm(sample.audio().samples[:spoken_samples]), every(20)):
                     socket.send(frame)
             deadline = time.monotonic() + 20
-            while "the client left" not in server.log.read_text() and time.monotonic() < deadline:
+            while "the client disconnected" not in server.log.read_text() and time.monotonic() < deadline:
                 time.sleep(0.1)
             log = server.log.read_text()
         (line,) = [json.loads(line)["message"] for line in log.splitlines() if '"message": "final: ' in line]
         assert "everyone will bring the first" in line
-        assert "the client left" in log
+        assert "the client disconnected" in log
 
     def test_9_long_speech_is_cut_in_a_pause_or_between_words(
         self, server: Server, samples: dict[str, Sample], usual: list[Message]
@@ -127,8 +127,8 @@ class TestTheOldProtocol:
         sample = samples["two-minutes"]
         messages = spoken(server, pcm(sample.audio().samples), every(100))
         assert max(message["end"] - message["start"] for message in messages if "end" in message) <= 8.1
-        said, heard = without_case_or_punctuation(sample.text), without_case_or_punctuation(" ".join(finals(messages)))
-        assert kaldialign.edit_distance(said, heard)["total"] <= 0.03 * len(said)
+        said, found = without_case_or_punctuation(sample.text), without_case_or_punctuation(" ".join(finals(messages)))
+        assert kaldialign.edit_distance(said, found)["total"] <= 0.03 * len(said)
 
     def test_words_at_the_very_first_sample_are_heard(self, server: Server, samples: dict[str, Sample]) -> None:
         sample = samples["short"]
@@ -146,8 +146,8 @@ class TestBeyondIt:
         messages = spoken(server, sound, query="?partials=true&words=true")
         check_growth(messages)
         said = without_case_or_punctuation(samples["two-sentences"].text)
-        heard = without_case_or_punctuation(" ".join(finals(messages)))
-        assert kaldialign.edit_distance(said, heard)["total"] <= 1
+        found = without_case_or_punctuation(" ".join(finals(messages)))
+        assert kaldialign.edit_distance(said, found)["total"] <= 1
 
     def test_word_times_are_those_of_the_whole_session(self, server: Server, samples: dict[str, Sample]) -> None:
         sample = samples["short"]
@@ -202,6 +202,13 @@ class TestBeyondIt:
         assert refused.value.response.status_code == 400
         assert json.loads(refused.value.response.body)["error"]["param"] == field
 
+    def test_a_language_with_a_region_is_that_language(self, server: Server, samples: dict[str, Sample]) -> None:
+        with opened(server, "?language=en-US") as socket:
+            socket.send(pcm(samples["short"].audio().samples))
+            socket.send(END)
+            (final,) = [message for message in answers(socket) if message["type"] == "final"]
+        assert final["text"] == samples["short"].text
+
     def test_an_error_leaves_the_session_open(self, server: Server, samples: dict[str, Sample]) -> None:
         sample = samples["short"]
         with opened(server) as socket:
@@ -254,8 +261,8 @@ class TestUnderLoad:
         messages = spoken(server, pcm(sample.audio().samples), every(1000), "?partials=true&words=true")
         assert time.monotonic() - began < sample.seconds
         check_growth(messages)
-        said, heard = without_case_or_punctuation(sample.text), without_case_or_punctuation(" ".join(finals(messages)))
-        assert kaldialign.edit_distance(said, heard)["total"] <= 0.04 * len(said)
+        said, found = without_case_or_punctuation(sample.text), without_case_or_punctuation(" ".join(finals(messages)))
+        assert kaldialign.edit_distance(said, found)["total"] <= 0.04 * len(said)
 
     def test_too_many_sessions_are_refused_with_the_time_to_come_back(self, strict: Server) -> None:
         key: dict[str, Any] = {"additional_headers": {"authorization": "Bearer first-key"}}

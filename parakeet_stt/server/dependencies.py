@@ -1,0 +1,53 @@
+"""The parts of a running service that routes depend on, one by one; `components.py` sets them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from parakeet_stt.server.components import Components
+from parakeet_stt.server.files.transcriber import FileTranscriber
+from parakeet_stt.server.http.client_secrets import ClientSecrets
+from parakeet_stt.server.live.sessions import LiveSessions
+from parakeet_stt.server.metrics import Metrics
+from parakeet_stt.server.model import ServedModel
+from parakeet_stt.server.settings import Settings
+
+
+def _components(connection: HTTPConnection) -> Components:
+    components: Components = connection.app.state.components
+    return components
+
+
+def _settings(connection: HTTPConnection) -> Settings:
+    return _components(connection).settings
+
+
+def _model(connection: HTTPConnection) -> ServedModel:
+    return _components(connection).model
+
+
+def _metrics(connection: HTTPConnection) -> Metrics:
+    return _components(connection).metrics
+
+
+def _transcriber(connection: HTTPConnection) -> FileTranscriber:
+    return _components(connection).transcriber
+
+
+def _sessions(connection: HTTPConnection) -> LiveSessions:
+    return _components(connection).sessions
+
+
+def _client_secrets(connection: HTTPConnection) -> ClientSecrets:
+    return _components(connection).client_secrets
+
+
+Config = Annotated[Settings, Depends(_settings)]
+Model = Annotated[ServedModel, Depends(_model)]
+ServiceMetrics = Annotated[Metrics, Depends(_metrics)]
+Transcriber = Annotated[FileTranscriber, Depends(_transcriber)]
+Sessions = Annotated[LiveSessions, Depends(_sessions)]
+Secrets = Annotated[ClientSecrets, Depends(_client_secrets)]

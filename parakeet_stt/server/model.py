@@ -1,0 +1,22 @@
+"""The served model, as callers may see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parakeet_stt.server.digests import Digests
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """created: unix time of its publication. config: the active configuration as YAML."""
+
+    name: str
+    languages: tuple[str, ...]
+    owned_by: str
+    created: int
+    is_demo: bool
+    device: str
+    precision: str
+    config: str
+    digests: Digests

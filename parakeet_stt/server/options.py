@@ -1,0 +1,72 @@
+"""What every kind of request may ask, checked in one place: model names, languages, keywords, speech detection.
+
+Files, `/ws` and `/v1/realtime` each parse their own messages and check the values here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from parakeet_stt.errors import InvalidField, UnknownModel, UnsupportedField
+from parakeet_stt.text.phrases import Phrases, find_distinctive, normalize_phrases
+
+# What OpenAI's clients send for OpenAI's models; the served model answers to these names too.
+FILE_MODEL_NAMES = frozenset(
+    {"whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize"}
+)
+REALTIME_MODEL_NAMES = FILE_MODEL_NAMES | {
+    "gpt-realtime-whisper",
+    "gpt-live-transcribe",
+    "gpt-4o-mini-transcribe-2025-12-15",
+}
+# What they name when they connect, to transcribe with a session of the conversation type: it makes no difference.
+CONVERSATION_MODEL_NAMES = frozenset({"gpt-realtime", "gpt-realtime-mini", "gpt-4o-realtime-preview"})
+MAX_KEYWORDS, MAX_KEYWORD_CHARACTERS = 100, 100
+
+Threshold = Annotated[float, Field(gt=0, lt=1)]  # speech probability
+PaddingMs = Annotated[int, Field(ge=0, le=2000)]
+SilenceMs = Annotated[int, Field(ge=32, le=10_000)]  # at least one window of the detector
+
+
+def check_model(name: str, served: str, *, aliases: Collection[str], param: str = "model") -> None:
+    """Raise UnknownModel unless this is the served model's name or one of its aliases."""
+    if name != served and name not in aliases:
+        raise UnknownModel(f"{param}: {name!r} is not served here; {served!r} is", param=param)
+
+
+def parse_language(tag: str, known: Sequence[str], *, param: str = "language") -> str:
+    """The language that a tag such as `en`, `EN` or `en-US` begins with. Raises UnsupportedField if it is not known."""
+    language = re.split("[-_]", tag.strip().lower(), maxsplit=1)[0]
+    if language not in known:
+        raise UnsupportedField(
+            f"{param}: {tag!r} is not spoken by the served model; it knows {', '.join(known)}", param=param
+        )
+    return language
+
+
+def parse_phrases(keywords: Sequence[str], prompt: str, *, param: str = "keywords") -> Phrases:
+    """The phrases to prefer. Raises InvalidField for too many keywords, or too long ones."""
+    if len(keywords) > MAX_KEYWORDS:
+        raise InvalidField(f"{param}: at most {MAX_KEYWORDS}, not {len(keywords)}", param=param)
+    for keyword in keywords:
+        if len(keyword) > MAX_KEYWORD_CHARACTERS:
+            raise InvalidField(
+                f"{param}: at most {MAX_KEYWORD_CHARACTERS} characters, not {len(keyword)} as {keyword[:20]!r}… has",
+                param=param,
+            )
+    named = [word for word in find_distinctive(prompt) if len(word) <= MAX_KEYWORD_CHARACTERS]
+    return normalize_phrases([*keywords, *named[: MAX_KEYWORDS - len(keywords)]])
+
+
+def to_invalid_field(exc: ValidationError, *path: str, hidden: Collection[str] = ()) -> InvalidField:
+    """The first problem of a pydantic model as our own error. path: of the model. hidden: parts of places to leave out.
+
+    pydantic puts the tag of a tagged union into the place of a field, which callers do not have in their messages.
+    """
+    problem = exc.errors(include_input=False, include_url=False)[0]
+    name = ".".join([*path, *(str(part) for part in problem["loc"] if part not in hidden)])
+    return InvalidField(f"{name}: {problem['msg'].removeprefix('Value error, ')}", param=name)
