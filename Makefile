@@ -1,12 +1,14 @@
-# What a person types. Each target makes .venv from the lock when it is missing or stale.
+# What a person types. Each target makes .venv from the locks when it is missing or stale.
 .DELETE_ON_ERROR:
-.PHONY: serve test lint check format bench bento lock env-example docs accuracy clean
+.PHONY: serve test lint check format bench accuracy examples wheel bento env-example docs lock clean
 
 PORT ?= 3000
 HOST ?= 127.0.0.1
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
 	$$name -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 13))' 2>/dev/null && echo $$name && break; done)
 UV = .venv/bin/uv pip install --python .venv/bin/python --require-hashes --compile-bytecode
+COMPILE = .venv/bin/uv pip compile -q --no-header --universal --python-version 3.11.4 --generate-hashes \
+	--all-extras pyproject.toml
 RUN = .venv/bin/python
 
 serve: .venv/served ## serve on http://127.0.0.1:3000 (PORT=, HOST=)
@@ -22,7 +24,7 @@ lint: .venv/developed ## lint, format, types
 
 check: lint test ## what CI runs
 
-format: .venv/developed
+format: .venv/developed ## format, and correct what lint can correct
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
@@ -33,22 +35,30 @@ bench: .venv/developed ## what the engine and a served model reach here
 accuracy: .venv/developed ## word error rate and word times; needs `apt-get install espeak-ng flite`
 	$(RUN) -m scripts.bench.accuracy
 
+examples: .venv/developed ## run each example against the service that `make serve` has started (PORT=, HOST=)
+	for example in files stream live keywords; do $(RUN) examples/$$example.py --url http://$(HOST):$(PORT) || exit; done
+
+wheel: .venv/developed ## build dist/parakeet_stt-*.whl; needs no network
+	$(RUN) -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
 bento: .venv/served ## build parakeet_stt:latest into the BentoML store (MODEL=, of the store, to be baked in)
 	$(RUN) -m scripts.release.build_bento $(if $(MODEL),--model $(MODEL))
 
-env-example: .venv/served
+env-example: .venv/served ## .env.example, from the settings in the code
 	$(RUN) -c 'from parakeet_stt.server.settings import env_example; print(env_example(), end="")' > .env.example
 
 docs: .venv/served ## the parts of docs/operations.md that are made from the code
 	$(RUN) -m scripts.release.make_docs
 
-lock: .venv/made ## after a change of pyproject.toml
-	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11.4 --generate-hashes pyproject.toml -o requirements.lock
-	.venv/bin/uv pip compile -q --no-header --universal --python-version 3.11.4 --generate-hashes pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
-	$(RUN) -m scripts.release.lock_stamp --write
+lock: .venv/made ## make the locks again, after a change of pyproject.toml; needs the package index
+	$(COMPILE) -o requirements.lock
+	@mkdir -p build
+	cat requirements.lock requirements-dev.lock > build/both.lock # uv keeps the versions of the file that it writes
+	$(COMPILE) --group dev -c requirements.lock -o build/both.lock
+	$(RUN) -m scripts.release.lock_stamp --write build/both.lock
 
-clean:
-	rm -rf .venv build
+clean: ## remove everything that was made
+	rm -rf .venv build dist
 
 .venv/made: requirements-uv.lock
 	@test -n "$(PYTHON)" && $(PYTHON) -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 13))' || \
@@ -64,7 +74,7 @@ clean:
 	@$(UV) -r requirements.lock
 	@touch $@
 
-.venv/developed: requirements-dev.lock .venv/made
+.venv/developed: requirements.lock requirements-dev.lock .venv/made
 	@echo "Installing the service and the development tools (about 6 GB unpacked, most of it torch) ..."
-	@$(UV) -r requirements-dev.lock
+	@$(UV) -r requirements.lock -r requirements-dev.lock
 	@touch $@ .venv/served

@@ -1,9 +1,11 @@
-"""Knows whether a lock was made from the lists that pyproject.toml has now. Does not resolve, and needs no network.
+"""Stamps the locks, and tells whether they were made from the lists that pyproject.toml has now, without network.
 
-    .venv/bin/python -m scripts.release.lock_stamp           # status 1 and one line if a lock is stale
-    .venv/bin/python -m scripts.release.lock_stamp --write   # what `make lock` does at its end
+    .venv/bin/python -m scripts.release.lock_stamp                # status 1 and one line if a lock is stale
+    .venv/bin/python -m scripts.release.lock_stamp --write BOTH   # the last step of `make lock`
 
-A lock's first line holds the digest of the lists that it was made from.
+A lock's first line holds the digest of the lists that it was made from. requirements-dev.lock holds only what
+development adds to requirements.lock. BOTH is the resolution of service and development together, made with
+requirements.lock as its constraints.
 """
 
 from __future__ import annotations
@@ -21,25 +23,55 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS: dict[str, tuple[str, ...]] = {"requirements.lock": (), "requirements-dev.lock": ("dev",)}  # and their groups
 STAMP = re.compile(r"# Made by `make lock` from lists with sha256:([0-9a-f]{64})\n")
+ENTRY = re.compile(r"^[A-Za-z0-9].*\n(?:[ \t].*\n)*", re.MULTILINE)  # a pin, its hashes, and comments that say for whom
 
 
 class StaleLock(Exception):
-    """A lock is not that of the lists; the message is one line."""
+    """A lock does not fit the lists or the other lock; the message is one line."""
 
 
 def lists_digest(project: dict[str, Any], groups: Sequence[str]) -> str:
-    """Of what a lock is made from: the versions of Python, the dependencies and those of some groups, in any order."""
+    """Digest of what a lock is made from, in any order.
+
+    That is the versions of Python, the dependencies, those of all extras, and those of some groups.
+    """
     described = project["project"]
     lists = {
         "python": described["requires-python"],
         "dependencies": sorted(described["dependencies"]),
+        "extras": {name: sorted(extra) for name, extra in described["optional-dependencies"].items()},
         "groups": {name: sorted(project["dependency-groups"][name]) for name in groups},
     }
     return hashlib.sha256(json.dumps(lists, sort_keys=True).encode()).hexdigest()
 
 
+def pins(lock: str) -> dict[str, str]:
+    """The entries of a lock by their pins: name, version, marker and hashes, without comments."""
+    return {re.sub(r"^\s*#.*\n", "", entry, flags=re.MULTILINE): entry for entry in ENTRY.findall(lock)}
+
+
+def additions(both: str, service: str) -> str:
+    """The entries that `both` has and `service` has not.
+
+    Raises StaleLock if a package of `service` is not pinned in `both` exactly as it is there: what is tested would not
+    be what is served.
+    """
+    served, all_pins = pins(service), pins(both)
+    added = {pin: entry for pin, entry in all_pins.items() if pin not in served}
+    different = {_name(pin) for pin in served.keys() - all_pins.keys()} | (
+        {_name(pin) for pin in added} & {_name(pin) for pin in served}
+    )
+    if different:
+        raise StaleLock(f"development pins other versions, markers or hashes of {', '.join(sorted(different))}")
+    return "".join(added.values())
+
+
+def _name(pin: str) -> str:
+    return pin.partition("==")[0]
+
+
 def stamped(lock: str, digest: str) -> str:
-    """The lock's text, with that digest for any that it had."""
+    """The lock's text with this digest in place of any that it has."""
     return f"# Made by `make lock` from lists with sha256:{digest}\n" + STAMP.sub("", lock)
 
 
@@ -63,9 +95,15 @@ def write(folder: Path) -> None:
 def main() -> None:
     """Check or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", type=Path, metavar="BOTH")
+    both: Path | None = parser.parse_args().write
     try:
-        (write if parser.parse_args().write else check)(ROOT)
+        if both is None:
+            check(ROOT)
+        else:
+            service = (ROOT / "requirements.lock").read_text("utf-8")
+            (ROOT / "requirements-dev.lock").write_text(additions(both.read_text("utf-8"), service), "utf-8")
+            write(ROOT)
     except StaleLock as exc:
         sys.exit(str(exc))
 

@@ -1,4 +1,4 @@
-"""The locks belong to pyproject.toml and to each other; one that does not fails the build in one line."""
+"""The locks fit pyproject.toml and each other; one that does not fit fails the build in one line."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from scripts.release import lock_stamp
-from tests.conftest import ROOT
 
+ROOT = Path(__file__).parents[2]
 PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^ \\]+)(.*?)(?=^[a-z0-9]|\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -47,6 +47,7 @@ def test_the_locks_are_those_of_pyproject() -> None:
         ('    "fastapi",\n', '    "fastapi",\n    "rich",\n'),
         ("nemo_toolkit[asr]", "nemo_toolkit[all]"),
         ('"torch==2.11.0"', '"torch==2.12.0"'),
+        ('    "uvloop",\n', ""),
         (">=3.11.4,<3.13", ">=3.11.4,<3.14"),
     ],
 )
@@ -88,7 +89,7 @@ def test_a_gpu_and_a_cpu_install_the_same_lock() -> None:
     """torch's wheels for Linux hold both; a variant would be a local version, or an index of its own."""
     locked = pins("requirements.lock")
     versions = {name: [version for one, version in locked if one == name] for name in ("torch", "torchaudio")}
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["engine"]
     assert versions == {name: [one.partition("==")[2] for one in declared if one.startswith(f"{name}==")]
                         for name in versions}  # fmt: skip
     text = (ROOT / "requirements.lock").read_text()
@@ -101,7 +102,49 @@ def test_a_gpu_and_a_cpu_install_the_same_lock() -> None:
 
 
 def test_what_is_tested_is_what_is_served() -> None:
-    assert pins("requirements.lock").items() <= pins("requirements-dev.lock").items()
+    """The developers' lock only adds packages, and both are installed together."""
+    served, added = ({name for name, _ in pins(lock)} for lock in ("requirements.lock", "requirements-dev.lock"))
+    assert served
+    assert added
+    assert not served & added
+    assert "$(UV) -r requirements.lock -r requirements-dev.lock\n" in (ROOT / "Makefile").read_text()
+
+
+SERVICE = "anyio==4.16.0 \\\n    --hash=sha256:aa\n    # via starlette\nuvloop==0.22.1 ; sys_platform == 'linux'\n"
+
+
+def test_the_developers_lock_is_what_development_adds() -> None:
+    both = SERVICE.replace("    # via starlette\n", "    # via\n    #   httpx\n    #   starlette\n")
+    assert lock_stamp.additions(f"{both}ruff==0.15.0 \\\n    --hash=sha256:bb\n    # via dev\n", SERVICE) == (
+        "ruff==0.15.0 \\\n    --hash=sha256:bb\n    # via dev\n"
+    )
+    assert lock_stamp.additions(both, SERVICE) == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("anyio==4.16.0", "anyio==4.17.0"),
+        ("sha256:aa", "sha256:cc"),
+        (" ; sys_platform == 'linux'", ""),
+        ("uvloop==0.22.1 ; sys_platform == 'linux'\n", ""),
+    ],
+)
+def test_development_pins_nothing_of_the_service_otherwise(old: str, new: str) -> None:
+    with pytest.raises(lock_stamp.StaleLock, match=r"of (anyio|uvloop)$"):
+        lock_stamp.additions(SERVICE.replace(old, new), SERVICE)
+
+
+def test_no_lock_names_an_index() -> None:
+    for path in ROOT.glob("requirements*"):
+        assert "://" not in path.read_text(), path.name
+
+
+def test_the_tool_that_builds_the_wheel_is_locked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (backend,) = project["build-system"]["requires"]
+    assert backend in project["dependency-groups"]["dev"]
+    assert tuple(backend.split("==")) in pins("requirements-dev.lock")
 
 
 def test_the_image_is_built_with_the_uv_that_made_the_locks() -> None:
