@@ -1,9 +1,9 @@
-"""Puts Parakeet's weights into the BentoML store, once: the only code that downloads any. Does not load them.
+"""Puts Parakeet's weights into the BentoML store, once: the only code here that downloads any.
 
     python scripts/fetch_model.py nvidia/parakeet-tdt-0.6b-v2
     python scripts/fetch_model.py nvidia/parakeet-tdt-0.6b-v2 --from parakeet-tdt-0.6b-v2.nemo   # without network
 
-A download is one commit's file, and refused unless its checksum is the catalogue's.
+A download is one file of one commit, and is refused unless its checksum is the one in the catalogue.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # both before the librari
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from parakeet_stt.engines import catalogue
-
-os.environ["HF_HUB_OFFLINE"] = "0"  # which the line above turns on for whatever else imports models
-
 from parakeet_stt.engines.catalogue import CatalogueEntry, ModelSource, PublishedFile
 from parakeet_stt.errors import StartupError
+
+# Importing parakeet_stt.engines has set it to "1". huggingface_hub reads it when `download` imports it.
+os.environ["HF_HUB_OFFLINE"] = "0"
 
 VERSION_DIGITS = 12  # of the checksum: the same bytes always get the same version
 
 
 class FetchError(Exception):
-    """The model can't be had; the message is one line that says why."""
+    """The model can't be fetched; the message is one line that says why."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=published, metavar="NAME", help=" or ".join(published))
     parser.add_argument("--from", dest="file", type=Path, metavar="FILE.nemo", help="import this file, offline")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a stop, too, leaves nothing behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM, too, leaves nothing behind
     try:
         if given.file is None:
             fetch(published[given.name])
@@ -60,15 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fetch(entry: CatalogueEntry) -> None:
-    """Download `entry` into the store, unless some version of it is there."""
+    """Download `entry` into the store, unless the store has some version of it."""
     assert entry.published
-    if there := in_store(entry):
-        print(f"{entry.name} is already in the BentoML store: {there.path}")
+    if stored := find_stored(entry):
+        print(f"{entry.name} is already in the BentoML store: {stored.path}")
         return
     try:
         with tempfile.TemporaryDirectory(prefix="fetch-model-") as folder:
             file = download(entry.published, Path(folder))
-            sha256 = checksum(file)
+            sha256 = compute_checksum(file)
             if sha256 != entry.published.sha256:
                 raise FetchError(f"the download's sha256 is {sha256}, not {entry.published.sha256}")
             store(entry, file, sha256, source=f"https://huggingface.co/{entry.published.repository}")
@@ -77,13 +77,13 @@ def fetch(entry: CatalogueEntry) -> None:
 
 
 def import_file(entry: CatalogueEntry, file: Path) -> None:
-    """Put a file that somebody brought into the store under `entry`'s name, unless the same bytes are there."""
+    """Put the operator's own file into the store under `entry`'s name, unless the store has the same bytes."""
     assert entry.published
     try:
-        sha256 = checksum(file)
-        there = in_store(entry)
-        if there and there.sha256 == sha256:
-            print(f"{entry.name} is already in the BentoML store: {there.path}")
+        sha256 = compute_checksum(file)
+        stored = find_stored(entry)
+        if stored and stored.sha256 == sha256:
+            print(f"{entry.name} is already in the BentoML store: {stored.path}")
             return
         if sha256 != entry.published.sha256:
             print(f"note: {file} is not the published file, whose sha256 is {entry.published.sha256}", file=sys.stderr)
@@ -92,8 +92,8 @@ def import_file(entry: CatalogueEntry, file: Path) -> None:
         raise FetchError(first_line(exc)) from exc
 
 
-def in_store(entry: CatalogueEntry) -> ModelSource | None:
-    """The newest version in the store if it is whole."""
+def find_stored(entry: CatalogueEntry) -> ModelSource | None:
+    """The newest version in the store; None if there is none, or it is damaged."""
     try:
         return catalogue.resolve(entry.name)
     except StartupError:
@@ -107,22 +107,22 @@ def download(published: PublishedFile, folder: Path) -> Path:
     repository, name, revision = published.repository, published.file_name, published.revision
     url = hf_hub_url(repository, name, revision=revision)
     try:
-        # Asked first because it fails at once where there is no network; the download would retry for 23 s.
+        # This request comes first because it fails at once without network; the download would retry for 23 s.
         offered = get_hf_file_metadata(url).etag
-        # The hub's etag of a large file is its sha256. A mirror's need not be; then the download is checked alone.
+        # The hub's etag of a large file is its sha256. A mirror's may be another; then only the download is checked.
         if len(offered or "") == len(published.sha256) and offered != published.sha256:
             raise FetchError(f"{url} offers a file with sha256 {offered}, not {published.sha256}")
         return Path(hf_hub_download(repository, name, revision=revision, local_dir=folder))
     except FetchError:
         raise
-    except Exception as exc:  # whatever httpx, Xet and the file system raise
+    except Exception as exc:  # httpx, Xet and the file system raise many types
         raise FetchError(
             f"{url} can't be downloaded: {first_line(exc)} (without network, bring the file and add --from {name})"
         ) from exc
 
 
 def store(entry: CatalogueEntry, file: Path, sha256: str, *, source: str) -> None:
-    """Copy `file` into the BentoML store as a new version of `entry`, with what is known about it."""
+    """Copy `file` into the BentoML store as a new version of `entry`. Metadata: its origin, languages and size."""
     assert entry.published
     import bentoml
     from bentoml.exceptions import BentoMLException
@@ -132,24 +132,24 @@ def store(entry: CatalogueEntry, file: Path, sha256: str, *, source: str) -> Non
     if sha256 == entry.published.sha256:
         origin["revision"] = entry.published.revision
     metadata = {**origin, "languages": list(entry.languages), "size_bytes": file.stat().st_size}
-    with suppress(BentoMLException):  # it is rarely there: a damaged copy of the same bytes, or not the newest one
+    with suppress(BentoMLException):  # the tag rarely exists: for a damaged copy of the same bytes, or an older version
         if file.resolve().is_relative_to(Path(bentoml.models.get(tag).path).resolve()):
             raise FetchError(f"{file} is in the store already: set STT_MODEL={tag}")
         bentoml.models.delete(tag)
     try:
         with bentoml.models.create(tag, labels=origin, metadata=metadata) as model:
-            # BentoML's temporary folder is its owner's alone, and so would the copy be; others may run the service.
+            # Only its owner can read BentoML's temporary folder, and so the copy; another user may run the service.
             Path(model.path).chmod(0o755)
-            # BentoML copies its folder into the store and follows links: so the gigabytes are copied once, not twice.
+            # BentoML copies its folder into the store and follows links: a link saves one copy of the gigabytes.
             Path(model.path, entry.published.file_name).symlink_to(file.resolve())
-    except BaseException:  # BentoML removes a half-made copy after an Exception, but not after Ctrl-C
+    except BaseException:  # BentoML removes an incomplete copy after an Exception, but not after Ctrl-C
         with suppress(BentoMLException):
             bentoml.models.delete(tag)
         raise
     print(f"{entry.name} is in the BentoML store as {tag}, sha256 {sha256}")
 
 
-def checksum(file: Path) -> str:
+def compute_checksum(file: Path) -> str:
     """The file's sha256 in hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

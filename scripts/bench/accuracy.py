@@ -1,10 +1,11 @@
-"""Knows how accurate a model is on the synthetic test set: word error rates, and word times against espeak-ng's own.
+"""Measures how accurate a model is on the synthetic test set: word error rates, and word times against espeak-ng's.
 
-    apt-get install espeak-ng flite && make accuracy
+    apt-get install espeak-ng flite
+    python -m scripts.bench.accuracy [--model NAME] [--clips 400]       # or: make accuracy
 
-No test sentence is in the training set, and the held-out voices were never trained on. Prints a table, then one JSON
-line. Words are compared twice: as they stand, with case and punctuation, and without both. Exits with 1 where the
-bundled model's limits, those of the table for words as they stand, are not kept.
+The training set has no test sentence and no held-out voice. Words are compared twice: as they stand, with case and
+punctuation, and without both. Prints a table, then one JSON line. Exits with status 1 if a limit of the bundled model
+is exceeded; the limits are for words as they stand.
 """
 
 from __future__ import annotations
@@ -17,22 +18,20 @@ from multiprocessing import Pool
 from statistics import median, quantiles
 from typing import NamedTuple
 
-import kaldialign
-import numpy as np
-
 from parakeet_stt.audio import Audio
 from parakeet_stt.engines import catalogue
 from parakeet_stt.engines.parakeet import Parakeet
-from parakeet_stt.text.alignment import words_of
+from parakeet_stt.text.alignment import join_tokens
 from parakeet_stt.text.transcript import Word
+from scripts.bench.synthetic_speech import count_errors, split_plain
 from scripts.train import tiny_corpus
-from scripts.train.train_tiny_model import TEST_CLIPS, TEST_SEED
+from scripts.train.tiny_corpus import TEST_CLIPS, TEST_SEED
 
 BATCH = 16
 
 
-class Set(NamedTuple):
-    """A part of the test set; limit: the word error rate, in percent, that the model must keep."""
+class Part(NamedTuple):
+    """A part of the test set. limit: the highest word error rate that the bundled model may have, in percent."""
 
     name: str
     kind: tiny_corpus.Kind
@@ -41,38 +40,33 @@ class Set(NamedTuple):
     limit: float
 
 
-SETS = (
-    Set("sentences, espeak-ng", "sentences", "espeak", False, 2),
-    Set("sentences, flite", "sentences", "flite", False, 2),
-    Set("random words, espeak-ng", "random", "espeak", False, 8),
-    Set("random words, flite", "random", "flite", False, 8),
-    Set("sentences, held-out espeak-ng voices", "sentences", "espeak", True, 12),
-    Set("sentences, held-out flite voice", "sentences", "flite", True, 12),
+PARTS = (
+    Part("sentences, espeak-ng", "sentences", "espeak", False, 2),
+    Part("sentences, flite", "sentences", "flite", False, 2),
+    Part("random words, espeak-ng", "random", "espeak", False, 8),
+    Part("random words, flite", "random", "flite", False, 8),
+    Part("sentences, held-out espeak-ng voices", "sentences", "espeak", True, 12),
+    Part("sentences, held-out flite voice", "sentences", "flite", True, 12),
 )
 TIME_LIMITS = {"start_median_ms": 50, "start_p95_ms": 200, "end_median_ms": 100}
 
 
-def _clip(job: tuple[Set, int]) -> tiny_corpus.Speech:
+def _synthesize(job: tuple[Part, int]) -> tiny_corpus.Speech:
     part, seed = job
     share = 1.0 if part.engine == "flite" else 0.0
     return tiny_corpus.utterance(part.kind, seed, flite_share=share, held_out=part.held_out)
 
 
-def plain(text: str) -> list[str]:
-    """Lower case, no punctuation."""
-    return "".join(c for c in text.lower() if c.isalnum() or c == " ").split()
-
-
-def time_errors(speech: tiny_corpus.Speech, words: Sequence[Word]) -> list[tuple[float, float]]:
-    """(start, end) errors in seconds of the words whose times espeak-ng tells; only where every word is right."""
-    said = plain(speech.text)
-    if plain(" ".join(word.text for word in words)) != said:
+def measure_times(speech: tiny_corpus.Speech, words: Sequence[Word]) -> list[tuple[float, float]]:
+    """(start, end) errors in seconds of the words whose times espeak-ng gives; empty unless every word is right."""
+    said = split_plain(speech.text)
+    if split_plain(" ".join(word.text for word in words)) != said:
         return []
     errors = []
     at = 0
     for truth in speech.words:
-        word = "".join(plain(truth.word))
-        if word not in said[at:]:  # espeak-ng now and then takes a mark for a word
+        word = "".join(split_plain(truth.word))
+        if word not in said[at:]:  # espeak-ng sometimes takes a punctuation mark for a word
             continue
         at = said.index(word, at)
         errors.append((abs(words[at].start - truth.start), abs(words[at].end - truth.end)))
@@ -84,7 +78,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a catalogue name, path or store tag; the bundled model unless given")
-    parser.add_argument("--clips", type=int, default=TEST_CLIPS, help="of each set")
+    parser.add_argument("--clips", type=int, default=TEST_CLIPS, help="of each part of the test set")
     arguments = parser.parse_args()
     source = catalogue.resolve(arguments.model)
     model = Parakeet(source.path)
@@ -93,20 +87,20 @@ def main() -> None:
     print(f"{source.name}, {arguments.clips} clips of each set\n")
     print(f"{'word error rate, %':40} {'as it stands':>13} {'plain':>7} {'limit':>7}")
     with Pool() as pool:
-        for part in SETS:
-            clips = pool.map(_clip, [(part, TEST_SEED + index) for index in range(arguments.clips)], chunksize=10)
+        for part in PARTS:
+            clips = pool.map(_synthesize, [(part, TEST_SEED + index) for index in range(arguments.clips)], chunksize=10)
             strict = loose = words = 0
             for start in range(0, len(clips), BATCH):
                 batch = clips[start : start + BATCH]
-                sound = [Audio(clip.samples.astype(np.float32) / np.float32(32768)) for clip in batch]
-                for clip, audio, hypothesis in zip(batch, sound, model.recognize(sound), strict=True):
-                    found = words_of(hypothesis.tokens, audio.duration)
+                audios = [Audio(tiny_corpus.to_float(clip.samples)) for clip in batch]
+                for clip, audio, hypothesis in zip(batch, audios, model.recognize(audios), strict=True):
+                    found = join_tokens(hypothesis.tokens, audio.duration)
                     text = " ".join(word.text for word in found)
-                    strict += kaldialign.edit_distance(clip.text.split(), text.split())["total"]
-                    loose += kaldialign.edit_distance(plain(clip.text), plain(text))["total"]
+                    strict += count_errors(clip.text.split(), text.split())
+                    loose += count_errors(split_plain(clip.text), split_plain(text))
                     words += len(clip.text.split())
                     if part.engine == "espeak":
-                        timing += time_errors(clip, found)
+                        timing += measure_times(clip, found)
             rates = [round(100 * errors / words, 2) for errors in (strict, loose)]
             print(f"{part.name:40} {rates[0]:13} {rates[1]:7} {part.limit:7}", flush=True)
             results[part.name] = rates
@@ -122,8 +116,9 @@ def main() -> None:
           f"95 % within {times['start_p95_ms']} ms; end median {times['end_median_ms']} ms, "
           f"95 % within {times['end_p95_ms']} ms")  # fmt: skip
     print(json.dumps({"model": source.name, "clips": arguments.clips, **results, "times": times}))
-    kept = all(results[part.name][0] <= part.limit for part in SETS)
-    sys.exit(not (kept and all(times[name] <= limit for name, limit in TIME_LIMITS.items())))
+    is_accurate = all(results[part.name][0] <= part.limit for part in PARTS)
+    is_punctual = all(times[name] <= limit for name, limit in TIME_LIMITS.items())
+    sys.exit(not (is_accurate and is_punctual))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Knows what the engine's parts cost, and what its peers reach with the same weights. Does not know the server.
+"""Measures the speed of the engine, of its parts, and of other runtimes with the same weights.
 
-    .venv/bin/python -m scripts.bench.engine [--model NAME] [--precision float32] [--threads 3] [--short]
+    python -m scripts.bench.engine [--model NAME] [--precision float32] [--threads 3] [--short]
 
-Everybody decodes the same clips of 10 s, cut from the bundled long sample, with as many threads: this engine; the
-bound, which is the network's bare forward and search over batches prepared beforehand; NeMo's own `model.transcribe()`;
-and onnx-asr with ONNX Runtime, on an export of the same weights. A peer that can't run has a row that says why. Each
-row is the median of passes over all the clips, in seconds of audio decoded in one second. Prints a table, then one JSON
-line. What the words are worth, measure_accuracy.py tells.
+All contenders decode the same clips of 10 s, cut from the bundled long sample, with the same number of threads: this
+engine; the bound, which is the network's bare forward pass and search over batches prepared beforehand; NeMo's own
+`model.transcribe()`; and onnx-asr with ONNX Runtime, on an export of the same weights. A contender that can't run has a
+row that says why. Each row is the median of passes over all clips, in seconds of audio decoded in one second. Prints a
+table, then one JSON line. For accuracy there is scripts/bench/accuracy.py.
 """
 
 from __future__ import annotations
@@ -18,13 +18,12 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
@@ -33,23 +32,22 @@ from parakeet_stt.engines import catalogue, nemo_archive
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.silero import SileroDetector
 from parakeet_stt.media.demux import decode
-from parakeet_stt.offline.vad_segments import WINDOW_SAMPLES
+from parakeet_stt.vad import WINDOW_SAMPLES
+from scripts.bench.serving import ROOT, SAMPLE
 
-ROOT = Path(__file__).parents[2]
-SAMPLE = ROOT / "models" / "parakeet-tdt-tiny" / "samples" / "two-minutes.flac"
 CLIP_SECONDS = 10
 SIZES = (1, 4, 8, 16)
 SHORT_SIZES = (1, 8)
-ONNX_SIZES = (1, 4)  # it gains nothing from more
-MOST_RUNS = 9
-RANDOM_MARK = "random_weights"  # in the configuration of what scripts/bench/random_parakeet.py makes
+ONNX_SIZES = (1, 4)  # larger batches are no faster there
+MAX_RUNS = 9
+RANDOM_MARK = "random_weights"  # in the configuration of a model of scripts/bench/random_parakeet.py
 
-Decode = Callable[[Sequence[Audio], int], object]  # the clips, in batches of so many
+Decode = Callable[[Sequence[Audio], int], object]  # decodes clips, in batches of so many
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One contender at one batch size. rtfx: seconds of audio in a second, None where `not_run` says why."""
+    """One contender at one batch size. rtfx: seconds of audio decoded in a second; None where `not_run` says why."""
 
     contender: str
     precision: str
@@ -60,17 +58,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """load: gives what decodes, and may raise; what it opened is closed after the last measurement."""
+    """A runtime to be measured. load: a context manager of a `Decode`, left after the last measurement; may raise."""
 
     name: str
     precision: str
     sizes: Sequence[int]
-    load: Callable[[], Any]  # a context manager of a Decode
+    load: Callable[[], AbstractContextManager[Decode]]
 
 
 @cache
-def clips(count: int) -> list[Audio]:
-    """So many clips of 10 s of the bundled long sample; they come again where it has fewer."""
+def cut_clips(count: int) -> list[Audio]:
+    """`count` clips of 10 s of the bundled long sample, which are repeated if it has fewer."""
     with SAMPLE.open("rb") as file:
         samples = decode(file, max_seconds=1000).samples
     size = CLIP_SECONDS * SAMPLE_RATE
@@ -78,60 +76,63 @@ def clips(count: int) -> list[Audio]:
     return [cut[index % len(cut)] for index in range(count)]
 
 
-def seconds(work: Callable[[], object], budget: float) -> float:
-    """The median time of as many runs as fit into `budget` seconds, one at least."""
+def median_seconds(work: Callable[[], object], budget: float) -> float:
+    """The median time of as many runs as fit into `budget` seconds; at least one run."""
     times: list[float] = []
-    while not times or (len(times) < MOST_RUNS and sum(times) + times[-1] <= budget):
+    while not times or (len(times) < MAX_RUNS and sum(times) + times[-1] <= budget):
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
     return median(times)
 
 
-def measured(contender: Contender, sounds: Sequence[Audio], budget: float) -> Iterator[Row]:
-    """A row for each batch size; the first batch of each is decoded once beforehand and not counted."""
-    heard = sum(clip.duration for clip in sounds)
-    empty = partial(Row, contender.name, contender.precision)
+def measure(contender: Contender, clips: Sequence[Audio], budget: float) -> Iterator[Row]:
+    """A row for each batch size. The first batch of each is decoded once beforehand and not counted."""
+    duration = sum(clip.duration for clip in clips)
+    make_row = partial(Row, contender.name, contender.precision)
     left = list(contender.sizes)
     try:
         with contender.load() as work:
             while left:
-                work(sounds[: left[0]], left[0])
-                taken = seconds(partial(work, sounds, left[0]), budget)
-                yield empty(left.pop(0), heard / taken)
-    except Exception as exc:  # a peer may raise anything; that it can't run is a result
-        yield from (empty(size, not_run=_first_line(exc)) for size in left)
+                work(clips[: left[0]], left[0])
+                taken = median_seconds(partial(work, clips, left[0]), budget)
+                yield make_row(left.pop(0), duration / taken)
+    except Exception as exc:  # a runtime may raise anything; that it can't run is a result
+        yield from (make_row(size, not_run=_first_line(exc)) for size in left)
     finally:
         gc.collect()
 
 
-def batches(sounds: Sequence[Audio], size: int) -> Iterator[Sequence[Audio]]:
-    yield from (sounds[start : start + size] for start in range(0, len(sounds), size))
+def split_batches(clips: Sequence[Audio], size: int) -> Iterator[Sequence[Audio]]:
+    """The clips in batches of `size`."""
+    yield from (clips[start : start + size] for start in range(0, len(clips), size))
 
 
 @contextmanager
-def ours(engine: Parakeet) -> Iterator[Decode]:
-    def work(sounds: Sequence[Audio], size: int) -> None:
-        for batch in batches(sounds, size):
+def load_engine(engine: Parakeet) -> Iterator[Decode]:
+    """This engine, which is loaded already."""
+
+    def work(clips: Sequence[Audio], size: int) -> None:
+        for batch in split_batches(clips, size):
             engine.recognize(batch)
 
     yield work
 
 
 @contextmanager
-def bound(engine: Parakeet) -> Iterator[Decode]:
-    """The network alone: tensors in, tensors out; no scoring, no tokens as Python objects."""
+def load_bound(engine: Parakeet) -> Iterator[Decode]:
+    """The engine's network alone: tensors in, tensors out; no scoring, no tokens as Python objects."""
     model, dtype, device = engine._model, engine._dtype, engine._device
 
     @cache
-    def packed(count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        audio = torch.stack([torch.from_numpy(clip.samples) for clip in clips(count)]).to(device)
+    def pack(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        audio = torch.stack([torch.from_numpy(clip.samples) for clip in cut_clips(count)]).to(device)
         return audio, torch.full((count,), audio.shape[1], device=device)
 
-    def work(sounds: Sequence[Audio], size: int) -> None:
-        audio, lengths = packed(len(sounds))
+    def work(clips: Sequence[Audio], size: int) -> None:
+        audio, lengths = pack(len(clips))
         with torch.inference_mode():
-            for start in range(0, len(sounds), size):
+            for start in range(0, len(clips), size):
                 part = slice(start, start + size)
                 features, feature_lengths = model.preprocessor(input_signal=audio[part], length=lengths[part])
                 encoded, frames = model.encoder(audio_signal=features.to(dtype), length=feature_lengths)
@@ -142,25 +143,25 @@ def bound(engine: Parakeet) -> Iterator[Decode]:
 
 
 @contextmanager
-def transcribe(path: Path, engine: Parakeet) -> Iterator[Decode]:
-    """NeMo's own way, in a network of its own: it leaves it in train mode. All the clips are one call."""
+def load_nemo(path: Path, engine: Parakeet) -> Iterator[Decode]:
+    """NeMo's `transcribe`, in a second network, because it leaves that in train mode. All clips are one call."""
     model = nemo_archive.restore(path).to(engine.device).to(engine._dtype)
 
-    def work(sounds: Sequence[Audio], size: int) -> None:
-        found = model.transcribe([clip.samples for clip in sounds], batch_size=size, verbose=False)
-        assert len(found) == len(sounds)
+    def work(clips: Sequence[Audio], size: int) -> None:
+        found = model.transcribe([clip.samples for clip in clips], batch_size=size, verbose=False)
+        assert len(found) == len(clips)
 
     yield work
 
 
 @contextmanager
-def onnx(path: Path, threads: int, device: str) -> Iterator[Decode]:
-    """onnx-asr over ONNX Runtime, which computes in float32, on files written as its documentation asks for them."""
+def load_onnx(path: Path, threads: int, device: str) -> Iterator[Decode]:
+    """onnx-asr over ONNX Runtime, in float32, on files exported as its documentation says."""
     import onnx_asr
     import onnxruntime  # type: ignore[import-untyped]
 
     if device != "cpu":
-        raise RuntimeError("compared on the CPU only: the installed ONNX Runtime knows no GPU")
+        raise RuntimeError("compared on the CPU only: the installed ONNX Runtime has no GPU support")
     (ROOT / "build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as name:
         _export(path, Path(name))
@@ -169,8 +170,8 @@ def onnx(path: Path, threads: int, device: str) -> Iterator[Decode]:
         options.log_severity_level = 3
         recognizer = onnx_asr.load_model("nemo-conformer-tdt", name, sess_options=options)
 
-        def work(sounds: Sequence[Audio], size: int) -> None:
-            for batch in batches(sounds, size):
+        def work(clips: Sequence[Audio], size: int) -> None:
+            for batch in split_batches(clips, size):
                 recognizer.recognize([clip.samples for clip in batch])
 
         yield work
@@ -187,11 +188,10 @@ def _export(path: Path, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**described, "subsampling_factor": 8}))
 
 
-def window_by_window(audio: Audio) -> None:
-    """Silero's TorchScript form, as most services call it."""
-    from silero_vad import (
-        load_silero_vad,  # after parakeet_stt.engines.silero, which mends what its import does to torch
-    )
+def detect_by_window(audio: Audio) -> None:
+    """Speech detection with Silero's TorchScript form, one window a call, as most services call it."""
+    # After parakeet_stt.engines.silero, which sets torch's threads back to what they were before this import.
+    from silero_vad import load_silero_vad
 
     detector = load_silero_vad()
     wave = torch.from_numpy(audio.samples)
@@ -199,22 +199,22 @@ def window_by_window(audio: Audio) -> None:
         detector(wave[start : start + WINDOW_SAMPLES], SAMPLE_RATE)
 
 
-def detectors(budget: float) -> Iterator[Row]:
-    """A minute of speech through the detector, which has one thread in each form."""
-    minute = Audio(torch.cat([torch.from_numpy(clip.samples) for clip in clips(6)]).numpy())
+def measure_detectors(budget: float) -> Iterator[Row]:
+    """A row for each form of the speech detector, on a minute of speech. Each form uses one thread."""
+    minute = Audio(torch.cat([torch.from_numpy(clip.samples) for clip in cut_clips(6)]).numpy())
     detector = SileroDetector()
     for name, work in (
-        ("detector, sequence form", lambda: detector.stream().probabilities(minute.samples)),
-        ("detector, window by window", partial(window_by_window, minute)),
+        ("detector, sequence form", lambda: detector.stream().push(minute.samples)),
+        ("detector, window by window", partial(detect_by_window, minute)),
     ):
         work()
-        yield Row(name, "float32", 1, minute.duration / seconds(work, budget))
+        yield Row(name, "float32", 1, minute.duration / median_seconds(work, budget))
 
 
-def shares(engine: Parakeet, size: int, budget: float) -> dict[str, float]:
-    """What part of the time of one batch goes where, in percent."""
-    batch = clips(size)
-    whole = seconds(lambda: engine.recognize(batch), budget)
+def measure_shares(engine: Parakeet, size: int, budget: float) -> dict[str, float]:
+    """The share of each part of the engine in the time of one batch, in percent."""
+    batch = cut_clips(size)
+    whole = median_seconds(lambda: engine.recognize(batch), budget)
     with torch.inference_mode():
         encoded, frames = engine._encode(batch)
         found, _ = engine._decode(encoded, frames)
@@ -223,11 +223,11 @@ def shares(engine: Parakeet, size: int, budget: float) -> dict[str, float]:
             "search": lambda: engine._decode(encoded, frames),
             "scoring": lambda: engine._score(encoded, found),
         }
-        return {name: 100 * seconds(work, budget) / whole for name, work in parts.items()}
+        return {name: 100 * median_seconds(work, budget) / whole for name, work in parts.items()}
 
 
-def processor(engine: Parakeet) -> str:
-    """The name of what computes, as the system tells it."""
+def processor_name(engine: Parakeet) -> str:
+    """The GPU or the processor that the network runs on, as the system names it."""
     if engine.device != "cpu":
         return torch.cuda.get_device_name(engine.device)
     information = Path("/proc/cpuinfo")
@@ -235,18 +235,19 @@ def processor(engine: Parakeet) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def contenders(engine: Parakeet, path: Path, threads: int, sizes: Sequence[int]) -> list[Contender]:
+def list_contenders(engine: Parakeet, path: Path, threads: int, sizes: Sequence[int]) -> list[Contender]:
+    """All runtimes that are compared. threads: of ONNX Runtime; the others use torch's. sizes: of batches."""
     onnx_sizes = [size for size in ONNX_SIZES if size in sizes or size == max(ONNX_SIZES)]
     return [
-        Contender("engine", engine.precision, sizes, partial(ours, engine)),
-        Contender("bound", engine.precision, sizes, partial(bound, engine)),
-        Contender("NeMo transcribe", engine.precision, sizes, partial(transcribe, path, engine)),
-        Contender("onnx-asr", "float32", onnx_sizes, partial(onnx, path, threads, engine.device)),
+        Contender("engine", engine.precision, sizes, partial(load_engine, engine)),
+        Contender("bound", engine.precision, sizes, partial(load_bound, engine)),
+        Contender("NeMo transcribe", engine.precision, sizes, partial(load_nemo, path, engine)),
+        Contender("onnx-asr", "float32", onnx_sizes, partial(load_onnx, path, threads, engine.device)),
     ]
 
 
-def best(rows: Sequence[Row]) -> dict[str, float]:
-    """The fastest row of each contender, that is of those that ran."""
+def find_best(rows: Sequence[Row]) -> dict[str, float]:
+    """The speed of the fastest row of each contender that ran."""
     found: dict[str, float] = {}
     for row in rows:
         if row.rtfx is not None:
@@ -254,15 +255,15 @@ def best(rows: Sequence[Row]) -> dict[str, float]:
     return found
 
 
-def shown(rows: Iterable[Row]) -> list[Row]:
-    """The same, each printed as soon as it is there."""
+def print_rows(rows: Iterable[Row]) -> list[Row]:
+    """Print each row as soon as it is measured; all rows."""
     print(f"{'':30}{'precision':12}{'batch':>6}  x real time", flush=True)
-    kept = []
+    printed = []
     for row in rows:
         result = f"not run: {row.not_run}" if row.rtfx is None else f"{row.rtfx:11.1f}"
         print(f"{row.contender:30}{row.precision:12}{row.batch:6}  {result}", flush=True)
-        kept.append(row)
-    return kept
+        printed.append(row)
+    return printed
 
 
 def _first_line(exc: BaseException) -> str:
@@ -276,46 +277,44 @@ def main() -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     parser.add_argument("--threads", type=int, default=0, help="on a CPU; one core is left free unless given")
-    parser.add_argument(
-        "--seconds", type=float, default=10, help="for each measurement, or one pass where that is more"
-    )
+    parser.add_argument("--seconds", type=float, default=10, help="for each measurement; one pass may take longer")
     parser.add_argument("--short", action="store_true", help="under a minute with the bundled model")
-    parser.add_argument("--only", help="one row's name: nothing else is measured")
+    parser.add_argument("--only", help="name of the one contender to measure")
     arguments = parser.parse_args()
     budget: float = min(1.0, arguments.seconds) if arguments.short else arguments.seconds
     sizes = SHORT_SIZES if arguments.short else SIZES
     source = catalogue.resolve(arguments.model)
     engine = Parakeet(source.path, device=arguments.device, precision=arguments.precision, threads=arguments.threads)
     threads = torch.get_num_threads()
+    clips = cut_clips(max(SIZES))
     is_random = f"\n{RANDOM_MARK}:" in engine.config
-    print(f"{source.name}{' (RANDOM WEIGHTS)' if is_random else ''} in {engine.precision} on {processor(engine)}, "
-          f"{threads} threads; {len(clips(max(SIZES)))} clips of {CLIP_SECONDS} s\n", flush=True)  # fmt: skip
+    print(f"{source.name}{' (RANDOM WEIGHTS)' if is_random else ''} in {engine.precision} on {processor_name(engine)}, "
+          f"{threads} threads; {len(clips)} clips of {CLIP_SECONDS} s\n", flush=True)  # fmt: skip
     only: str | None = arguments.only
-    share = {} if only else {size: shares(engine, size, budget / 4) for size in (1, 8)}
-    sounds = clips(max(SIZES))
-    chosen = [one for one in contenders(engine, source.path, threads, sizes) if only in (None, one.name)]
-    rows = shown(
+    shares = {} if only else {size: measure_shares(engine, size, budget / 4) for size in (1, 8)}
+    chosen = [one for one in list_contenders(engine, source.path, threads, sizes) if only in (None, one.name)]
+    rows = print_rows(
         chain(
-            *(measured(contender, sounds, budget) for contender in chosen),
-            detectors(budget / 4) if not only else (),
+            *(measure(contender, clips, budget) for contender in chosen),
+            measure_detectors(budget / 4) if not only else (),
         )
     )
-    for size, parts in share.items():
-        told = ", ".join(f"{name} {part:.1f} %" for name, part in parts.items())
-        print(f"the engine's time, batch {size}: {told}")
+    for size, parts in shares.items():
+        listed = ", ".join(f"{name} {part:.1f} %" for name, part in parts.items())
+        print(f"the engine's time, batch {size}: {listed}")
     result = {
         "model": source.name,
         "random_weights": is_random,
-        "processor": processor(engine),
+        "processor": processor_name(engine),
         "device": engine.device,
         "precision": engine.precision,
         "threads": threads,
         "torch": torch.__version__,
-        "clips": len(sounds),
+        "clips": len(clips),
         "clip_seconds": CLIP_SECONDS,
         "rows": [asdict(row) for row in rows],
-        "best_rtfx": best(rows),
-        "share_percent": share,
+        "best_rtfx": find_best(rows),
+        "share_percent": shares,
     }
     print(json.dumps(result))
 

@@ -1,14 +1,14 @@
-"""Knows how many replicas a load needs, which step is short first, and what an hour of audio costs. Measures no GPU.
+"""Computes how many replicas a load needs, which step is the bottleneck, and what an hour of audio costs.
 
-    .venv/bin/python -m scripts.bench.plan_capacity --rtfx 12 --cores 4 --hours 20 --price 0.20
-    .venv/bin/python -m scripts.bench.plan_capacity --rtfx 3386 --cores 12 --live 500
-    .venv/bin/python -m scripts.bench.plan_capacity --measure
+    python -m scripts.bench.plan_capacity --rtfx 12 --cores 4 --hours 20 --price 0.20
+    python -m scripts.bench.plan_capacity --rtfx 3386 --cores 12 --live 500
+    python -m scripts.bench.plan_capacity --measure
 
-A replica is a chain of steps, each of which does so many seconds of audio a second: the network brings it, the event
-loop answers a request for it, the cores decode it and find its speech, the device recognizes it; one thread more hears
-all live sessions. The load takes a share of each; the largest share, over what a replica is to be used, is the number
-of replicas. docs/scaling.md explains it.
-The speed of the device is yours to give: `scripts/bench/server.py` measures it. --measure measures the cores' here.
+A replica is a chain of steps, each of which handles so many seconds of audio a second: the network transfers it, the
+event loop answers a request for it, the cores decode it and find its speech, the device recognizes it. One more thread
+detects speech in all live sessions. The load takes a share of each step. The largest share, divided by the part of a
+replica that may be used, is the number of replicas. docs/scaling.md explains it.
+The device's speed is an argument, which scripts/bench/server.py measures. --measure measures the cores of this machine.
 """
 
 from __future__ import annotations
@@ -20,25 +20,29 @@ import math
 import time
 from dataclasses import asdict, dataclass
 
-# Processor seconds for a second of audio, the most of what --measure found (docs/scaling.md).
+# Processor seconds for a second of audio: the highest of what --measure gave (docs/scaling.md).
 DECODING, DETECTION = 0.002, 0.0019
 # Seconds of the event loop for a request: all but the networks and the decoding of a 5 s clip (docs/benchmarks.md).
 REQUEST_SECONDS = 0.0074
-# Of the cores, those that resample and detect speech at once (AT_WORK in parakeet_stt/server/files/serving.py).
+# Share of the cores that resample and detect speech at once (COMPUTING_THREADS in
+# parakeet_stt/server/files/transcriber.py).
 DETECTING_SHARE = 0.5
-# Seconds of audio decoded for a second of live speech with partial results: 8.1 by StepRules, and the
-# beginning of each utterance, which is looked at more often.
+# Seconds of audio decoded for a second of live speech with partial results: 8.1 by ChunkRules, and the previews of the
+# beginning of each utterance.
 LIVE_LOAD = 9.0
 LIVE_BYTES = 64_000  # a second of 24 kHz PCM in base64, as /v1/realtime has it; /ws with 16 kHz takes half
 HOUR = 3600.0
-# What OpenAI publishes for whisper-1 and gpt-4o-transcribe, in dollars a minute.
+# The price that OpenAI publishes for whisper-1 and gpt-4o-transcribe, in dollars a minute.
 API_MINUTE = 0.006
 
 
 @dataclass(frozen=True)
 class Load:
-    """What comes. hours: of audio in files, an hour. live: sessions at a time. speech: the share of the time in which
-    somebody speaks on one. clip: seconds of a file in the mean. bytes_second: of a file, for a second of its sound."""
+    """What callers send.
+
+    hours: of audio in files, an hour. live: sessions at a time. speech: the share of a session with speech. clip: mean
+    length of a file in seconds. bytes_second: of a file, for a second of its audio.
+    """
 
     hours: float = 0
     live: float = 0
@@ -49,8 +53,11 @@ class Load:
 
 @dataclass(frozen=True)
 class Replica:
-    """One process and its device. rtfx: of the device, in seconds of audio a second. megabits: of its link, a second.
-    used: how much of it is to be used, so that waits stay short and a replica may fail. price: dollars an hour."""
+    """One process and its device.
+
+    rtfx: of the device, in seconds of audio a second. megabits: of its network link, a second. used: the part of the
+    replica that may be used, so that waits stay short and a replica may fail. price: dollars an hour.
+    """
 
     rtfx: float
     cores: float
@@ -61,8 +68,11 @@ class Replica:
 
 @dataclass(frozen=True)
 class Step:
-    """capacity: in seconds of files' audio a second; endless where files do not pass. share: what the load takes of one
-    replica's capacity."""
+    """A step of the chain.
+
+    capacity: of one replica, in seconds of files' audio a second; infinite for a step that files do not take. share: of
+    one replica's capacity that the load takes.
+    """
 
     name: str
     capacity: float
@@ -70,13 +80,13 @@ class Step:
 
 
 def steps(load: Load, replica: Replica) -> list[Step]:
-    """Each step of the chain, what one replica does of it, and what the load asks of it, in replicas."""
+    """The steps of the chain: the capacity of one replica, and the share of it that the load takes."""
     link = replica.megabits * 1e6 / 8
-    brought = load.hours * load.bytes_second + load.live * LIVE_BYTES
+    transferred = load.hours * load.bytes_second + load.live * LIVE_BYTES
     prepared = max(DECODING + DETECTION, DETECTION / DETECTING_SHARE)
     recognized = load.hours + load.live * load.speech * LIVE_LOAD
     return [
-        Step("network", link / load.bytes_second, brought / link),
+        Step("network", link / load.bytes_second, transferred / link),
         Step("requests", load.clip / REQUEST_SECONDS, load.hours / load.clip * REQUEST_SECONDS),
         Step("decode and detect", replica.cores / prepared, load.hours * prepared / replica.cores),
         Step("hear live sessions", math.inf, load.live * DETECTION),
@@ -85,50 +95,52 @@ def steps(load: Load, replica: Replica) -> list[Step]:
 
 
 def bottleneck(load: Load, replica: Replica) -> Step:
-    """The step that is short first."""
+    """The step of which the load takes the largest share."""
     return max(steps(load, replica), key=lambda step: step.share)
 
 
 def replicas(load: Load, replica: Replica) -> int:
-    """How many are needed; at least one."""
+    """Number of replicas that the load needs; at least one."""
     return max(1, math.ceil(bottleneck(load, replica).share / replica.used))
 
 
 def waiting_target(replica: Replica, wait: float) -> int:
-    """The seconds of waiting audio at which there are to be more replicas, for a wait of so many seconds."""
+    """The seconds of waiting audio at which to add replicas, so that the wait stays within so many seconds."""
     return round(replica.rtfx * wait)
 
 
-def most_live(replica: Replica, speech: float = 0.5) -> int:
-    """The live sessions that one replica carries."""
+def max_live_sessions(replica: Replica, speech: float = 0.5) -> int:
+    """Number of live sessions that one replica can serve."""
     one = bottleneck(Load(live=1, speech=speech), replica).share
     return math.floor(replica.used / one)
 
 
 def audio_hour(load: Load, replica: Replica) -> float:
-    """Dollars for an hour of files' audio at this load, idle replicas included."""
+    """Dollars for an hour of audio in files at this load, idle replicas included."""
     return replica.price * replicas(load, replica) / load.hours
 
 
 def audio_hour_at_best(replica: Replica, load: Load) -> float:
-    """Dollars for an hour of audio in files as `load` has them, at replicas that are as busy as they are to be."""
+    """Dollars for an hour of audio in files as `load` has them, at replicas that are used as much as they may be."""
     return replica.price / (min(step.capacity for step in steps(load, replica)) * replica.used)
 
 
 def break_even(price: float, minute: float = API_MINUTE) -> float:
-    """Hours of audio an hour above which a replica at this price costs less than an API at so much a minute."""
+    """Hours of audio an hour above which a replica at this price costs less than an API. minute: its price of one."""
     return price / (60 * minute)
 
 
 def measure(minutes: float = 10) -> dict[str, dict[str, float]]:
     """Processor seconds that decoding and detection take for a second of audio here, by format."""
+    # Imported here, so that planning needs nothing but Python.
     import numpy as np
     import soundfile
 
     from parakeet_stt.audio import SAMPLE_RATE
     from parakeet_stt.engines.silero import SileroDetector
     from parakeet_stt.media.demux import decode
-    from scripts.bench.server import SAMPLE, long_file
+    from scripts.bench.server import make_long_file
+    from scripts.bench.serving import SAMPLE
 
     samples, rate = soundfile.read(SAMPLE, dtype="int16")
     samples = np.tile(samples, round(minutes * 60 * rate / len(samples)))
@@ -138,7 +150,7 @@ def measure(minutes: float = 10) -> dict[str, dict[str, float]]:
         soundfile.write(out, np.repeat(samples, times), rate * times, format="WAV")
         return out.getvalue()
 
-    files = {f"wav, {rate} Hz": wav(1), f"wav, {3 * rate} Hz": wav(3), f"mp3, {rate} Hz": long_file(minutes / 60)}
+    files = {f"wav, {rate} Hz": wav(1), f"wav, {3 * rate} Hz": wav(3), f"mp3, {rate} Hz": make_long_file(minutes / 60)}
     detector = SileroDetector()
     figures = {}
     for name, data in files.items():
@@ -147,8 +159,8 @@ def measure(minutes: float = 10) -> dict[str, dict[str, float]]:
         audio = decode(io.BytesIO(data), max_seconds=HOUR)
         decoded = time.process_time()
         stream = detector.stream()
-        stream.probabilities(audio.samples)
-        stream.rest()
+        stream.push(audio.samples)
+        stream.flush()
         detected = time.process_time()
         seconds = len(audio.samples) / SAMPLE_RATE
         figures[name] = {"decoding": (decoded - began) / seconds, "detection": (detected - decoded) / seconds}
@@ -158,18 +170,20 @@ def measure(minutes: float = 10) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Compute and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", action="store_true", help="what decoding and detection take here, and no more")
-    parser.add_argument("--rtfx", type=float, help="of the device, measured by you: scripts/bench/server.py")
+    parser.add_argument("--measure", action="store_true", help="only measure what decoding and detection take here")
+    parser.add_argument("--rtfx", type=float, help="of the device, as scripts/bench/server.py measures it")
     parser.add_argument("--cores", type=float, default=4, help="of a replica")
-    parser.add_argument("--megabits", type=float, default=Replica.megabits, help="of a replica's link")
-    parser.add_argument("--used", type=float, default=Replica.used, help="how much of a replica is to be used")
+    parser.add_argument("--megabits", type=float, default=Replica.megabits, help="of a replica's network link")
+    parser.add_argument("--used", type=float, default=Replica.used, help="the part of a replica that may be used")
     parser.add_argument("--price", type=float, default=0, help="of a replica, in dollars an hour")
     parser.add_argument("--hours", type=float, default=0, help="of audio in files, an hour")
     parser.add_argument("--live", type=float, default=0, help="sessions at a time")
-    parser.add_argument("--speech", type=float, default=Load.speech, help="share of a session in which there is speech")
-    parser.add_argument("--clip", type=float, default=Load.clip, help="seconds of a file, in the mean")
-    parser.add_argument("--bytes-second", type=float, default=Load.bytes_second, help="of a file, a second")
-    parser.add_argument("--wait", type=float, default=5, help="seconds to wait for the device, at most")
+    parser.add_argument("--speech", type=float, default=Load.speech, help="the share of a session with speech")
+    parser.add_argument("--clip", type=float, default=Load.clip, help="mean length of a file in seconds")
+    parser.add_argument(
+        "--bytes-second", type=float, default=Load.bytes_second, help="of a file, for a second of its audio"
+    )
+    parser.add_argument("--wait", type=float, default=5, help="longest wait for the device, in seconds")
     given = parser.parse_args()
     if given.measure:
         for name, figures in measure().items():
@@ -188,7 +202,7 @@ def main() -> None:
     result = {
         "replicas": count,
         "bottleneck": short.name,
-        "live_sessions_a_replica": most_live(replica, load.speech),
+        "live_sessions_a_replica": max_live_sessions(replica, load.speech),
         "stt_queue_audio_seconds_target": waiting_target(replica, given.wait),
     }
     if replica.price:

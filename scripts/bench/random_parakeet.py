@@ -1,11 +1,11 @@
-"""Knows the network of nvidia/parakeet-tdt-0.6b-v2, filled with random numbers. Does not know any speech.
+"""Makes a model with the sizes of nvidia/parakeet-tdt-0.6b-v2 and random weights, to measure speed and memory with.
 
-    .venv/bin/python -m scripts.bench.random_parakeet [--out build/parakeet-0.6b-random.nemo]
+    python -m scripts.bench.random_parakeet [--out build/parakeet-0.6b-random.nemo]
 
-For speed and memory only, never for accuracy: what it "hears" is noise. It needs no network, takes half a minute, and
-writes a .nemo file of 2.5 GB that is served and measured like the real one. Every size is the real model's; only the
-numbers in the weights differ. Greedy decoding of speech finds about as many tokens a second as the real model does,
-which is what the search's share of the time depends on: see `calibrate`.
+Not for accuracy: the text that it gives is random. The script downloads nothing, takes half a minute, and writes a
+.nemo file of 2.5 GB that is served and measured like the real one. Every size is the real model's; only the weights
+differ. Greedy decoding of speech gives about as many tokens a second as with the real model, because the search's share
+of the time depends on that: see `calibrate`.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
 import torch
 from omegaconf import OmegaConf
 
-from scripts.bench.engine import RANDOM_MARK, clips
+from scripts.bench.engine import RANDOM_MARK, cut_clips
+from scripts.bench.serving import ROOT
+from scripts.train.network import NetworkSize, make_config, train_tokenizer
 
-ROOT = Path(__file__).parents[2]
 OUT = ROOT / "build" / "parakeet-0.6b-random.nemo"
 SEED = 20261123
-FEATURES, WIDTH, LAYERS, HEADS, CONV_CHANNELS = 128, 1024, 24, 8, 256
-HIDDEN, TOKENS = 640, 1024
-DURATIONS = (0, 1, 2, 3, 4)
+SIZE = NetworkSize(
+    features=128, width=1024, layers=24, heads=8, conv_channels=256, hidden=640, predictor_layers=2, dropout=0.1
+)
+TOKENS = 1024
 TOKENS_PER_SECOND = 3.5  # of fluent English in Parakeet's own tokens, about
 CALIBRATION_CLIPS = 12
 PARTS = 3  # of a clip
-HISTORY = 0.3  # how much the tokens so far say against what is heard: little, or the search falls into a loop
+HISTORY = 0.3  # weight of the tokens so far beside the audio: with more, the search falls into a loop
 STEPS = 12  # of the bisection
 
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """What greedy decoding of the calibration clips finds.
+    """The tokens that greedy decoding of the calibration clips gives.
 
-    rate: tokens a second. fewest, most: tokens a second of the clip with the fewest and of that with the most.
-    longest_gap: seconds without any token. distinct: different tokens used.
+    rate: tokens a second. fewest, most: the same, of the clip with the fewest and of the clip with the most.
+    longest_gap: in seconds, without any token. distinct: number of different tokens.
     """
 
     rate: float
@@ -53,58 +54,21 @@ class Emission:
     distinct: int
 
 
-def model_config(tokenizer: Path) -> dict[str, object]:
-    """The published architecture, as NeMo's configuration."""
-    asr = "nemo.collections.asr.modules"
-    loss = dict(fastemit_lambda=0.0, clamp=-1.0, durations=list(DURATIONS), sigma=0.02, omega=0.1)
-    return dict(
-        sample_rate=16_000, compute_eval_loss=False, log_prediction=False, rnnt_reduction="mean_volume",
-        skip_nan_grad=False,
-        model_defaults=dict(enc_hidden=WIDTH, pred_hidden=HIDDEN, joint_hidden=HIDDEN, tdt_durations=list(DURATIONS),
-                            num_tdt_durations=len(DURATIONS)),
-        tokenizer=dict(dir=str(tokenizer.resolve()), type="bpe"),
-        preprocessor=dict(_target_=f"{asr}.AudioToMelSpectrogramPreprocessor", sample_rate=16_000,
-                          normalize="per_feature", window_size=0.025, window_stride=0.01, window="hann",
-                          features=FEATURES, n_fft=512, frame_splicing=1, dither=1e-5, pad_to=0),
-        encoder=dict(_target_=f"{asr}.ConformerEncoder", feat_in=FEATURES, feat_out=-1, n_layers=LAYERS, d_model=WIDTH,
-                     use_bias=False, subsampling="dw_striding", subsampling_factor=8,
-                     subsampling_conv_channels=CONV_CHANNELS, causal_downsampling=False, ff_expansion_factor=4,
-                     self_attention_model="rel_pos", n_heads=HEADS, att_context_size=[-1, -1], xscaling=False,
-                     untie_biases=True, pos_emb_max_len=5000, conv_kernel_size=9, conv_norm_type="batch_norm",
-                     dropout=0.1, dropout_pre_encoder=0.1, dropout_emb=0.0, dropout_att=0.1),
-        decoder=dict(_target_=f"{asr}.RNNTDecoder", normalization_mode=None, random_state_sampling=False,
-                     blank_as_pad=True, prednet=dict(pred_hidden=HIDDEN, pred_rnn_layers=2, t_max=None, dropout=0.2)),
-        joint=dict(_target_=f"{asr}.RNNTJoint", log_softmax=None, preserve_memory=False, fuse_loss_wer=False,
-                   fused_batch_size=16, num_extra_outputs=len(DURATIONS),
-                   jointnet=dict(joint_hidden=HIDDEN, activation="relu", dropout=0.2)),
-        decoding=dict(strategy="greedy_batch", model_type="tdt", durations=list(DURATIONS), greedy=dict(max_symbols=10),
-                      beam=dict(beam_size=2, return_best_hypothesis=False, score_norm=True)),
-        loss=dict(loss_name="tdt", tdt_kwargs=loss),
-    )  # fmt: skip
-
-
-def train_tokenizer(folder: Path) -> None:
-    """1024 pieces, of sentences of made-up words."""
+def make_sentences() -> list[str]:
+    """Sentences of made-up words, for the tokenizer."""
     pick = random.Random(SEED)
     syllables = [first + vowel + last for first in "bcdfghjklmnprstvwz" for vowel in "aeiou" for last in "nrstl"]
     words = ["".join(pick.choices(syllables, k=pick.randint(1, 3))) for _ in range(4_000)]
-    lines = [" ".join(pick.choices(words, k=12)).capitalize() + pick.choice(".?") for _ in range(4_000)]
-    (folder / "text.txt").write_text("\n".join(lines))
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "text.txt"), model_prefix=str(folder / "tokenizer"), vocab_size=TOKENS, model_type="bpe",
-        character_coverage=1.0, bos_id=-1, eos_id=-1, minloglevel=2,
-    )  # fmt: skip
-    pieces = [line.split("\t")[0] for line in (folder / "tokenizer.vocab").read_text().splitlines()]
-    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    return [" ".join(pick.choices(words, k=12)).capitalize() + pick.choice(".?") for _ in range(4_000)]
 
 
 def build(tokenizer: Path) -> Any:
-    """The network, with the numbers that torch and NeMo start training from."""
+    """The network, with the weights that torch and NeMo initialize it with."""
     import nemo.collections.asr as nemo_asr
     from nemo.utils import logging as nemo_logging
 
     nemo_logging.setLevel(nemo_logging.ERROR)
-    config = OmegaConf.create({**model_config(tokenizer), RANDOM_MARK: {"seed": SEED}})
+    config = OmegaConf.create({**make_config(SIZE, tokenizer), RANDOM_MARK: {"seed": SEED}})
     torch.manual_seed(SEED)
     model = nemo_asr.models.EncDecRNNTBPEModel(cfg=config)
     model.freeze()
@@ -113,17 +77,16 @@ def build(tokenizer: Path) -> Any:
 
 
 def calibrate(model: Any, rate: float) -> Emission:
-    """Make greedy decoding of the bundled speech find `rate` tokens a second, here and there as speech has them.
+    """Make greedy decoding of the bundled speech give `rate` tokens a second, spread over the clips as in real speech.
 
     Random weights give nearly the same output for every frame of a clip, and another one for the next clip: all tokens
-    would come in one lump, or never. So the joint network is made blind to what differs between parts of clips, gets
-    what differs between frames at the size that a trained one has, and loses in its biases what all have in common.
-    Then every token, blank and duration is as likely as any other, and one number is left to find: how much blank is
-    preferred.
+    would come at once, or none. So three changes are made in the joint network: it ignores what differs between parts
+    of clips; what differs between frames gets the size that it has in a trained network; and the biases remove what all
+    frames have in common. Then every token, blank and duration is equally likely. One number is left to find, by
+    bisection: how much blank is preferred.
     """
-    sound = torch.from_numpy(clips(CALIBRATION_CLIPS)[0].samples)
-    audio = torch.stack([torch.from_numpy(clip.samples) for clip in clips(CALIBRATION_CLIPS)])
-    lengths = torch.full((len(audio),), len(sound))
+    audio = torch.stack([torch.from_numpy(clip.samples) for clip in cut_clips(CALIBRATION_CLIPS)])
+    lengths = torch.full((len(audio),), audio.shape[1])
     with torch.inference_mode():
         parts = [model(input_signal=audio[[i]], input_signal_length=lengths[[i]]) for i in range(len(audio))]
         encoded, frames = (torch.cat(list(part)) for part in zip(*parts, strict=True))
@@ -136,10 +99,10 @@ def calibrate(model: Any, rate: float) -> Emission:
         _ignore_means(
             joint.enc, encoded[:, :, :whole].transpose(1, 2).reshape(PARTS * len(encoded), -1, encoded.shape[1])
         )
-        heard = _standardize(joint.enc, encoded.transpose(1, 2).flatten(0, 1), 1.0)
-        said = _standardize(joint.pred, predicted.flatten(0, 1), HISTORY)
-        some = said[torch.randint(len(said), (len(heard),), generator=torch.Generator().manual_seed(SEED))]
-        logits = last(torch.relu(heard + some))
+        acoustic = _standardize(joint.enc, encoded.transpose(1, 2).flatten(0, 1), 1.0)
+        history = _standardize(joint.pred, predicted.flatten(0, 1), HISTORY)
+        chosen = torch.randint(len(history), (len(acoustic),), generator=torch.Generator().manual_seed(SEED))
+        logits = last(torch.relu(acoustic + history[chosen]))
         last.bias -= logits.mean(0)
         spread = float(logits.std(0).mean())
         last.bias[TOKENS + 1] -= spread  # duration 0 is the rarest of a trained model
@@ -147,18 +110,18 @@ def calibrate(model: Any, rate: float) -> Emission:
         for _ in range(STEPS):
             middle = (low + high) / 2
             last.bias[TOKENS] += middle * spread
-            found = emission(model, encoded, frames)
+            found = measure_emission(model, encoded, frames)
             if found.rate > rate:
                 low = middle
             else:
                 high = middle
             last.bias[TOKENS] -= middle * spread
         last.bias[TOKENS] += (low + high) / 2 * spread
-    return emission(model, encoded, frames)
+    return measure_emission(model, encoded, frames)
 
 
 def _standardize(layer: torch.nn.Linear, inputs: torch.Tensor, size: float) -> torch.Tensor:
-    """The layer's outputs for `inputs`, after making each of them of mean 0 and of standard deviation `size`."""
+    """Change the layer so that each output has mean 0 and standard deviation `size` over `inputs`; those outputs."""
     outputs: torch.Tensor = layer(inputs)
     scale = size / outputs.std(0).clamp_min(1e-8)
     layer.weight.mul_(scale[:, None])
@@ -167,25 +130,26 @@ def _standardize(layer: torch.nn.Linear, inputs: torch.Tensor, size: float) -> t
 
 
 def _ignore_means(layer: torch.nn.Linear, groups: torch.Tensor) -> None:
-    """Make the layer blind to what differs between the means of groups; `groups` is (groups, members, features)."""
+    """Make the layer ignore what differs between the means of groups. groups: shape (groups, members, features)."""
     means = groups.mean(1)
     _, sizes, directions = torch.linalg.svd(means - means.mean(0), full_matrices=False)
     directions = directions[sizes > 1e-5 * sizes[0]]
     layer.weight.sub_(layer.weight @ directions.T @ directions)
 
 
-def emission(model: Any, encoded: torch.Tensor, frames: torch.Tensor) -> Emission:
+def measure_emission(model: Any, encoded: torch.Tensor, frames: torch.Tensor) -> Emission:
+    """Decode the encoder's output, and count the tokens."""
     with torch.inference_mode():
         found = model.decoding.rnnt_decoder_predictions_tensor(encoded, frames, return_hypotheses=True)
     seconds = float(frames[0]) * 0.08
     rates = [len(hypothesis.y_sequence) / seconds for hypothesis in found]
-    gaps = [gap for hypothesis in found for gap in _gaps(_numbers(hypothesis.timestamp), int(frames[0]))]
-    distinct = {token for hypothesis in found for token in _numbers(hypothesis.y_sequence)}
+    gaps = [gap for hypothesis in found for gap in _gaps(_to_ints(hypothesis.timestamp), int(frames[0]))]
+    distinct = {token for hypothesis in found for token in _to_ints(hypothesis.y_sequence)}
     mean = sum(rates) / len(rates)
     return Emission(mean, min(rates), max(rates), max(gaps) * 0.08, len(distinct))
 
 
-def _numbers(values: Any) -> list[int]:
+def _to_ints(values: Any) -> list[int]:
     return [int(value) for value in values]
 
 
@@ -201,14 +165,14 @@ def main() -> None:
     out: Path = parser.parse_args().out
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        train_tokenizer(Path(folder))
+        train_tokenizer(Path(folder), make_sentences(), TOKENS)
         model = build(Path(folder))
         parameters = sum(parameter.numel() for parameter in model.parameters())
         print(f"{parameters / 1e6:.1f} M parameters, random", flush=True)
         found = calibrate(model, TOKENS_PER_SECOND)
         print(
-            f"decoding the bundled speech finds {found.rate:.2f} tokens a second ({found.fewest:.1f} to "
-            f"{found.most:.1f} by clip, {found.distinct} different ones), never none for {found.longest_gap:.1f} s",
+            f"decoding the bundled speech gives {found.rate:.2f} tokens a second ({found.fewest:.1f} to "
+            f"{found.most:.1f} by clip, {found.distinct} different ones), the longest gap {found.longest_gap:.1f} s",
             flush=True,
         )
         partial = out.with_suffix(".partial.nemo")

@@ -1,13 +1,13 @@
-"""Knows how fast a served model answers over real HTTP, from another process. Knows nothing of the server's insides.
+"""Measures how fast a served model answers requests over real HTTP, from another process.
 
-    make bench
-    .venv/bin/python -m scripts.bench.server --model build/parakeet-0.6b-random.nemo --seconds 60
+    python -m scripts.bench.server                    # or: make bench
+    python -m scripts.bench.server --model build/parakeet-0.6b-random.nemo --seconds 60
 
-Clips of 1 to 30 s, cut from the bundled long sample. Closed loop: so many callers, each of whom asks again as soon as
-it has its answer. Open loop: requests at random moments, at a share of the rate that the closed loop reached, whatever
-becomes of them. Each figure stands beside the bound: what the bare network reaches here on perfectly packed batches
-(bench_engine.py). Starts the service as `make serve` does, unless --url names a running one. Prints a table, then one
-JSON line.
+The clips have 1 to 30 s and are cut from the bundled long sample. Closed loop: N callers, each of which sends its next
+request when it has its answer. Open loop: requests at random moments, at a share of the rate that the closed loop
+reached; they do not wait for answers. Each speed is printed beside the bound: the speed of the bare network on full
+batches, as scripts/bench/engine.py measures it here. Starts the service as `make serve` does, unless --url names a
+running one. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -16,25 +16,32 @@ import argparse
 import asyncio
 import io
 import json
-import os
 import random
 import subprocess
 import sys
 import time
 import wave
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import av
 import httpx
 import numpy as np
 import soundfile
 
-ROOT = Path(__file__).parents[2]
-SAMPLE = ROOT / "models" / "parakeet-tdt-tiny" / "samples" / "two-minutes.flac"
-PORT = 3099
+from scripts.bench.serving import (
+    ROOT,
+    SAMPLE,
+    add_server_arguments,
+    describe,
+    read_counters,
+    read_health,
+    serve,
+    wait_until_ready,
+)
+
+ROUTE = "/v1/audio/transcriptions"
 SHORTEST, LONGEST = 1.0, 30.0
 CLIPS = 200
 CALLERS = (1, 8, 64, 256)
@@ -43,6 +50,8 @@ SHARES = (0.5, 0.8, 1.2)  # of the closed loop's best rate
 
 @dataclass(frozen=True)
 class Clip:
+    """A file to upload. data: wav. seconds: length of its audio."""
+
     data: bytes
     seconds: float
 
@@ -51,8 +60,9 @@ class Clip:
 class Row:
     """One line of the table.
 
-    rtfx: seconds of audio recognized in a second, by the server's count: requests that wait longer than the load lasts
-    would be missed otherwise. What the detector took for silence is not among them, as it is not in the bound.
+    rtfx: seconds of audio decoded in a second, by the server's count, since the client's count would miss requests that
+    wait longer than the load lasts. Neither this nor the bound includes audio in which the detector finds no speech.
+    p50_ms, p95_ms, p99_ms: from a request to its answer. fill: real over padded seconds of a batch. items: of a batch.
     """
 
     load: str
@@ -66,11 +76,11 @@ class Row:
     items: float
 
 
-def clips(shortest: float = SHORTEST, longest: float = LONGEST) -> list[Clip]:
-    """Pieces of the sample as 16-bit wav files, always the same."""
+def cut_clips(shortest: float = SHORTEST, longest: float = LONGEST) -> list[Clip]:
+    """Clips of the sample as 16-bit wav files, the same in each run. shortest, longest: in seconds."""
     samples, rate = soundfile.read(SAMPLE, dtype="int16")
     pick = random.Random(0)
-    made = []
+    clips = []
     for _ in range(CLIPS):
         length = int(pick.uniform(shortest, longest) * rate)
         start = pick.randrange(len(samples) - length)
@@ -80,66 +90,28 @@ def clips(shortest: float = SHORTEST, longest: float = LONGEST) -> list[Clip]:
             file.setsampwidth(2)
             file.setframerate(rate)
             file.writeframes(samples[start : start + length].tobytes())
-        made.append(Clip(out.getvalue(), length / rate))
-    return made
-
-
-@contextmanager
-def served(url: str | None, model: str | None) -> Iterator[str]:
-    """The address of a server that is ready."""
-    if url:
-        yield url
-        return
-    command = [str(Path(sys.executable).with_name("bentoml")), "serve", "service:ParakeetSTT", "--port", str(PORT),
-               "--host", "127.0.0.1"]  # fmt: skip
-    settings = {"STT_LOG_LEVEL": "warning", "STT_MAX_AUDIO_SECONDS": "100000"}
-    environment = {**os.environ, **settings, **({"STT_MODEL": model} if model else {})}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            yield f"http://127.0.0.1:{PORT}"
-        finally:
-            process.terminate()
-
-
-def wait_until_ready(url: str, seconds: float = 180) -> float:
-    """Seconds until /readyz answers 200."""
-    began = time.monotonic()
-    while time.monotonic() - began < seconds:
-        try:
-            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
-                return time.monotonic() - began
-        except httpx.TransportError:
-            pass  # not listening yet
-        time.sleep(0.1)
-    sys.exit(f"{url} was not ready in {seconds:.0f} s")
-
-
-def counted(url: str) -> dict[str, float]:
-    """The server's own counters, by name."""
-    lines = httpx.get(f"{url}/metrics", timeout=10).text.splitlines()
-    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+        clips.append(Clip(out.getvalue(), length / rate))
+    return clips
 
 
 class Load:
-    """Requests from one process, and what became of those that ended after the warm-up."""
+    """Sends requests, and counts those that end after the warm-up, the first quarter of the time."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, sounds: list[Clip], seconds: float) -> None:
-        self.client, self.url, self.sounds = client, url, sounds
+    def __init__(self, client: httpx.AsyncClient, url: str, clips: list[Clip], seconds: float) -> None:
+        self.client, self.url, self.clips = client, url, clips
         self.pick = random.Random(1)
         self.counting_from = time.monotonic() + seconds / 4
         self.until = time.monotonic() + seconds
         self.delays: list[float] = []
         self.errors = 0
 
-    async def one(self) -> None:
-        """Ask once."""
-        clip = self.pick.choice(self.sounds)
+    async def request(self) -> None:
+        """Send one request, and wait for its answer."""
+        clip = self.pick.choice(self.clips)
         began = time.monotonic()
         try:
             answer = await self.client.post(
-                f"{self.url}/v1/audio/transcriptions", files={"file": ("a.wav", clip.data)}, data={"model": "whisper-1"}
+                f"{self.url}{ROUTE}", files={"file": ("a.wav", clip.data)}, data={"model": "whisper-1"}
             )
             good = answer.status_code == 200
         except httpx.TransportError:
@@ -150,39 +122,43 @@ class Load:
             if good:
                 self.delays.append(ended - began)
 
-    async def closed(self, callers: int) -> None:
-        """`callers` callers until the time is over."""
+    async def run_closed(self, callers: int) -> None:
+        """So many callers, one request after another each, until the time is over."""
 
         async def caller() -> None:
             while time.monotonic() < self.until:
-                await self.one()
+                await self.request()
 
         await asyncio.gather(*(caller() for _ in range(callers)))
 
-    async def open(self, rate: float) -> None:
-        """Requests at random moments, `rate` a second."""
+    async def run_open(self, rate: float) -> None:
+        """Requests at random moments, `rate` a second in the mean, until the time is over."""
         async with asyncio.TaskGroup() as group:
             while time.monotonic() < self.until:
-                group.create_task(self.one())
+                group.create_task(self.request())
                 await asyncio.sleep(self.pick.expovariate(rate))
 
 
-async def measured(url: str, sounds: list[Clip], seconds: float, *, callers: int = 0, rate: float = 0) -> Row:
-    """One load of `seconds`, the first quarter of which is not counted; with neither callers nor rate, others' load."""
+async def measure_load(url: str, clips: list[Clip], seconds: float, *, callers: int = 0, rate: float = 0) -> Row:
+    """Measure one load of `seconds`, the first quarter of which is not counted.
+
+    callers: of a closed loop. rate: of an open loop, a second. With neither, the load of other clients is measured.
+    """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=callers or 64)
     async with httpx.AsyncClient(timeout=900, limits=limits) as client:
-        load = Load(client, url, sounds, seconds)
+        load = Load(client, url, clips, seconds)
 
-        async def counters() -> tuple[dict[str, float], dict[str, float]]:
+        async def read_twice() -> tuple[dict[str, float], dict[str, float]]:
             await asyncio.sleep(load.counting_from - time.monotonic())
-            before = await asyncio.to_thread(counted, url)
+            before = await asyncio.to_thread(read_counters, url)
             await asyncio.sleep(load.until - time.monotonic())
-            return before, await asyncio.to_thread(counted, url)
+            return before, await asyncio.to_thread(read_counters, url)
 
         if callers or rate:
-            (before, after), _ = await asyncio.gather(counters(), load.closed(callers) if callers else load.open(rate))
+            requests = load.run_closed(callers) if callers else load.run_open(rate)
+            (before, after), _ = await asyncio.gather(read_twice(), requests)
         else:
-            before, after = await counters()
+            before, after = await read_twice()
 
     def delta(name: str) -> float:
         return after[name] - before[name]
@@ -203,11 +179,11 @@ async def measured(url: str, sounds: list[Clip], seconds: float, *, callers: int
     )
 
 
-def overhead(url: str, requests: int = 100) -> dict[str, float]:
-    """Where the time of one idle caller's 5 s clip goes: medians in ms, by the server's own count of each request."""
-    (clip,) = clips(shortest=5.0, longest=5.0)[:1]
+def measure_overhead(url: str, requests: int = 100) -> dict[str, float]:
+    """What the time of a 5 s clip consists of: medians in ms by the server's counters, one request at a time."""
+    clip = cut_clips(shortest=5.0, longest=5.0)[0]
     sums = {
-        "total": 'stt_request_seconds_sum{route="/v1/audio/transcriptions"}',
+        "total": f'stt_request_seconds_sum{{route="{ROUTE}"}}',
         "recognizer": "stt_inference_seconds_sum",
         "detector": "stt_detect_seconds_sum",
         "decoding": "stt_decode_seconds_sum",
@@ -215,11 +191,11 @@ def overhead(url: str, requests: int = 100) -> dict[str, float]:
     rows: list[dict[str, float]] = []
     with httpx.Client() as client:
         for number in range(requests + 10):
-            before = counted(url)
+            before = read_counters(url)
             client.post(
-                f"{url}/v1/audio/transcriptions", files={"file": ("a.wav", clip.data)}, data={"model": "whisper-1"}
+                f"{url}{ROUTE}", files={"file": ("a.wav", clip.data)}, data={"model": "whisper-1"}
             ).raise_for_status()
-            after = counted(url)
+            after = read_counters(url)
             if number >= 10:
                 rows.append({name: 1000 * (after[key] - before[key]) for name, key in sums.items()})
     for row in rows:
@@ -227,8 +203,8 @@ def overhead(url: str, requests: int = 100) -> dict[str, float]:
     return {name: round(float(np.median([row[name] for row in rows])), 1) for name in rows[0]}
 
 
-def long_file(hours: float) -> bytes:
-    """An mp3 of so many hours: the sample's frames again and again."""
+def make_long_file(hours: float) -> bytes:
+    """An mp3 of so many hours: the frames of the sample, repeated."""
     samples, rate = soundfile.read(SAMPLE, dtype="int16")
     out = io.BytesIO()
     with av.open(out, "w", format="mp3", options={"write_xing": "0"}) as file:
@@ -239,20 +215,20 @@ def long_file(hours: float) -> bytes:
         for part in [*resampler.resample(frame), *resampler.resample(None)]:
             file.mux(stream.encode(part))
         file.mux(stream.encode(None))
-    again: int = round(hours * 3600 * rate / len(samples))
-    return out.getvalue() * again
+    repeats: int = round(hours * 3600 * rate / len(samples))
+    return out.getvalue() * repeats
 
 
 @asynccontextmanager
-async def streaming(url: str, hours: float) -> AsyncIterator[None]:
-    """One file of so many hours is being transcribed, from its first words on and longer than the context lasts."""
-    data = await asyncio.to_thread(long_file, hours)
+async def transcribe_long_file(url: str, hours: float) -> AsyncIterator[None]:
+    """The server transcribes one file of so many hours while the context lasts. Entered at the file's first words."""
+    data = await asyncio.to_thread(make_long_file, hours)
     begun = asyncio.Event()
     async with httpx.AsyncClient(timeout=None) as client:
 
         async def upload() -> None:
-            form, path = {"model": "whisper-1", "stream": "true"}, f"{url}/v1/audio/transcriptions"
-            async with client.stream("POST", path, files={"file": ("long.mp3", data)}, data=form) as answer:
+            form = {"model": "whisper-1", "stream": "true"}
+            async with client.stream("POST", f"{url}{ROUTE}", files={"file": ("long.mp3", data)}, data=form) as answer:
                 async for _ in answer.aiter_lines():
                     begun.set()
 
@@ -264,57 +240,57 @@ async def streaming(url: str, hours: float) -> AsyncIterator[None]:
         await asyncio.wait({uploading})
 
 
-async def beside_a_long_file(url: str, hours: float, seconds: float) -> tuple[Row, Row, float]:
-    """Clips of 5 s, one after another, alone and beside one long file; and how long a batch of the file's takes."""
-    sounds = clips(shortest=5.0, longest=5.0)
-    early = await asyncio.to_thread(counted, url)
-    alone = await measured(url, sounds, seconds, callers=1)
-    late = await asyncio.to_thread(counted, url)
-    async with streaming(url, hours):
-        before = await asyncio.to_thread(counted, url)
-        beside = await measured(url, sounds, seconds, callers=1)
-        after = await asyncio.to_thread(counted, url)
+async def measure_beside_file(url: str, hours: float, seconds: float) -> tuple[Row, Row, float]:
+    """Clips of 5 s, one after another, alone and beside one long file; and the mean seconds of a batch of the file."""
+    clips = cut_clips(shortest=5.0, longest=5.0)
+    early = await asyncio.to_thread(read_counters, url)
+    alone = await measure_load(url, clips, seconds, callers=1)
+    late = await asyncio.to_thread(read_counters, url)
+    async with transcribe_long_file(url, hours):
+        before = await asyncio.to_thread(read_counters, url)
+        beside = await measure_load(url, clips, seconds, callers=1)
+        after = await asyncio.to_thread(read_counters, url)
 
-    def batches(start: dict[str, float], end: dict[str, float]) -> tuple[float, float]:
+    def count_batches(start: dict[str, float], end: dict[str, float]) -> tuple[float, float]:
         time_taken, count = (f"stt_inference_seconds_{kind}" for kind in ("sum", "count"))
         return end[time_taken] - start[time_taken], end[count] - start[count]
 
-    (clip_time, clip_count), (time_taken, count) = batches(early, late), batches(before, after)
-    own = beside.requests * 4 / 3  # of the clips': a quarter of the load is not counted among the requests
+    (clip_time, clip_count), (time_taken, count) = count_batches(early, late), count_batches(before, after)
+    own = beside.requests * 4 / 3  # batches of the clips; `requests` leaves out the first quarter of the load
     batch = (time_taken - own * clip_time / clip_count) / max(1.0, count - own)
     return alone, beside, batch
 
 
-async def one_long_file(url: str, hours: float, seconds: float) -> Row:
-    """One file of so many hours alone: what it reaches within `seconds`, the first quarter of which is not counted."""
-    async with streaming(url, hours):
-        row = await measured(url, [], seconds)
+async def measure_long_file(url: str, hours: float, seconds: float) -> Row:
+    """The speed of one file of so many hours, alone, during `seconds`; the first quarter is not counted."""
+    async with transcribe_long_file(url, hours):
+        row = await measure_load(url, [], seconds)
     row.load = f"one file, {hours:g} h"
     return row
 
 
-def the_bound(model: str | None) -> float:
-    """What the bare network reaches, measured by bench_engine.py in a process of its own."""
-    command = [sys.executable, str(ROOT / "scripts" / "bench_engine.py"), "--short", "--only", "bound"]
-    output = subprocess.run([*command, *(["--model", model] if model else [])], check=True, capture_output=True)
-    bound: float = json.loads(output.stdout.splitlines()[-1])["best_rtfx"]["bound"]
+def measure_bound(model: str | None) -> float:
+    """The speed of the bare network, which scripts/bench/engine.py measures in a process of its own."""
+    command = [sys.executable, "-m", "scripts.bench.engine", "--short", "--only", "bound"]
+    command += ["--model", model] if model else []
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    bound: float = json.loads(done.stdout.splitlines()[-1])["best_rtfx"]["bound"]
     return bound
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", help="a running server")
-    parser.add_argument("--model", help="a catalogue name, path or store tag; the bundled model unless given")
+    add_server_arguments(parser)
     parser.add_argument("--seconds", type=float, default=10, help="of each load")
     parser.add_argument("--callers", type=int, nargs="*", default=CALLERS, help="of the closed loops")
     parser.add_argument("--shares", type=float, nargs="*", default=SHARES, help="of the best rate, for the open loops")
-    parser.add_argument("--hours", type=float, help="measure 5 s clips beside one file of so many hours, and no more")
-    parser.add_argument("--one-file", type=float, metavar="HOURS", help="measure one file of so many hours too, alone")
-    parser.add_argument("--overhead", action="store_true", help="measure one idle caller's 5 s clip, and no more")
+    parser.add_argument("--hours", type=float, help="measure only 5 s clips beside one file of so many hours")
+    parser.add_argument("--one-file", type=float, metavar="HOURS", help="also measure one file of so many hours, alone")
+    parser.add_argument("--overhead", action="store_true", help="measure only one idle caller's 5 s clip")
     arguments = parser.parse_args()
-    bound = the_bound(arguments.model)
-    sounds = clips()
+    bound = measure_bound(arguments.model)
+    clips = cut_clips()
     rows: list[Row] = []
 
     def show(row: Row) -> None:
@@ -323,32 +299,32 @@ def main() -> None:
               f"{row.p50_ms:8.0f} {row.p95_ms:8.0f} {row.p99_ms:8.0f} {row.fill:5.2f} {row.items:6.1f}",
               flush=True)  # fmt: skip
 
-    with served(arguments.url, arguments.model) as url:
+    with serve(arguments.url, arguments.model) as url:
         ready = wait_until_ready(url)
-        health = httpx.get(f"{url}/healthz").json()
-        print(f"{health['model']} on {health['device']} in {health['precision']}; {os.cpu_count()} processors; ready "
-              f"after {ready:.1f} s; the bare network on full batches: {bound:.0f} x real time\n")  # fmt: skip
+        health = read_health(url)
+        print(f"{describe(health)}; ready after {ready:.1f} s; "
+              f"the bare network on full batches: {bound:.0f} x real time\n")  # fmt: skip
         print(f"{'load':16} {'requests':>8} {'errors':>6} {'RTFx':>8} {'/ bound':>8} {'p50 ms':>8} "
               f"{'p95 ms':>8} {'p99 ms':>8} {'fill':>5} {'items':>6}")  # fmt: skip
         if arguments.hours:
-            alone, beside, batch = asyncio.run(beside_a_long_file(url, arguments.hours, arguments.seconds))
+            alone, beside, batch = asyncio.run(measure_beside_file(url, arguments.hours, arguments.seconds))
             for load, row in (("5 s clips, alone", alone), ("beside the file", beside)):
                 row.load = load
                 show(row)
-            print(f"a batch of the file's takes {1000 * batch:.0f} ms")
+            print(f"a batch of the file takes {1000 * batch:.0f} ms")
             arguments.callers = arguments.shares = ()
         if arguments.overhead:
-            parts = overhead(url)
+            parts = measure_overhead(url)
             print(f"a clip of 5 s, ms: {', '.join(f'{name} {value}' for name, value in parts.items())}")
             arguments.callers = arguments.shares = ()
         for callers in arguments.callers:
-            show(asyncio.run(measured(url, sounds, arguments.seconds, callers=callers)))
+            show(asyncio.run(measure_load(url, clips, arguments.seconds, callers=callers)))
         if arguments.one_file:
-            show(asyncio.run(one_long_file(url, arguments.one_file, arguments.seconds)))
-        mean = sum(clip.seconds for clip in sounds) / len(sounds)
+            show(asyncio.run(measure_long_file(url, arguments.one_file, arguments.seconds)))
+        mean = sum(clip.seconds for clip in clips) / len(clips)
         capacity = max((row.rtfx for row in rows if row.requests), default=0.0) / mean
         for share in arguments.shares:
-            show(asyncio.run(measured(url, sounds, arguments.seconds, rate=share * capacity)))
+            show(asyncio.run(measure_load(url, clips, arguments.seconds, rate=share * capacity)))
     print(
         json.dumps({"ready_seconds": round(ready, 1), **health, "bound_rtfx": bound, "rows": list(map(asdict, rows))})
     )

@@ -1,9 +1,9 @@
-"""Knows what of a built Bento is its content: every file but two lines. Does not build or change one.
+"""Prints the digest of a built Bento's content: of every file, without two lines of bento.yaml.
 
-    .venv/bin/python -m scripts.release.bento_digest [TAG]      # parakeet_stt:latest unless another is named
+    python -m scripts.release.bento_digest [TAG]      # parakeet_stt:latest by default
 
-Two builds of the same files have the same digest, wherever and whenever they were made. What it leaves out is printed:
-the version and the time in bento.yaml. Names and contents count; owners, modes and times of files do not.
+Two builds of the same files have the same digest, wherever and whenever they are made. The two lines that are left out,
+the version and the creation time, are printed. Names and contents of files count; owners, modes and times do not.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before the library read
 from parakeet_stt.server import digests
 
 DESCRIPTION = "bento.yaml"
-LEFT_OUT = re.compile(rb"^(version|creation_time): (.*)\n", re.MULTILINE)  # what BentoML makes up for each build
+LEFT_OUT = re.compile(rb"^(version|creation_time): (.*)\n", re.MULTILINE)  # which BentoML makes new for each build
 
 
 @dataclass(frozen=True, slots=True)
 class BentoDigest:
-    """What a Bento holds. left_out: what is not part of the digest, as bento.yaml has it."""
+    """The digest of a Bento. files: how many. left_out: lines of bento.yaml that do not count."""
 
     content: str
     files: int
     left_out: dict[str, str]
 
     def __str__(self) -> str:
-        beside = "\n".join(f"not counted  {name}: {value}" for name, value in self.left_out.items())
-        return f"digest       sha256:{self.content}\nfiles        {self.files}\n{beside}"
+        left_out = "\n".join(f"not counted  {name}: {value}" for name, value in self.left_out.items())
+        return f"digest       sha256:{self.content}\nfiles        {self.files}\n{left_out}"
 
 
-def digest(bento: Path) -> BentoDigest:
-    """Of the Bento in this folder."""
+def compute_digest(bento: Path) -> BentoDigest:
+    """The digest of the Bento in this folder."""
     files = {path.relative_to(bento).as_posix(): path for path in bento.rglob("*") if path.is_file()}
     description = files.pop(DESCRIPTION).read_bytes()
     contents = {name: digests.of_file(path) for name, path in files.items()}
@@ -48,7 +48,7 @@ def digest(bento: Path) -> BentoDigest:
 
 
 def main() -> None:
-    """Print it."""
+    """Print the digest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tag", nargs="?", default="parakeet_stt:latest")
     given = parser.parse_args()
@@ -56,7 +56,7 @@ def main() -> None:
     from bentoml.exceptions import BentoMLException
 
     try:
-        print(digest(Path(bentoml.bentos.get(given.tag).path)))
+        print(compute_digest(Path(bentoml.bentos.get(given.tag).path)))
     except BentoMLException as exc:
         sys.exit(f"{given.tag} is not in the BentoML store: {exc}")
 

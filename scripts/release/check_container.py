@@ -1,9 +1,9 @@
-"""Knows what is promised of the image, and tries it: on the image that container.py has built, without any network.
+"""Checks what docs/container.md promises of the image, on the one that container.py has built, without any network.
 
-    .venv/bin/python -m scripts.release.check_container [--sbom FILE]
+    python -m scripts.release.check_container [--sbom FILE]
 
-It moves itself into a network that has nothing but loopback, starts the image there as its own user with a read-only
-root, and prints a line for each promise. Ends with status 1 if one is not kept.
+Runs itself in a network that has nothing but loopback, starts the image there as its own user with a read-only root,
+and prints a line for each promise. Exits with status 1 if one is broken.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.connection import Connection
 
-from parakeet_stt.engines.catalogue import BUNDLED_FILE, V2
-from scripts.release.container import Image, Outside, mounted, read, start
-from scripts.release.sbom import bill_of_materials
+from parakeet_stt.engines.catalogue import BUNDLED_FILE
+from scripts.release.container import Image, Outside, mount, read_image, start
+from scripts.release.sbom import make_bill_of_materials
 
 FETCH = Path(__file__).parents[1] / "fetch_model.py"
 SAMPLES = BUNDLED_FILE.parent / "samples"
+PUBLISHED_NAME = "nvidia/parakeet-tdt-0.6b-v2"
 URL = "http://127.0.0.1:3000"
 LIVE = "ws://127.0.0.1:3000/ws"
 READY_SECONDS = 20
 END_SECONDS = 60
-AT_ONCE_SECONDS = 1  # in which whoever comes after the signal is told
-UPLOADS, SOCKETS = 20, 10  # at work when the signal comes
+REFUSED_SECONDS = 1  # after the signal, in which a new caller gets its refusal
+UPLOADS, SOCKETS = 20, 10  # in flight at the signal
 FRAME_SECONDS = 0.1
 COMPILERS = re.compile(r"(cc|gcc|g\+\+|c\+\+|clang|ld|as|make|rustc|nvcc|git)(-[\d.]+)?|.*-linux-gnu-(gcc|g\+\+|ld|as)")
 CACHES = ("root/.cache", "home/bentoml/.cache", "var/cache/apt/archives/*.deb", "var/lib/apt/lists/*_Packages",
@@ -51,10 +52,10 @@ SECRET_NAMES = re.compile(
 )
 SECRET_VARIABLE = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
-PUBLIC = {"app/.venv/lib/python3.11/site-packages/tornado/test/test.key"}  # of its tests, in each of its releases
+PUBLIC = {"app/.venv/lib/python3.11/site-packages/tornado/test/test.key"}  # of its tests, in every release
 SMALL = 100_000  # bytes; no key is larger
 
-Check = Callable[[bool, str], None]
+Check = Callable[[bool, str], None]  # whether a promise is kept, and its words
 
 
 class Container:
@@ -66,55 +67,54 @@ class Container:
         with log.open("ab") as output:
             self.process = start(image, root, Outside(tmp, output.fileno(), models, env))
 
-    def until_ready(self) -> float:
-        """Wait for it; the seconds since the start. Raises AssertionError if it ends first."""
+    def wait_until_ready(self) -> float:
+        """Wait until it is ready; the seconds since the start. Raises AssertionError if it ends first."""
         while self.process.poll() is None and time.monotonic() - self.began < 120:
             try:
                 if httpx.get(f"{URL}/readyz", timeout=2).status_code == 200:
                     return time.monotonic() - self.began
             except httpx.TransportError:
                 time.sleep(0.05)
-        raise AssertionError(f"it did not get ready:\n{self.log.read_text()[-3000:]}")
+        raise AssertionError(f"the container did not get ready:\n{self.log.read_text()[-3000:]}")
 
     def processes(self) -> list[psutil.Process]:
-        """All of the container's, the first one first."""
+        """All processes of the container, beginning with its first."""
         found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         return found
 
     def worker(self) -> psutil.Process:
-        """The one that holds the model."""
+        """The process with the model."""
         (found,) = (one for one in self.processes() if "_bentoml_impl.worker.service" in one.cmdline())
         return found
 
     def ask_to_end(self) -> None:
-        """Send the first process the signal."""
+        """Send SIGTERM to the first process."""
         self.processes()[0].send_signal(signal.SIGTERM)
 
     def end(self) -> int:
-        """Ask it to end; its exit status."""
+        """Send SIGTERM, and wait; the exit status."""
         self.ask_to_end()
         return self.process.wait(END_SECONDS)
 
     def kill(self) -> None:
-        """End it without asking, if it is still there."""
+        """End it with SIGKILL, if it still runs."""
         self.process.kill()
         self.process.wait(END_SECONDS)
 
 
 def look_inside(image: Image, root: Path, check: Check) -> None:
-    """What is in the image, and what is not."""
+    """The image has no compiler, no cache and no secret."""
     folders = [root / "usr/bin", root / "usr/local/bin", root / "usr/sbin", root / "app/.venv/bin"]
     compilers = [path.name for one in folders for path in one.glob("*") if COMPILERS.fullmatch(path.name)]
     check(not compilers, f"no compiler, linker, make or git {compilers or ''}")
     caches = [str(path.relative_to(root)) for one in CACHES for path in root.glob(one) if path.stat().st_size]
     check(not caches, f"no cache of packages {caches or ''}")
-    check(
-        not (found := sorted(set(secrets(image, root)) - PUBLIC)), f"no secret in its variables and files {found or ''}"
-    )
+    secrets = sorted(set(find_secrets(image, root)) - PUBLIC)
+    check(not secrets, f"no secret in its variables and files {secrets or ''}")
 
 
-def secrets(image: Image, root: Path) -> Iterator[str]:
-    """What looks like one."""
+def find_secrets(image: Image, root: Path) -> Iterator[str]:
+    """Names of variables and files that may be secrets."""
     yield from (one.partition("=")[0] for one in image.environment if SECRET_VARIABLE.search(one.partition("=")[0]))
     for folder, folders, files in os.walk(root):
         folders[:] = [one for one in folders if not Path(folder, one).is_symlink()]
@@ -128,16 +128,16 @@ def secrets(image: Image, root: Path) -> Iterator[str]:
 
 
 def look_at_processes(container: Container, user: int, check: Check) -> None:
-    """As whom they run, and what they may."""
+    """The processes have the image's user, and no capability."""
     processes = container.processes()
     check({one.uids().real for one in processes} == {user}, f"{len(processes)} processes, all of user {user}")
     states = [Path(f"/proc/{one.pid}/status").read_text() for one in processes]
-    powers = {line.split()[1] for state in states for line in state.splitlines() if line.startswith("Cap")}
-    check(powers == {"0" * 16} and all("NoNewPrivs:\t1" in state for state in states), "none has any capability")
+    capabilities = {line.split()[1] for state in states for line in state.splitlines() if line.startswith("Cap")}
+    check(capabilities == {"0" * 16} and all("NoNewPrivs:\t1" in state for state in states), "none has any capability")
 
 
 def try_to_write(image: Image, root: Path, tmp: Path, check: Check) -> None:
-    """Nowhere but in /tmp."""
+    """Only /tmp can be written to."""
     script = "for f in / /app /app/.venv /home/bentoml /home/bentoml/bento/src /etc; do touch $f/x; done; touch /tmp/x"
     with tempfile.TemporaryFile() as output:
         start(image, root, Outside(tmp, output.fileno()), "sh", "-c", script).wait(END_SECONDS)
@@ -147,42 +147,42 @@ def try_to_write(image: Image, root: Path, tmp: Path, check: Check) -> None:
     (tmp / "x").unlink(missing_ok=True)
 
 
-def sample(name: str) -> tuple[Path, dict[str, Any]]:
-    """A bundled recording, and what is said in it."""
+def read_sample(name: str) -> tuple[Path, dict[str, Any]]:
+    """A bundled recording, and its entry in samples.json."""
     described = json.loads((SAMPLES / "samples.json").read_text())
     return SAMPLES / name, next(one for one in described if one["file"] == name)
 
 
 def transcribe(check: Check) -> None:
-    """The main job, over HTTP."""
-    path, described = sample("short.flac")
+    """An upload is transcribed."""
+    path, described = read_sample("short.flac")
     text = post(path.read_bytes()).json().get("text")
     check(text == described["text"], f"a sample is transcribed: {text!r}")
 
 
 def transcribe_live(check: Check) -> None:
-    """The same, spoken through a socket."""
-    path, described = sample("short.flac")
-    with speaking(path) as socket:
+    """Live speech is transcribed."""
+    path, described = read_sample("short.flac")
+    with open_session(path) as socket:
         socket.send(json.dumps({"type": "end"}))
-        text = " ".join(finals(socket))
-        kept = (text, socket.close_code) == (described["text"], 1000)
-    check(kept, f"/ws: it is transcribed live: {text!r}, then close code {socket.close_code}")
+        text = " ".join(read_finals(socket))
+        is_right = (text, socket.close_code) == (described["text"], 1000)
+    check(is_right, f"/ws: it is transcribed live: {text!r}, then close code {socket.close_code}")
 
 
-def speaking(path: Path, end: float | None = None) -> ClientConnection:
-    """A session that has heard the recording, or so many seconds of it, and was not told that this is all."""
+def open_session(path: Path, end: float | None = None) -> ClientConnection:
+    """A live session that has received the recording, or its first `end` seconds, and no end of the stream."""
     sound, rate = soundfile.read(path, dtype="int16")
     socket = connect(f"{LIVE}?sample_rate={rate}", proxy=None, compression=None)
     frame = int(FRAME_SECONDS * rate)
-    heard = sound[: int(end * rate) if end else None]
-    for at in range(0, len(heard), frame):
-        socket.send(heard[at : at + frame].astype("<i2").tobytes())
+    sent = sound[: int(end * rate) if end else None]
+    for at in range(0, len(sent), frame):
+        socket.send(sent[at : at + frame].astype("<i2").tobytes())
     return socket
 
 
-def finals(socket: Connection) -> list[str]:
-    """Those that come until the server closes."""
+def read_finals(socket: Connection) -> list[str]:
+    """The texts of all finals until the server closes the socket."""
     texts: list[str] = []
     with suppress(ConnectionClosed):
         while True:
@@ -192,11 +192,12 @@ def finals(socket: Connection) -> list[str]:
 
 
 def post(sound: bytes) -> httpx.Response:
+    """Upload a recording; the answer."""
     return httpx.post(f"{URL}/v1/audio/transcriptions", data={"model": "whisper-1"}, files={"file": sound}, timeout=300)
 
 
 def look_at_health(root: Path, check: Check) -> None:
-    """What it says it is made of."""
+    """/healthz has the digests of the Bento's labels."""
     health: dict[str, Any] = httpx.get(f"{URL}/healthz").json()
     check(health["status"] == "ok", f"/healthz: {health['model']} on {health['device']}")
     description = (root / "home/bentoml/bento/bento.yaml").read_text()
@@ -206,40 +207,40 @@ def look_at_health(root: Path, check: Check) -> None:
 
 
 def end_at_work(container: Container, check: Check) -> None:
-    """SIGTERM while uploads are in flight and sockets in the middle of an utterance."""
-    path, described = sample("short.flac")
-    sound = sample("two-minutes.flac")[0].read_bytes()
+    """SIGTERM while uploads are in flight and sockets are in the middle of an utterance."""
+    path, described = read_sample("short.flac")
+    sound = read_sample("two-minutes.flac")[0].read_bytes()
     alone = post(sound).json()["text"]
-    end_of_speech = described["words"][-1]["end"] + 0.05  # no pause: the session waits for more
-    sockets = [speaking(path, end_of_speech) for _ in range(SOCKETS)]
+    end_of_speech = described["words"][-1]["end"] + 0.05  # no pause, so the session waits for more
+    sockets = [open_session(path, end_of_speech) for _ in range(SOCKETS)]
     with ThreadPoolExecutor(UPLOADS) as pool:
         uploads = [pool.submit(post, sound) for _ in range(UPLOADS)]
-        while value_of("stt_queue_audio_seconds") < 60:
+        while read_metric("stt_queue_audio_seconds") < 60:
             time.sleep(0.02)
-        time.sleep(1)  # all of them are in
+        time.sleep(1)  # until all of them are in
         in_flight, unfinished = sum(not one.done() for one in uploads), sum(is_silent(one) for one in sockets)
-        asked = time.monotonic()
+        signalled = time.monotonic()
         container.ask_to_end()
-        look_at_refusals(asked, check)
-        texts = [(finals(socket), socket.close_code) for socket in sockets]
+        look_at_refusals(signalled, check)
+        texts = [(read_finals(socket), socket.close_code) for socket in sockets]
         answers = [one.result() for one in uploads]
     status = container.process.wait(END_SECONDS)
-    seconds = time.monotonic() - asked
+    seconds = time.monotonic() - signalled
     whole = sum(one.status_code == 200 and one.json()["text"] == alone for one in answers)
     check(
         in_flight > UPLOADS / 2 and whole == UPLOADS,
         f"SIGTERM with {in_flight} of {UPLOADS} uploads of two minutes unanswered: {whole} get their whole text",
     )
-    told = sum(one == ([described["text"]], 1001) for one in texts)
+    finalized = sum(one == ([described["text"]], 1001) for one in texts)
     check(
-        unfinished == told == SOCKETS,
-        f"and {unfinished} sockets in the middle of an utterance: {told} get its final, and close code 1001",
+        unfinished == finalized == SOCKETS,
+        f"and {unfinished} sockets in the middle of an utterance: {finalized} get its final, and close code 1001",
     )
     check(status == 0, f"then exit status {status}, {seconds:.1f} s after the signal")
 
 
 def is_silent(socket: Connection) -> bool:
-    """Whether it has said nothing yet."""
+    """Whether the server has sent nothing yet."""
     try:
         socket.recv(timeout=0)
     except TimeoutError:
@@ -247,36 +248,36 @@ def is_silent(socket: Connection) -> bool:
     return False
 
 
-def value_of(metric: str) -> float:
-    """Of the service's own."""
+def read_metric(metric: str) -> float:
+    """The value of one of the service's metrics."""
     return float(re.findall(rf"^{metric} (\S+)", httpx.get(f"{URL}/metrics").text, re.MULTILINE)[0])
 
 
-def look_at_refusals(asked: float, check: Check) -> None:
-    """What whoever comes after the signal is told, as soon as the worker has heard of it."""
-    while (listed := httpx.get(f"{URL}/v1/models")).status_code == 200 and time.monotonic() - asked < END_SECONDS:
+def look_at_refusals(signalled: float, check: Check) -> None:
+    """New callers are refused, once the worker knows of the signal. signalled: when it was sent."""
+    while (listed := httpx.get(f"{URL}/v1/models")).status_code == 200 and time.monotonic() - signalled < END_SECONDS:
         time.sleep(0.01)
-    heard = time.monotonic() - asked
-    upload, ready = post(sample("short.flac")[0].read_bytes()), httpx.get(f"{URL}/readyz")
+    noticed = time.monotonic() - signalled
+    upload, ready = post(read_sample("short.flac")[0].read_bytes()), httpx.get(f"{URL}/readyz")
     statuses = [listed.status_code, upload.status_code, ready.status_code]
     try:
         connect(LIVE, proxy=None).close()
     except InvalidStatus as refused:
         statuses.append(refused.response.status_code)
-    taken = time.monotonic() - asked
+    taken = time.monotonic() - signalled
     check(
-        statuses == [503] * 4 and taken < AT_ONCE_SECONDS and int(upload.headers["retry-after"]) > 0,
-        f"{heard:.2f} s after SIGTERM it refuses: a request, an upload, /readyz and a socket are told "
-        f"{', '.join(map(str, statuses))} within {taken - heard:.2f} s",
+        statuses == [503] * 4 and taken < REFUSED_SECONDS and int(upload.headers["retry-after"]) > 0,
+        f"{noticed:.2f} s after SIGTERM it refuses: a request, an upload, /readyz and a socket get "
+        f"{', '.join(map(str, statuses))} within {taken - noticed:.2f} s",
     )
 
 
 def survive(image: Image, root: Path, tmp: Path, log: Path, check: Check) -> None:
-    """`kill -9` of the worker, and what a restart policy does then."""
+    """`kill -9` of the worker ends the container, which starts again as a restart policy would start it."""
     for _ in range(2):
         container = Container(image, root, tmp, log)
         try:
-            container.until_ready()
+            container.wait_until_ready()
             left = {path.name for path in tmp.iterdir()}
             killed = time.monotonic()
             container.worker().kill()
@@ -286,10 +287,10 @@ def survive(image: Image, root: Path, tmp: Path, log: Path, check: Check) -> Non
         check(status != 0, f"kill -9 of the worker: exit status {status} after {time.monotonic() - killed:.1f} s")
     again = Container(image, root, tmp, log)
     try:
-        seconds = again.until_ready()
+        seconds = again.wait_until_ready()
         check(seconds <= READY_SECONDS, f"ready again {seconds:.1f} s after the second restart")
         stays = left & {path.name for path in tmp.iterdir()}
-        check(not stays, f"nothing in /tmp is of those that were killed {sorted(stays) or ''}")
+        check(not stays, f"nothing of the killed containers is left in /tmp {sorted(stays) or ''}")
         transcribe(check)
     finally:
         status = again.end()
@@ -298,26 +299,26 @@ def survive(image: Image, root: Path, tmp: Path, log: Path, check: Check) -> Non
 
 
 def serve_mounted(image: Image, root: Path, tmp: Path, log: Path, check: Check) -> None:
-    """A model of a store that is mounted: here the bundled one, imported under the published one's name."""
+    """A model of a mounted store is served: here the bundled one, imported under a published one's name."""
     with tempfile.TemporaryDirectory() as store:
         Path(store).chmod(0o755)
         subprocess.run(
-            [sys.executable, FETCH, V2.name, "--from", BUNDLED_FILE], env={**os.environ, "BENTOML_HOME": store},
+            [sys.executable, FETCH, PUBLISHED_NAME, "--from", BUNDLED_FILE], env={**os.environ, "BENTOML_HOME": store},
             check=True, capture_output=True,
         )  # fmt: skip
-        container = Container(image, root, tmp, log, Path(store, "models"), f"STT_MODEL={V2.name}")
+        container = Container(image, root, tmp, log, Path(store, "models"), f"STT_MODEL={PUBLISHED_NAME}")
         try:
-            container.until_ready()
+            container.wait_until_ready()
             model = httpx.get(f"{URL}/healthz").json()["model"]
-            check(model == V2.name, f"with a store mounted and STT_MODEL set, it serves {model}")
+            check(model == PUBLISHED_NAME, f"with a store mounted and STT_MODEL set, it serves {model}")
             transcribe(check)
         finally:
             container.end()
 
 
 @contextmanager
-def temporary() -> Iterator[Path]:
-    """What all the containers have for /tmp, one after the other, as a pod's containers do."""
+def make_tmp() -> Iterator[Path]:
+    """A tmpfs that is /tmp of all containers, one after another, as in a pod."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777,size=1g", "none", folder], check=True)
         try:
@@ -327,13 +328,14 @@ def temporary() -> Iterator[Path]:
 
 
 def main() -> None:
-    """Try everything, and say how it went."""
+    """Check everything, and print a line for each promise."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sbom", type=Path, metavar="FILE", help="where the list of the contents is written")
-    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # it has its own network
+    parser.add_argument("--sbom", type=Path, metavar="FILE", help="where to write the list of the contents")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)  # in a network of its own
     given = parser.parse_args()
     if not given.alone:
-        alone = ["unshare", "--net", "--mount", sys.executable, *sys.argv, "--alone"]
+        module = ["-m", "scripts.release.check_container", *sys.argv[1:]]
+        alone = ["unshare", "--net", "--mount", sys.executable, *module, "--alone"]
         sys.exit(subprocess.run(alone).returncode)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     broken = 0
@@ -343,9 +345,9 @@ def main() -> None:
         broken += not kept
         print("ok    " if kept else "BROKEN", promise.strip(), flush=True)
 
-    image = read()
-    with mounted() as root, temporary() as tmp, tempfile.NamedTemporaryFile() as log:
-        bill = bill_of_materials(root)
+    image = read_image()
+    with mount() as root, make_tmp() as tmp, tempfile.NamedTemporaryFile() as log:
+        bill = make_bill_of_materials(root)
         if given.sbom:
             given.sbom.write_text(json.dumps(bill, indent=1) + "\n")
         kinds = [one.get("purl", "model").partition("/")[0].removeprefix("pkg:") for one in bill["components"]]
@@ -354,7 +356,7 @@ def main() -> None:
         look_inside(image, root, check)
         container = Container(image, root, tmp, Path(log.name))
         try:
-            seconds = container.until_ready()
+            seconds = container.wait_until_ready()
             check(seconds <= READY_SECONDS, f"ready {seconds:.1f} s after the start, with loopback for a network")
             look_at_processes(container, (root / "home/bentoml").stat().st_uid, check)
             try_to_write(image, root, tmp, check)

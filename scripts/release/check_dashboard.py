@@ -1,11 +1,11 @@
-"""Knows whether the dashboard's and the alerts' queries find anything, asking a real Prometheus. Judges no figures.
+"""Checks with a real Prometheus that each query of the dashboard finds something, and that each alert is valid.
 
     apt-get install prometheus
-    .venv/bin/python -m scripts.release.check_dashboard --seconds 60
+    python -m scripts.release.check_dashboard --seconds 60
 
-Starts the service and loads it as bench_server.py does, with somebody speaking on a live session beside that, and a
-Prometheus with the configuration of deploy/compose, only that it asks this service. Then it asks each query of each
-panel and prints what came. A query without a result, or without a number in it, is a failure.
+Starts the service, puts the load of scripts/bench/server.py and one live session on it, and starts a Prometheus with
+the configuration of deploy/compose that scrapes this service. Then it sends each query of each panel and prints the
+result. A query without a result, or without a number in it, is a failure.
 """
 
 from __future__ import annotations
@@ -29,46 +29,49 @@ import soundfile
 import yaml
 from websockets.asyncio.client import connect
 
-from scripts.bench.server import SAMPLE, Row, clips, measured, served, wait_until_ready
+from scripts.bench.server import Row, cut_clips, measure_load
+from scripts.bench.serving import ROOT, SAMPLE, add_server_arguments, serve, wait_until_ready
 
-ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy" / "compose"
 DASHBOARD = COMPOSE / "grafana" / "dashboards" / "parakeet-stt.json"
 PROMETHEUS_PORT = 9099
-VARIABLES = {"$__rate_interval": "30s", "$instance": ".*"}  # as Grafana would fill them in
+VARIABLES = {"$__rate_interval": "30s", "$instance": ".*"}  # the values that Grafana would give them
 FRAME_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Query:
-    """One query of a panel. panel: its title. expression: PromQL, Grafana's variables filled in."""
+    """A query of a panel, or the condition of an alert.
+
+    panel: title of the panel, or name of the alert. expression: PromQL, without Grafana's variables.
+    """
 
     panel: str
     expression: str
 
 
-def queries() -> list[Query]:
-    """All of the dashboard's."""
+def read_queries() -> list[Query]:
+    """All queries of the dashboard."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
-    return [Query(panel["title"], filled(target["expr"])) for panel in panels for target in panel.get("targets", ())]
+    return [Query(panel["title"], fill_in(target["expr"])) for panel in panels for target in panel.get("targets", ())]
 
 
-def filled(expression: str) -> str:
+def fill_in(expression: str) -> str:
     """A query as Grafana would send it."""
     for name, value in VARIABLES.items():
         expression = expression.replace(name, value)
     return expression
 
 
-def alerts() -> list[Query]:
-    """The alerts' conditions. They find nothing as long as all is well."""
+def read_alerts() -> list[Query]:
+    """The conditions of all alerts. They have a result only if something is wrong."""
     groups = yaml.safe_load((COMPOSE / "alerts.yml").read_text())["groups"]
     return [Query(rule["alert"], rule["expr"]) for group in groups for rule in group["rules"]]
 
 
 @contextmanager
-def prometheus(target: str) -> Iterator[str]:
-    """The address of a Prometheus, with deploy/compose's configuration, that asks `target`."""
+def run_prometheus(target: str) -> Iterator[str]:
+    """The address of a Prometheus with the configuration of deploy/compose that scrapes `target`."""
     with tempfile.TemporaryDirectory() as folder:
         config = yaml.safe_load((COMPOSE / "prometheus.yml").read_text())
         config["rule_files"] = [str(COMPOSE / name) for name in config["rule_files"]]
@@ -87,7 +90,7 @@ def prometheus(target: str) -> Iterator[str]:
 
 
 async def speak(url: str, seconds: float) -> None:
-    """A live session in which the sample is spoken for so long, as fast as people speak."""
+    """A live session that sends the sample in real time for so many seconds."""
     samples, rate = soundfile.read(SAMPLE, dtype="int16")
     step = int(FRAME_SECONDS * rate)
     async with connect(f"{url.replace('http', 'ws', 1)}/ws?sample_rate={rate}") as socket:
@@ -99,54 +102,53 @@ async def speak(url: str, seconds: float) -> None:
             await asyncio.sleep(FRAME_SECONDS)
 
 
-async def load(url: str, seconds: float, callers: int) -> Row:
-    """Callers with files, and somebody who speaks."""
-    row, _ = await asyncio.gather(measured(url, clips(), seconds, callers=callers), speak(url, seconds))
+async def run_load(url: str, seconds: float, callers: int) -> Row:
+    """Callers with files, and one live session."""
+    row, _ = await asyncio.gather(measure_load(url, cut_clips(), seconds, callers=callers), speak(url, seconds))
     return row
 
 
-def asked(url: str, expression: str) -> list[float]:
-    """The values that Prometheus answers with now."""
+def evaluate(url: str, expression: str) -> list[float]:
+    """The present values of a query."""
     answer = httpx.get(f"{url}/api/v1/query", params={"query": expression}, timeout=30).raise_for_status().json()
     return [float(series["value"][1]) for series in answer["data"]["result"]]
 
 
-def rules(url: str) -> dict[str, dict[str, Any]]:
+def read_rules(url: str) -> dict[str, dict[str, Any]]:
     """The alerts that Prometheus has loaded, by name."""
     groups = httpx.get(f"{url}/api/v1/rules", timeout=30).raise_for_status().json()["data"]["groups"]
     return {rule["name"]: rule for group in groups for rule in group["rules"]}
 
 
 def main() -> int:
-    """Load, ask and print; returns the exit status."""
+    """Run the load, send the queries and print; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", help="a running server")
-    parser.add_argument("--model", help="a catalogue name, path or store tag; the bundled model unless given")
+    add_server_arguments(parser)
     parser.add_argument("--seconds", type=float, default=60, help="of load")
     parser.add_argument("--callers", type=int, default=4)
     arguments = parser.parse_args()
     if not shutil.which("prometheus"):
         sys.exit("there is no prometheus on the PATH: apt-get install prometheus")
     failures = 0
-    with served(arguments.url, arguments.model) as url:
+    with serve(arguments.url, arguments.model) as url:
         wait_until_ready(url)
-        with prometheus(url.removeprefix("http://")) as prometheus_url:
-            print(asyncio.run(load(url, arguments.seconds, arguments.callers)), "\n")
-            for query in queries():
-                values = asked(prometheus_url, query.expression)
+        with run_prometheus(url.removeprefix("http://")) as prometheus_url:
+            print(asyncio.run(run_load(url, arguments.seconds, arguments.callers)), "\n")
+            for query in read_queries():
+                values = evaluate(prometheus_url, query.expression)
                 numbers = [value for value in values if value == value]  # not NaN
                 failures += not numbers
                 shown = ", ".join(f"{value:.4g}" for value in numbers) or "NOTHING"
                 print(f"{query.panel:36} {shown:12} {query.expression}")
             print()
             time.sleep(15)  # until every rule has been evaluated once
-            loaded = rules(prometheus_url)
-            for alert in alerts():
+            loaded = read_rules(prometheus_url)
+            for alert in read_alerts():
                 rule = loaded.get(alert.panel, {"health": "not loaded", "state": ""})
                 failures += rule["health"] != "ok"
                 print(f"{alert.panel:36} {rule['health']:12} {rule['state']}")
             version = httpx.get(f"{prometheus_url}/api/v1/status/buildinfo").json()["data"]["version"]
-    print(f"\nPrometheus {version}: {len(queries())} queries and {len(alerts())} alerts, {failures} failures")
+    print(f"\nPrometheus {version}: {len(read_queries())} queries and {len(read_alerts())} alerts, {failures} failures")
     return 1 if failures else 0
 
 

@@ -1,11 +1,12 @@
-"""Knows whether the Kubernetes manifests are what Kubernetes accepts, offline. Does not know what should be in them.
+"""Checks the Kubernetes manifests against Kubernetes' own schemas, without network.
 
-    .venv/bin/python -m scripts.release.check_manifests
-    .venv/bin/python -m scripts.release.check_manifests --kustomize "kubectl kustomize"
+    python -m scripts.release.check_manifests
+    python -m scripts.release.check_manifests --kustomize "kubectl kustomize"
 
-Renders each overlay, and compares every resource with the strict JSON schemas of the oldest Kubernetes that the
-manifests claim to run on and of the newest that is known here. It renders the part of kustomize that the overlays use,
-and refuses any other, so that it needs no kustomize; --kustomize compares with what the real one renders.
+Renders each overlay, and compares every resource with the strict JSON schemas of two versions: the oldest Kubernetes
+that the manifests claim to run on, and the newest that kubernetes_validate has. The rendering needs no kustomize: it
+covers the part of kustomize that the overlays use, and refuses any other. --kustomize compares the result with that of
+the real one.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ Resource = dict[str, Any]
 
 
 def render(folder: Path) -> list[Resource]:
-    """What `kubectl apply -k FOLDER` would apply.
+    """The resources that `kubectl apply -k FOLDER` applies.
 
-    Raises ValueError for whatever of kustomize is not known here.
+    Raises ValueError for a part of kustomize that is not implemented here.
     """
     plan = yaml.safe_load((folder / "kustomization.yaml").read_text())
     if unknown := plan.keys() - {"apiVersion", "kind", "resources", "images", "patches"}:
@@ -53,12 +54,12 @@ def render(folder: Path) -> list[Resource]:
 
 
 def is_target(resource: Resource, target: dict[str, str]) -> bool:
-    """Whether a patch for `target`, its kind and name, is for this resource."""
+    """Whether a patch is for this resource. target: the patch's kind and name."""
     return (resource["kind"], resource["metadata"]["name"]) == (target["kind"], target["name"])
 
 
 def containers(resource: Resource) -> list[Resource]:
-    """The containers of a Deployment."""
+    """The containers of a Deployment; none of other resources."""
     found: list[Resource] = (
         resource["spec"]["template"]["spec"]["containers"] if resource["kind"] == "Deployment" else []
     )
@@ -68,8 +69,8 @@ def containers(resource: Resource) -> list[Resource]:
 def apply(operation: dict[str, Any], resource: Resource) -> None:
     """One operation of a JSON patch (RFC 6902), `add` or `replace`."""
     at: Any = resource
-    *way, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
-    for part in way:
+    *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
+    for part in parents:
         at = at[int(part)] if isinstance(at, list) else at[part]
     value = copy.deepcopy(operation["value"])
     if operation["op"] == "add" and isinstance(at, list) and last == "-":
@@ -80,8 +81,8 @@ def apply(operation: dict[str, Any], resource: Resource) -> None:
         raise ValueError(f"{operation['op']} {operation['path']} can't be rendered here")
 
 
-def problem(resource: Resource, version: str) -> str | None:
-    """Why this Kubernetes refuses it; None if it does not."""
+def find_problem(resource: Resource, version: str) -> str | None:
+    """Why this version of Kubernetes refuses the resource; None if it accepts it."""
     try:
         kubernetes_validate.validate(resource, version, strict=True)
     except kubernetes_validate.ValidationError as exc:
@@ -92,14 +93,14 @@ def problem(resource: Resource, version: str) -> str | None:
 
 
 def by_name(resources: list[Resource]) -> dict[tuple[str, str], Resource]:
-    """The same, in no order."""
+    """The resources by kind and name."""
     return {(one["kind"], one["metadata"]["name"]): one for one in resources}
 
 
 def main() -> int:
     """Check and print; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kustomize", metavar="COMMAND", help="compare with what this renders of a folder")
+    parser.add_argument("--kustomize", metavar="COMMAND", help="compare with what this command renders")
     command = parser.parse_args().kustomize
     failures = 0
     for overlay in OVERLAYS:
@@ -107,9 +108,9 @@ def main() -> int:
         print(f"{overlay.relative_to(ROOT)}")
         for resource in resources:
             for version in (OLDEST, NEWEST):
-                wrong = problem(resource, version)
-                failures += wrong is not None
-                print(f"  {resource['kind']:24} {resource['metadata']['name']:24} {version:6} {wrong or 'valid'}")
+                problem = find_problem(resource, version)
+                failures += problem is not None
+                print(f"  {resource['kind']:24} {resource['metadata']['name']:24} {version:6} {problem or 'valid'}")
         if command:
             rendered = subprocess.run([*shlex.split(command), overlay], check=True, capture_output=True).stdout
             same = by_name(list(yaml.safe_load_all(rendered))) == by_name(resources)

@@ -1,14 +1,14 @@
-"""Knows how the image is built and run on a machine without an engine, as root. Does not know what is then tried.
+"""Builds and starts the image on a machine without a container engine, as root.
 
     apt-get install buildah debootstrap
-    .venv/bin/python -m scripts.release.container build [--bento TAG]     # from a Bento in the store
-    .venv/bin/python -m scripts.release.check_container                   # runs it, and tries what is promised of it
-    .venv/bin/python -m scripts.release.container clean
+    python -m scripts.release.container build [--bento TAG]     # from a Bento in the store
+    python -m scripts.release.check_container                   # starts the image, and checks what the docs promise
+    python -m scripts.release.container clean
 
-Everything lies in build/container/. The base is a stand-in for the image that `bentoml containerize` builds on: Debian
-of the same release, with the Python and the uv of this .venv, as the official one has a Python of its own. Where RUN
-needs a proxy's certificates or a cache of packages, a containers.conf with `volumes` says so (CONTAINERS_CONF names
-it); none of that gets into the image.
+All files are in build/container/. The base replaces the image that `bentoml containerize` builds on: Debian of the same
+release, with the Python and the uv of this .venv, as the official one has a Python of its own. If RUN needs a proxy's
+certificates or a cache of packages, list them as `volumes` in a containers.conf, and name that in CONTAINERS_CONF. None
+of them gets into the image.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / "build" / "container"
 IMAGE = "localhost/parakeet-stt:latest"
-BASE = "localhost/python:3.11-slim-bookworm"  # buildah takes it for the name without a host, which service.py has
-PACKAGES = (  # what Python's own modules are linked with
+BASE = "localhost/python:3.11-slim-bookworm"  # buildah finds it for the name in service.py, which has no host
+PACKAGES = (  # libraries that Python's own modules are linked with
     "ca-certificates", "libbz2-1.0", "libcrypt1", "libexpat1", "libffi8", "liblzma5", "libncursesw6", "libreadline8",
     "libsqlite3-0", "libssl3", "libuuid1", "zlib1g",
 )  # fmt: skip
@@ -39,9 +39,9 @@ driver = "vfs"
 graphroot = "{state}/graph"
 runroot = "{state}/run"
 """
-# What an engine does for a container, in a few lines: processes, mounts and names of its own, a read-only root with a
-# writable /tmp, devices that harm nobody, an unprivileged user who can't become another. It shares the network of
-# whoever starts it.
+# The part of a container engine that is needed here: separate processes, mounts and names, a read-only root with a
+# writable /tmp, only harmless devices, and an unprivileged user that can't change to another. The network is the
+# caller's.
 JAIL = """set -e
 mount --bind "$JAIL_ROOT" "$JAIL_ROOT"
 mount -t proc proc "$JAIL_ROOT/proc"
@@ -63,7 +63,7 @@ exec chroot "$JAIL_ROOT" /usr/bin/env -i "$@"
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What an image says of how it is run."""
+    """How to run an image, as its own configuration says."""
 
     user: str
     folder: str
@@ -73,7 +73,7 @@ class Image:
 
 
 def environment() -> dict[str, str]:
-    """For buildah: no engine, no privileges that a container lacks, everything under `STATE`."""
+    """The environment of buildah: no engine, no privileges that a container lacks, all files under `STATE`."""
     settings = STATE / "storage.conf"
     STATE.mkdir(parents=True, exist_ok=True)
     settings.write_text(STORAGE.format(state=STATE))
@@ -82,13 +82,13 @@ def environment() -> dict[str, str]:
 
 
 def buildah(*arguments: str) -> str:
-    """Run it; what it prints. Raises CalledProcessError."""
+    """Run buildah; its output. Raises CalledProcessError."""
     done = subprocess.run(["buildah", *arguments], env=environment(), check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout.strip()
 
 
 def make_base() -> None:
-    """Make the base image, unless it is there."""
+    """Make the base image, unless it exists."""
     if buildah("images", "--quiet", "--filter", f"reference={BASE}"):
         return
     folder = STATE / "base"
@@ -107,7 +107,7 @@ def make_base() -> None:
 
 
 def copy_python(prefix: Path, target: Path) -> None:
-    """The interpreter and its library, without what a service does not need."""
+    """Copy the interpreter and its library, without the parts that a service does not need."""
     if prefix == Path("/usr"):
         sys.exit("the system's Python can't be copied: make .venv with one that has a folder of its own (PYTHON=)")
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -128,12 +128,12 @@ def build(bento: str) -> None:
         [bentoml, "containerize", bento, "-t", IMAGE, "--backend", "buildah", "--opt", "pull-never"],
         env=environment(), check=True,
     )  # fmt: skip
-    buildah("rmi", "--prune")  # the one that had this name
-    print(f"{IMAGE}: {read().size_bytes / 1e9:.2f} GB, built in {time.monotonic() - began:.0f} s")
+    buildah("rmi", "--prune")  # the former image of this name
+    print(f"{IMAGE}: {read_image().size_bytes / 1e9:.2f} GB, built in {time.monotonic() - began:.0f} s")
 
 
-def read() -> Image:
-    """What `IMAGE` says of itself."""
+def read_image() -> Image:
+    """The configuration and the size of `IMAGE`."""
     described = json.loads(buildah("inspect", "--type", "image", IMAGE))["OCIv1"]["config"]
     (listed,) = json.loads(buildah("images", "--json", IMAGE))
     return Image(
@@ -141,18 +141,18 @@ def read() -> Image:
         folder=described["WorkingDir"],
         environment=tuple(described["Env"]),
         entrypoint=tuple(described["Entrypoint"]),
-        size_bytes=_bytes(listed["size"]),
+        size_bytes=_to_bytes(listed["size"]),
     )
 
 
-def _bytes(size: str) -> int:
+def _to_bytes(size: str) -> int:
     number, unit = size.split()
     return int(float(number) * {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9}[unit])
 
 
 @contextmanager
-def mounted() -> Iterator[Path]:
-    """A folder with the image's files, as long as the context lasts."""
+def mount() -> Iterator[Path]:
+    """A folder with the image's files, while the context lasts."""
     container = buildah("from", "--pull-never", IMAGE)
     try:
         yield Path(buildah("mount", container))
@@ -162,7 +162,11 @@ def mounted() -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What a container is given. models: a BentoML store's, to be mounted. variables: NAME=VALUE."""
+    """What a container gets from outside.
+
+    tmp: folder for its /tmp. log: descriptor of a file for its output. models: folder of a BentoML store to be mounted.
+    variables: NAME=VALUE.
+    """
 
     tmp: Path
     log: int
@@ -171,9 +175,9 @@ class Outside:
 
 
 def start(image: Image, root: Path, outside: Outside, *command: str) -> subprocess.Popen[bytes]:
-    """Start a container: its first process is the image's entry point, or `command`, and a child of what is returned.
+    """Start a container. Its first process is the image's entry point, or `command`, and a child of the result.
 
-    The end of the one ends the other, and all that is in the container.
+    When one of the two ends, the other and all processes of the container end too.
     """
     user = ["setpriv", "--reuid", image.user, "--regid", image.user, "--init-groups", "--no-new-privs",
             "--bounding-set=-all", "--inh-caps=-all"]  # fmt: skip
@@ -187,7 +191,7 @@ def start(image: Image, root: Path, outside: Outside, *command: str) -> subproce
 
 
 def main() -> None:
-    """Do what is asked for."""
+    """Build the image, or remove all files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("build", "clean"))
     parser.add_argument("--bento", default="parakeet_stt:latest")

@@ -1,9 +1,9 @@
-"""Knows how schemathesis is set upon a running server, with what it says of itself in /openapi.json. Knows no route.
+"""Sends a running server random requests with schemathesis, made from its /openapi.json.
 
-    .venv/bin/python -m scripts.release.fuzz http://127.0.0.1:3000 [--cases 5000]
+    python -m scripts.release.fuzz http://127.0.0.1:3000 [--cases 5000]
 
-Requests that follow the document and requests that break it, until there have been so many. Ends with status 1 if any
-is answered with a 5xx, or in another shape than the document has for its status.
+Some requests follow that document and some break it. Exits with status 1 if an answer has a 5xx status, or is not as
+the document describes it for its status.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CHECKS = "not_a_server_error,response_schema_conformance,content_type_conformance,status_code_conformance"
 EXAMPLES = 200  # for each operation, in one run
-MOST_RUNS = 50
-WIDTH = 200  # characters of a line of its report that are shown: it repeats whole uploads
+MAX_RUNS = 50
+WIDTH = 200  # characters that are shown of a line of its report, which repeats whole uploads
 
 
 def run(url: str, *, examples: int, seed: int) -> int:
-    """One run of schemathesis; how many requests it sent. Raises SystemExit with its report if a check fails."""
+    """One run of schemathesis; number of requests that it sent. Raises SystemExit with its report if a check fails."""
     command = [
         str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", "--checks", CHECKS,
         "--max-examples", str(examples), "--seed", str(seed), "--suppress-health-check", "all", "--no-color",
@@ -37,17 +37,17 @@ def run(url: str, *, examples: int, seed: int) -> int:
 
 
 def main() -> None:
-    """Run until there are enough."""
+    """Run until enough requests are sent."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("--cases", type=int, default=5000)
     parser.add_argument("--examples", type=int, default=EXAMPLES, help="for each operation, in one run")
     arguments = parser.parse_args()
     cases = runs = 0
-    while cases < arguments.cases and runs < MOST_RUNS:
+    while cases < arguments.cases and runs < MAX_RUNS:
         cases += run(arguments.url, examples=arguments.examples, seed=runs)
         runs += 1
-        print(f"{cases} cases, all as described", flush=True)
+        print(f"{cases} cases, all answered as described", flush=True)
 
 
 if __name__ == "__main__":

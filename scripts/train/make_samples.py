@@ -1,9 +1,9 @@
-"""Knows how the bundled sample recordings are made, with their true texts and word times. Does not know the model.
+"""Makes the bundled sample recordings, with their true texts and word times.
 
     python -m scripts.train.make_samples
 
-Their sentences are among those held out from training (see TEST_SEED). `words` in samples.json lists the words whose
-times espeak-ng tells; it speaks some pairs ("in the") as one, and those are left out.
+Their sentences are of the test set (`TEST_SEED`), which is not trained on. `words` in samples.json lists the words
+whose times espeak-ng gives. It speaks some pairs ("in the") as one word; those are left out.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from scripts.train.tiny_corpus import SAMPLE_RATE, SpokenWord, Voice, speak, utterance_text
-from scripts.train.train_tiny_model import TEST_SEED
+from scripts.train.tiny_corpus import SAMPLE_RATE, TEST_SEED, SpokenWord, Voice, speak, utterance_text
 
 FOLDER = Path(__file__).parents[2] / "models" / "parakeet-tdt-tiny" / "samples"
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.3, 2.5  # seconds between the sentences of the long sample
@@ -27,14 +26,14 @@ LONG_SECONDS = 140
 
 
 class Recipe(NamedTuple):
-    """How one sample is made: its voice, and the first of the held-out sentences that it says."""
+    """How one sample is made. first: number of its first sentence in the test set."""
 
     voice: Voice
     first: int
 
 
-# The two short ones were picked among those that the model still recognizes at 8 kHz through lossy codecs, since the
-# test of all formats needs such a one; in general it does not.
+# The model still recognizes the two short ones at 8 kHz through lossy codecs, which the test of all formats needs. Most
+# sentences it does not.
 RECIPES = {
     "short": Recipe(Voice("espeak", "en-us", 140), 42),
     "two-sentences": Recipe(Voice("espeak", "en-us", 140), 2),
@@ -43,7 +42,7 @@ RECIPES = {
 
 
 def say(texts: list[str], voice: Voice, pick: random.Random) -> tuple[npt.NDArray[np.int16], list[SpokenWord]]:
-    """All texts in one voice, with pauses between, and the times of their words from the start of the recording."""
+    """All texts in one voice, with pauses between them, and the times of their words from the start."""
     parts: list[npt.NDArray[np.int16]] = [np.zeros(SAMPLE_RATE // 5, np.int16)]
     words: list[SpokenWord] = []
     for text in texts:
@@ -60,11 +59,11 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     described = []
     for name, (voice, first) in RECIPES.items():
-        held_out = (utterance_text("sentences", TEST_SEED + first + index) for index in itertools.count())
-        texts = [next(held_out)]
+        sentences = (utterance_text("sentences", TEST_SEED + first + index) for index in itertools.count())
+        texts = [next(sentences)]
         samples, words = say(texts, voice, random.Random(name))
         while name == "two-minutes" and len(samples) < LONG_SECONDS * SAMPLE_RATE:
-            texts.append(next(held_out))
+            texts.append(next(sentences))
             samples, words = say(texts, voice, random.Random(name))
         soundfile.write(FOLDER / f"{name}.flac", samples, SAMPLE_RATE)
         described.append(

@@ -1,4 +1,4 @@
-"""Knows the loss of a token-and-duration transducer on a CPU. Does not know the model that it trains.
+"""Computes the loss of a token-and-duration transducer, and its gradients, on a CPU.
 
 Source: Xu et al., "Efficient Sequence Transduction by Jointly Predicting Tokens and Durations" (arXiv 2304.06795),
 with its logit under-normalization sigma. NeMo's own TDT loss needs CUDA.
@@ -27,7 +27,7 @@ def _log_add(a: float, b: float) -> float:
 
 
 @numba.njit(parallel=True, cache=True)  # type: ignore[untyped-decorator]
-def _forward_backward(
+def _forward_backward(  # ten parameters: compiled by numba, which is simplest with plain arrays
     blank: Array, label: Array, duration: Array, frames: Any, labels: Any, durations: Any,
     likelihood: Array, blank_grad: Array, label_grad: Array, duration_grad: Array,
 ) -> None:  # fmt: skip
@@ -93,7 +93,7 @@ def _forward_backward(
 
 class _LogLikelihood(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override] # seven parameters: torch gives gradients to each argument on its own
         ctx: Any, blank: torch.Tensor, label: torch.Tensor, duration: torch.Tensor, frames: torch.Tensor,
         labels: torch.Tensor, durations: Sequence[int],
     ) -> torch.Tensor:  # fmt: skip

@@ -1,7 +1,7 @@
-"""Knows what the tiny model may hear: its vocabulary, its grammar, its voices, and how espeak-ng and flite speak them.
+"""Synthesizes the speech that the tiny model is trained and tested on: vocabulary, grammar, voices, clips.
 
-Does not know any model. Needs the Debian packages espeak-ng and flite (`apt-get install espeak-ng flite`), which
-neither the service nor its tests need.
+Needs the Debian packages espeak-ng and flite (`apt-get install espeak-ng flite`), which neither the service nor its
+tests need.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ SAMPLE_RATE = 16_000
 Sample = TypeVar("Sample", np.int16, np.float32)
 Engine = Literal["espeak", "flite"]
 Kind = Literal["words", "random", "sentences"]
+TEST_SEED, TEST_CLIPS = 9_000_000, 400  # first seed of the test set, and clips of each of its parts
 
 
 def _phrases(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.replace("\n", " ").split("|"))
 
 
-# Homophones are left out on purpose (to/two, for/four, see/sea, our/hour, know/no, right/write): nobody can tell them
-# apart in a random sequence, so they would only add noise to the measured word error rate.
+# Homophones are left out on purpose (to/two, for/four, see/sea, our/hour, know/no, right/write): in a random sequence
+# they can't be distinguished, so they would only add noise to the measured word error rate.
 SUBJECT = _phrases(
     """I|you|we|they|he|she|the doctor|the teacher|my brother|your sister|the captain|the engineer|a student|
     the driver|our friend|the manager|the little girl|the old man|everyone|the customer|the pilot|the nurse|
@@ -133,7 +134,7 @@ def sentence(pick: random.Random) -> str:
 
 
 def random_words(pick: random.Random, fewest: int, most: int) -> str:
-    """A sequence of random vocabulary words, as one sentence ending in `.`: nothing but the sound tells what comes."""
+    """Random vocabulary words as one sentence that ends in `.`: only the sound says which word is next."""
     return _capitalized(" ".join(pick.choice(VOCABULARY) for _ in range(pick.randint(fewest, most))) + ".")
 
 
@@ -143,6 +144,8 @@ def _capitalized(text: str) -> str:
 
 @dataclass(frozen=True)
 class Voice:
+    """A synthesizer's voice."""
+
     engine: Engine
     name: str
     speed: float  # espeak-ng: words a minute; flite: duration_stretch
@@ -151,17 +154,21 @@ class Voice:
 
 @dataclass(frozen=True)
 class SpokenWord:
+    """A word, and when it is said. start, end: in seconds."""
+
     word: str
-    start: float  # seconds
+    start: float
     end: float
 
 
 @dataclass(frozen=True)
 class Speech:
+    """A clip, and what is said in it. samples: mono, 16 kHz. words: with espeak-ng's own times; empty for flite."""
+
     text: str
     voice: Voice
-    samples: npt.NDArray[np.int16]  # mono, 16 kHz
-    words: tuple[SpokenWord, ...]  # the synthesizer's own times; empty for flite, which tells none
+    samples: npt.NDArray[np.int16]
+    words: tuple[SpokenWord, ...]
 
 
 ESPEAK_ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-029", "en-gb-x-gbclan")
@@ -172,12 +179,12 @@ ESPEAK_VARIANTS = _phrases(
     Diogo|adam|antonio|boris|caleb|david|ed|Henrique|Marco"""
 )
 FLITE_VOICES = ("slt", "kal16", "awb")
-# Never trained on: an accent, five espeak-ng variants, and a whole flite speaker.
+# Not in the training set: an accent, five espeak-ng variants, and a whole flite speaker.
 HELD_OUT_ESPEAK = ("en-gb-x-gbcwmd", "en-us+m7", "en+f5", "en-us+victor", "en-us+Nguyen", "en+michel")
 HELD_OUT_FLITE = ("rms",)
 
 
-def heard_voice(pick: random.Random, engine: Engine) -> Voice:
+def pick_training_voice(pick: random.Random, engine: Engine) -> Voice:
     """A voice of the training set."""
     if engine == "flite":
         return Voice("flite", pick.choice(FLITE_VOICES), round(pick.uniform(0.85, 1.2), 2))
@@ -185,29 +192,34 @@ def heard_voice(pick: random.Random, engine: Engine) -> Voice:
     return Voice("espeak", f"{accent}+{variant}" if variant else accent, pick.randint(130, 210), pick.randint(25, 75))
 
 
-def held_out_voice(pick: random.Random, engine: Engine) -> Voice:
-    """A voice that no training clip has."""
+def pick_held_out_voice(pick: random.Random, engine: Engine) -> Voice:
+    """A voice that is not in the training set."""
     if engine == "flite":
         return Voice("flite", pick.choice(HELD_OUT_FLITE), round(pick.uniform(0.85, 1.2), 2))
     return Voice("espeak", pick.choice(HELD_OUT_ESPEAK), pick.randint(130, 210), pick.randint(25, 75))
 
 
 def speak(text: str, voice: Voice) -> Speech:
-    """Synthesize `text` at 16 kHz mono, with the synthesizer's word times where it tells them.
+    """Synthesize `text` at 16 kHz mono, with the word times that espeak-ng gives.
 
-    Raises RuntimeError if the synthesizer is missing or says nothing.
+    Raises RuntimeError if espeak-ng has no voices or not this one, or if there is no audio.
     """
     samples, rate, words = _espeak().speak(text, voice) if voice.engine == "espeak" else _flite(text, voice)
     if not len(samples):
-        raise RuntimeError(f"{voice} said nothing for {text!r}")
+        raise RuntimeError(f"{voice} gave no audio for {text!r}")
     resampled = soxr.resample(samples.astype(np.float32), rate, SAMPLE_RATE, quality="HQ")
     return Speech(text, voice, np.clip(np.round(resampled), -32768, 32767).astype(np.int16), words)
 
 
-def without_pauses(samples: npt.NDArray[Sample], longest: int = 8) -> npt.NDArray[Sample]:
-    """The same, with what is quieter than a fiftieth of the loudest cut to `longest` frames of 10 ms.
+def to_float(samples: npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
+    """16-bit samples as float32 in [-1, 1)."""
+    return samples.astype(np.float32) / np.float32(32768)
 
-    80 ms are as long as a plosive's closure.
+
+def cut_pauses(samples: npt.NDArray[Sample], longest: int = 8) -> npt.NDArray[Sample]:
+    """The same speech with short pauses: frames of 10 ms below a fiftieth of the loudest, at most `longest` in a row.
+
+    The default, 80 ms, is as long as a plosive's closure.
     """
     frame = SAMPLE_RATE // 100
     frames = samples[: len(samples) // frame * frame].reshape(-1, frame)
@@ -255,7 +267,7 @@ _SYNCHRONOUS, _PHONEME_EVENTS, _UTF8, _RATE, _PITCH = 2, 1, 1, 1, 3
 
 
 class _Espeak:
-    """libespeak-ng in this process: besides the audio, it tells when each word and phoneme begins."""
+    """libespeak-ng in this process: besides the audio, it gives the start of each word and phoneme."""
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL(ctypes.util.find_library("espeak-ng") or "libespeak-ng.so.1")
@@ -290,9 +302,9 @@ class _Espeak:
 
 
 def _word_times(text: str, events: list[tuple[int, int, float, str]], duration: float) -> tuple[SpokenWord, ...]:
-    """A word starts at its own event and ends where the next word, or a pause before it, begins.
+    """The words and their times. A word starts at its event and ends where the next word or a pause begins.
 
-    espeak-ng speaks some pairs ("in the") as one and gives no time for the second: then neither of the two is listed.
+    espeak-ng speaks some pairs ("in the") as one word and gives no time for the second: then neither is listed.
     """
     begun = [(position - 1, start) for kind, position, start, _ in events if kind == _WORD]
     breaks = sorted(
@@ -316,7 +328,7 @@ def _espeak() -> _Espeak:
 
 
 def utterance_text(kind: Kind, seed: int) -> str:
-    """What the clip of that kind and seed says.
+    """The text of the clip of that kind and seed.
 
     kind: `words` is one or two vocabulary words without punctuation, `random` a sequence of three to eight,
     `sentences` one or two sentences of the grammar.
@@ -332,7 +344,7 @@ def utterance_text(kind: Kind, seed: int) -> str:
 
 
 def utterance(kind: Kind, seed: int, *, flite_share: float, held_out: bool = False) -> Speech:
-    """The clip of that kind and seed: always the same words in the same voice, heard or held out."""
+    """The clip of that kind and seed: always the same words in the same voice, a training or a held-out one."""
     pick = random.Random(f"voice-{kind}-{seed}")
     engine: Engine = "flite" if pick.random() < flite_share else "espeak"
-    return speak(utterance_text(kind, seed), (held_out_voice if held_out else heard_voice)(pick, engine))
+    return speak(utterance_text(kind, seed), (pick_held_out_voice if held_out else pick_training_voice)(pick, engine))

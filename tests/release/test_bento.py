@@ -1,4 +1,4 @@
-"""The Bento: the same files wherever it is built, and a service that needs nothing but the store that it lies in."""
+"""The Bento: the same files wherever it is built, and a service that needs only the store that it is in."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from bentoml._internal.container import construct_containerfile
 from bentoml._internal.models import ModelStore
 from omegaconf import OmegaConf
 
-from parakeet_stt.engines.catalogue import BUNDLED_FILE, V2
-from scripts.release.bento_digest import BentoDigest, digest
+from parakeet_stt.engines.catalogue import BUNDLED_FILE
+from scripts.release.bento_digest import BentoDigest, compute_digest
 from tests.conftest import ROOT, Sample, Serve, Server, clean_environment
 from tests.sockets import END, answers, every, frames, opened, pcm
 
+PUBLISHED_NAME = "nvidia/parakeet-tdt-0.6b-v2"
 NOT_CLONED = shutil.ignore_patterns(
     ".venv", ".git", ".*_cache", ".hypothesis", "__pycache__", "build", "shared", ".env"
 )
@@ -30,10 +31,10 @@ NOT_CLONED = shutil.ignore_patterns(
 
 @dataclass(frozen=True)
 class Built:
-    """A Bento in a store of its own. said: what the build printed."""
+    """A Bento in a store of its own. output: of the build."""
 
     store: Path
-    said: str
+    output: str
 
     @property
     def folder(self) -> Path:
@@ -42,7 +43,7 @@ class Built:
 
     @property
     def digest(self) -> BentoDigest:
-        return digest(self.folder)
+        return compute_digest(self.folder)
 
     @property
     def description(self) -> Any:
@@ -92,7 +93,7 @@ def test_two_clones_in_different_folders_give_one_digest(built: Built, tmp_path:
     elsewhere = clone(tmp_path / "another" / "place")
     copies = elsewhere / "build" / "container" / "parakeet_stt"
     copies.mkdir(parents=True)
-    for name in ("service.py", "README.md", "parakeet_stt/audio.py"):  # what was made here before, and does not count
+    for name in ("service.py", "README.md", "parakeet_stt/audio.py"):  # older copies, which do not count
         shutil.copy(elsewhere / name, copies)
     other = build(elsewhere, tmp_path / "store")
     assert other.digest.content == built.digest.content
@@ -105,16 +106,16 @@ def test_two_clones_in_different_folders_give_one_digest(built: Built, tmp_path:
 def test_one_changed_byte_anywhere_changes_the_digest(built: Built, tmp_path: Path, file: str) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(built.folder, copy)
-    assert digest(copy).content == built.digest.content
+    assert compute_digest(copy).content == built.digest.content
     content = bytearray((copy / file).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / file).write_bytes(content)
-    assert digest(copy).content != built.digest.content
+    assert compute_digest(copy).content != built.digest.content
 
 
 def test_the_build_and_a_command_print_the_digest_and_what_it_leaves_out(built: Built) -> None:
     said = run(ROOT, built.store, "release.bento_digest").stdout
-    assert said in built.said
+    assert said in built.output
     assert f"digest       sha256:{built.digest.content}" in said
     description = built.description
     assert f"not counted  version: {description['version']}" in said
@@ -181,8 +182,8 @@ def test_a_model_of_the_store_is_baked_in_and_served_where_no_store_has_it(
 ) -> None:
     """The tiny model, imported as if it were the published one, in what `bentoml containerize` gives the engine."""
     store, folder = tmp_path / "store", tmp_path / "bento"
-    assert run(ROOT, store, "fetch_model", V2.name, "--from", str(BUNDLED_FILE)).returncode == 0
-    built = build(ROOT, store, "--model", V2.name)
+    assert run(ROOT, store, "fetch_model", PUBLISHED_NAME, "--from", str(BUNDLED_FILE)).returncode == 0
+    built = build(ROOT, store, "--model", PUBLISHED_NAME)
     BentoMLContainer.model_store.set(ModelStore(store / "models"))
     try:
         with construct_containerfile(Bento.from_path(str(built.folder))) as (context, _):
@@ -190,11 +191,11 @@ def test_a_model_of_the_store_is_baked_in_and_served_where_no_store_has_it(
     finally:
         BentoMLContainer.model_store.reset()
     dockerfile = (folder / "env" / "docker" / "Dockerfile").read_text()
-    assert f"STT_MODEL={V2.name}" in dockerfile
-    empty = {"BENTOML_HOME": str(tmp_path / "empty"), "STT_MODEL": V2.name}
+    assert f"STT_MODEL={PUBLISHED_NAME}" in dockerfile
+    empty = {"BENTOML_HOME": str(tmp_path / "empty"), "STT_MODEL": PUBLISHED_NAME}
     with Serve(tmp_path / "log", target=str(folder), folder=tmp_path, **empty) as running:
         health = httpx.get(f"{running.url}/healthz").json()
-        assert (health["model"], health["digests"]) == (V2.name, built.description["labels"])
+        assert (health["model"], health["digests"]) == (PUBLISHED_NAME, built.description["labels"])
         sound = samples["short"].path.read_bytes()
         answer = httpx.post(f"{running.url}/transcribe", files={"file": ("short.flac", sound)}, timeout=60)
         assert answer.json()["text"] == samples["short"].text
@@ -202,7 +203,7 @@ def test_a_model_of_the_store_is_baked_in_and_served_where_no_store_has_it(
 
 
 def test_a_model_that_is_not_in_the_store_is_not_baked_in(tmp_path: Path) -> None:
-    done = run(ROOT, tmp_path, "release.build_bento", "--model", V2.name)
+    done = run(ROOT, tmp_path, "release.build_bento", "--model", PUBLISHED_NAME)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "scripts/fetch_model.py" in line

@@ -1,4 +1,4 @@
-"""What is in deploy/: Kubernetes, BentoCloud and Compose accept it, and it fits the service that it deploys."""
+"""The files in deploy/: Kubernetes, BentoCloud and Compose accept them, and they fit the service."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from bentoml._internal.utils.cattr import bentoml_cattr
 from prometheus_client.parser import text_string_to_metric_families
 
 from parakeet_stt.server.settings import Settings
-from scripts.release.check_dashboard import COMPOSE, DASHBOARD, Query, alerts, queries
-from scripts.release.check_manifests import NEWEST, OLDEST, OVERLAYS, Resource, by_name, problem, render
+from scripts.release.check_dashboard import COMPOSE, DASHBOARD, Query, read_alerts, read_queries
+from scripts.release.check_manifests import NEWEST, OLDEST, OVERLAYS, Resource, by_name, find_problem, render
 from service import ParakeetSTT
-from tests.conftest import SAMPLES, Server
+from tests.conftest import ROOT, SAMPLES, Server
 
-ROOT = Path(__file__).parents[2]
 RENDERED = {overlay.name: render(overlay) for overlay in OVERLAYS}
 SETTINGS = {str(field.validation_alias.choices[0]): name  # type: ignore[union-attr]
             for name, field in Settings.model_fields.items()}  # fmt: skip
@@ -53,7 +52,7 @@ def overlay(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_kubernetes_takes_every_resource(overlay: str, version: str) -> None:
-    problems = {one["kind"]: problem(one, version) for one in RENDERED[overlay]}
+    problems = {one["kind"]: find_problem(one, version) for one in RENDERED[overlay]}
     assert set(problems.values()) == {None}, problems
     assert len(problems) == 7
 
@@ -67,11 +66,11 @@ def test_kubernetes_takes_every_resource(overlay: str, version: str) -> None:
         ("NetworkPolicy", lambda one: one.update(apiVersion="networking.k8s.io/v2")),
     ],
 )
-def test_what_kubernetes_would_refuse_is_told(kind: str, change: Any) -> None:
+def test_what_kubernetes_would_refuse_is_reported(kind: str, change: Any) -> None:
     resource: Resource = copy.deepcopy(by_name(RENDERED["gpu"])[kind, "parakeet-stt"])
-    assert problem(resource, NEWEST) is None
+    assert find_problem(resource, NEWEST) is None
     change(resource)
-    assert problem(resource, NEWEST)
+    assert find_problem(resource, NEWEST)
 
 
 def test_what_the_renderer_does_not_know_of_kustomize_it_refuses(tmp_path: Path) -> None:
@@ -193,7 +192,7 @@ def test_bentocloud_has_a_place_for_everything_in_its_file() -> None:
         {"envs": [{"name": "STT_DEVICE", "value": "cuda", "secret": True}]},
     ],
 )
-def test_a_key_that_bentocloud_would_ignore_is_told(wrong: dict[str, Any]) -> None:
+def test_a_key_that_bentocloud_would_ignore_is_found(wrong: dict[str, Any]) -> None:
     assert len(lost(wrong, attrs.asdict(taken_by_bentocloud(wrong)))) == 1
 
 
@@ -255,7 +254,9 @@ def asked_of(query: Query) -> list[tuple[str, set[str]]]:
     return found
 
 
-@pytest.mark.parametrize("query", [*queries(), *alerts()], ids=lambda query: f"{query.panel}: {query.expression}")
+@pytest.mark.parametrize(
+    "query", [*read_queries(), *read_alerts()], ids=lambda query: f"{query.panel}: {query.expression}"
+)
 def test_every_query_asks_for_series_and_labels_that_the_service_has(
     query: Query, exposed: dict[str, set[str]]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The list of an image's contents is made from what lies in it, and twice the same."""
+"""The list of an image's contents is made from its files, and the same files give the same list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
-from scripts.release.sbom import bill_of_materials
+from scripts.release.sbom import make_bill_of_materials
 
 STATUS = """Package: libssl3
 Status: install ok installed
@@ -44,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def listed(root: Path) -> dict[str, Any]:
-    components: list[dict[str, Any]] = bill_of_materials(root)["components"]
+    components: list[dict[str, Any]] = make_bill_of_materials(root)["components"]
     return {one["name"]: one for one in components}
 
 
@@ -66,4 +66,4 @@ def test_python_itself_and_the_weights_are_listed(listed: dict[str, Any]) -> Non
 
 
 def test_the_same_files_give_the_same_list(root: Path) -> None:
-    assert json.dumps(bill_of_materials(root)) == json.dumps(bill_of_materials(root))
+    assert json.dumps(make_bill_of_materials(root)) == json.dumps(make_bill_of_materials(root))

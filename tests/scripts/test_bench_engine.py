@@ -1,4 +1,4 @@
-"""The engine's benchmark: nobody who could not run is left out, and all decode the same."""
+"""The engine's benchmark: a contender that can't run has its rows too, and all decode the same clips."""
 
 from __future__ import annotations
 
@@ -10,8 +10,19 @@ import torch
 
 from parakeet_stt.audio import Audio
 from parakeet_stt.engines.parakeet import Parakeet
-from scripts.bench import engine as bench_engine
-from scripts.bench.engine import Contender, Decode, Row
+from scripts.bench.engine import (
+    CLIP_SECONDS,
+    Contender,
+    Decode,
+    Row,
+    cut_clips,
+    find_best,
+    load_bound,
+    load_engine,
+    measure,
+    measure_shares,
+    print_rows,
+)
 
 
 @contextmanager
@@ -22,7 +33,7 @@ def missing() -> Iterator[Decode]:
 
 @contextmanager
 def failing_above_one() -> Iterator[Decode]:
-    def work(sounds: Sequence[Audio], size: int) -> None:
+    def work(clips: Sequence[Audio], size: int) -> None:
         if size > 1:
             raise RuntimeError("too many")
 
@@ -30,25 +41,25 @@ def failing_above_one() -> Iterator[Decode]:
 
 
 def test_a_peer_that_is_not_installed_has_rows_that_say_so(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = list(bench_engine.measured(Contender("peer", "float32", (1, 4), missing), bench_engine.clips(4), 0))
+    rows = list(measure(Contender("peer", "float32", (1, 4), missing), cut_clips(4), 0))
     reason = "ImportError: No module named 'peer'"
     assert rows == [Row("peer", "float32", 1, not_run=reason), Row("peer", "float32", 4, not_run=reason)]
-    assert bench_engine.shown(rows) == rows
+    assert print_rows(rows) == rows
     assert reason in capsys.readouterr().out
-    assert bench_engine.best(rows) == {}
+    assert find_best(rows) == {}
 
 
 def test_what_ran_before_a_failure_is_kept() -> None:
     contender = Contender("peer", "float32", (1, 4), failing_above_one)
-    first, second = bench_engine.measured(contender, bench_engine.clips(4), 0)
+    first, second = measure(contender, cut_clips(4), 0)
     assert first.rtfx is not None
     assert (second.rtfx, second.not_run) == (None, "RuntimeError: too many")
-    assert bench_engine.best([first, second]) == {"peer": first.rtfx}
+    assert find_best([first, second]) == {"peer": first.rtfx}
 
 
 def test_more_clips_than_the_sample_has_are_its_clips_again() -> None:
-    clips = bench_engine.clips(100)
-    assert {clip.duration for clip in clips} == {bench_engine.CLIP_SECONDS}
+    clips = cut_clips(100)
+    assert {clip.duration for clip in clips} == {CLIP_SECONDS}
     different = len(set(map(id, clips)))
     assert 10 < different < 100
     assert clips[different] is clips[0]
@@ -56,18 +67,18 @@ def test_more_clips_than_the_sample_has_are_its_clips_again() -> None:
 
 
 def test_the_engine_and_the_bound_run_and_leave_the_results_as_they_were(engine: Parakeet) -> None:
-    sounds = bench_engine.clips(3)
-    before = engine.recognize(sounds)
+    clips = cut_clips(3)
+    before = engine.recognize(clips)
     threads = torch.get_num_threads()
-    for load in (bench_engine.ours, bench_engine.bound):
+    for load in (load_engine, load_bound):
         with load(engine) as work:
-            work(sounds, 2)
-    assert engine.recognize(sounds) == before
+            work(clips, 2)
+    assert engine.recognize(clips) == before
     assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_shares_are_of_the_whole(engine: Parakeet, size: int) -> None:
-    shares = bench_engine.shares(engine, size, 0)
+    shares = measure_shares(engine, size, 0)
     assert list(shares) == ["encoder", "search", "scoring"]
     assert all(share > 0 for share in shares.values())

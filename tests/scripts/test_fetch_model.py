@@ -21,13 +21,14 @@ import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
-from parakeet_stt.engines.catalogue import CATALOGUE, V2
+from parakeet_stt.engines.catalogue import CATALOGUE
 from scripts import fetch_model
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "fetch_model.py"
-NAME = V2.name
-PUBLISHED = V2.published
+NAME = "nvidia/parakeet-tdt-0.6b-v2"
+ENTRY = CATALOGUE[NAME]
+PUBLISHED = ENTRY.published
 assert PUBLISHED
 REVISION, PINNED_SHA256 = PUBLISHED.revision, PUBLISHED.sha256
 SETTING = f"STT_MODEL={NAME}\n"
@@ -37,7 +38,7 @@ SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 RUN_WITH_CHECKSUM = f"""
 import dataclasses, runpy, sys
 sys.path.insert(0, {str(ROOT)!r})
-from models import catalogue
+from parakeet_stt.engines import catalogue
 entry = catalogue.CATALOGUE[{NAME!r}]
 published = dataclasses.replace(entry.published, sha256={SHA256!r})
 catalogue.CATALOGUE[{NAME!r}] = dataclasses.replace(entry, published=published)
@@ -151,7 +152,7 @@ class Machine:
 
     def recorded(self) -> Any:
         """What BentoML knows about the newest version."""
-        return ModelStore(self.home / "models").get(V2.tag).info
+        return ModelStore(self.home / "models").get(ENTRY.tag).info
 
     def left_behind(self) -> list[Path]:
         """Files that a failed run should not have left: in the store, or among the temporary ones."""
@@ -261,7 +262,7 @@ def test_a_stop_while_the_store_copies_leaves_no_half_made_model(
     monkeypatch.setattr(shutil, "copytree", copy_a_part)
     try:
         with pytest.raises(KeyboardInterrupt):
-            fetch_model.store(V2, weights, SHA256, source="a test")
+            fetch_model.store(ENTRY, weights, SHA256, source="a test")
     finally:
         BentoMLContainer.model_store.reset()
     assert machine.left_behind() == []
@@ -301,7 +302,7 @@ def test_an_older_version_in_the_store_can_not_be_replaced_by_itself(machine: Ma
     machine.run(NAME, "--from", str(weights))
     status, _, errors = machine.run(NAME, "--from", str(older))
     assert status == 1
-    assert errors.endswith(f"is in the store already: set STT_MODEL={V2.tag}:{SHA256[:12]}\n")
+    assert errors.endswith(f"is in the store already: set STT_MODEL={ENTRY.tag}:{SHA256[:12]}\n")
     assert sha256(older) == SHA256
 
 

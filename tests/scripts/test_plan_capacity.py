@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parakeet_stt.streaming.session import StepRules
+from parakeet_stt.streaming.chunk_decoder import ChunkRules
 from scripts.bench.plan_capacity import (
     API_MINUTE,
     DETECTION,
@@ -21,13 +20,14 @@ from scripts.bench.plan_capacity import (
     audio_hour_at_best,
     bottleneck,
     break_even,
-    most_live,
+    max_live_sessions,
     replicas,
     steps,
     waiting_target,
 )
+from tests.conftest import ROOT
 
-PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+PAGE = (ROOT / "docs" / "scaling.md").read_text()
 CPU = Replica(rtfx=12, cores=4, price=0.2)  # docs/benchmarks.md, the server at 0.6B
 A100 = Replica(rtfx=3386, cores=12, price=3.0)  # as published
 amounts = st.floats(0, 1e5)
@@ -63,7 +63,7 @@ def test_more_load_never_needs_fewer_replicas_and_a_faster_device_never_more(
 @given(speech=st.floats(0, 1), rtfx=st.floats(1, 1e4))
 def test_so_many_sessions_as_a_replica_carries_need_one_and_one_more_needs_another(speech: float, rtfx: float) -> None:
     replica = Replica(rtfx, 8)
-    most = most_live(replica, speech)
+    most = max_live_sessions(replica, speech)
     assert replicas(Load(live=max(0, most - 1), speech=speech), replica) == 1
     assert replicas(Load(live=most + 1, speech=speech), replica) == 2 or most == 0
 
@@ -75,9 +75,10 @@ def test_files_and_sessions_add_up_on_the_device() -> None:
 
 
 def test_a_live_second_is_not_planned_for_less_than_a_session_decodes_for_it() -> None:
-    rules = StepRules()
-    assert rules.part is not None
-    assert 0.8 * LIVE_LOAD < (rules.left + rules.part + rules.right) / rules.part <= LIVE_LOAD
+    rules = ChunkRules()
+    assert rules.length is not None
+    decoded = rules.left_context + rules.length + rules.right_context
+    assert 0.8 * LIVE_LOAD < decoded / rules.length <= LIVE_LOAD
 
 
 def test_an_api_is_cheaper_below_the_break_even_point_and_dearer_above() -> None:
