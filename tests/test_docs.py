@@ -15,14 +15,14 @@ PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 
 def test_the_page_of_operations_has_the_settings_and_metrics_that_there_are() -> None:
     page = make_docs.PAGE.read_text()
-    assert make_docs.made(page) == page, "make docs"
+    assert make_docs.render(page) == page, "make docs"
     assert "| `STT_MODEL` |" in page
     assert "| `stt_queue_audio_seconds` | gauge |" in page
 
 
 def test_a_page_without_a_place_for_a_part_is_refused() -> None:
     with pytest.raises(ValueError, match="settings"):
-        make_docs.made("# Nothing\n")
+        make_docs.render("# Nothing\n")
 
 
 def anchors(page: Path) -> set[str]:
