@@ -64,7 +64,13 @@ def _start_device(settings: Settings, path: Path, metrics: Metrics) -> StartedDe
 
 
 @bentoml.service(
-    name="parakeet_stt", image=image, workers=worker_count(), traffic={"timeout": 900}, metrics={"enabled": False}
+    name="parakeet_stt",
+    image=image,
+    workers=worker_count(),
+    traffic={"timeout": 900},
+    metrics={"enabled": False},
+    # BentoML traces each message of a socket, fifty a second of each session: half of the event loop's time.
+    tracing={"excluded_urls": ["/ws$", "/v1/realtime$"]},
 )
 @bentoml.asgi_app(app)
 class ParakeetSTT:

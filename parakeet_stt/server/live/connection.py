@@ -73,15 +73,17 @@ async def run_connection(
     writer = _Writer(websocket)
     for message in protocol.opening_messages():
         writer.send(message)
-    reading = asyncio.create_task(_read(websocket, protocol, writer, drain, idle_seconds))
+    reader = _Reader(websocket, protocol, writer, drain, idle_seconds)
+    reading = reader.reading
     sending = asyncio.create_task(_send_events(protocol, writer))
     try:
         await asyncio.wait({reading, sending, writer.writing}, return_when=asyncio.FIRST_COMPLETED)
         reason = await _finish(reading, sending, writer, protocol, final_seconds)
     finally:
-        for task in (reading, sending, writer.writing):
+        tasks = {reading, reader.watching, sending, writer.writing}
+        for task in tasks:
             task.cancel()
-        await asyncio.wait({reading, sending, writer.writing})
+        await asyncio.wait(tasks)
     if websocket.application_state is WebSocketState.CONNECTED and reason is not DISCONNECTED:
         with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -132,35 +134,72 @@ async def _finish_disconnected(sending: asyncio.Task[int], final_seconds: float)
     return DISCONNECTED
 
 
-async def _read(
-    websocket: WebSocket, protocol: LiveProtocol, writer: _Writer, drain: Drain, idle_seconds: float
-) -> CloseReason:
-    draining = asyncio.create_task(drain.started.wait())
-    try:
+class _Reader:
+    """Reads messages and answers them, until the client disconnects, is idle, or shutdown begins.
+
+    One task reads, without another task or timer for each message.
+    """
+
+    def __init__(
+        self, websocket: WebSocket, protocol: LiveProtocol, writer: _Writer, drain: Drain, idle_seconds: float
+    ) -> None:
+        self._websocket = websocket
+        self._protocol = protocol
+        self._writer = writer
+        self._drain = drain
+        self._idle_seconds = idle_seconds
+        self._received_at = asyncio.get_running_loop().time()
+        self._is_receiving = False
+        self._stopped: CloseReason | None = None
+        self.reading = asyncio.create_task(self._read())
+        self.watching = asyncio.create_task(self._watch())
+
+    async def _read(self) -> CloseReason:
         while True:
-            if draining.done():
+            if self._drain.started.is_set():
                 return GOING_AWAY
-            receiving = asyncio.create_task(_receive(websocket))
+            self._is_receiving = True
             try:
-                await asyncio.wait({receiving, draining}, timeout=idle_seconds, return_when=asyncio.FIRST_COMPLETED)
+                message = await _receive(self._websocket)
+            except asyncio.CancelledError:
+                if self._stopped is None:
+                    raise
+                return self._stopped
             finally:
-                is_idle = receiving.cancel()
-            if is_idle:
-                await asyncio.wait({receiving})
-                return GOING_AWAY if draining.done() else IDLE
-            message = receiving.result()
+                self._is_receiving = False
+                self._received_at = asyncio.get_running_loop().time()
             if message is None:
                 return DISCONNECTED
             try:
-                answer = await protocol.handle_message(message)
+                answer = await self._protocol.handle_message(message)
             except RequestError as exc:
-                answer = [protocol.render_error(exc)]
+                answer = [self._protocol.render_error(exc)]
             if answer is None:
                 return NORMAL
             for one in answer:
-                writer.send(one)
-    finally:
-        draining.cancel()
+                self._writer.send(one)
+            self._received_at = asyncio.get_running_loop().time()
+
+    async def _watch(self) -> None:
+        """Stop the reading when it has received nothing for too long, or shutdown begins."""
+        loop = asyncio.get_running_loop()
+        while not self.reading.done():
+            if self._drain.started.is_set():
+                self._stop(GOING_AWAY)  # or `_read` notices it after the message that it handles
+                return
+            rest = self._received_at + self._idle_seconds - loop.time()
+            if rest <= 0 and self._stop(IDLE):
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest if rest > 0 else self._idle_seconds):
+                    await self._drain.started.wait()
+
+    def _stop(self, reason: CloseReason) -> bool:
+        """End the reading if it waits for a message; returns whether it does."""
+        if self._is_receiving:
+            self._stopped = reason
+            self.reading.cancel()
+        return self._is_receiving
 
 
 async def _receive(websocket: WebSocket) -> str | bytes | None:

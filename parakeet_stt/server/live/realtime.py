@@ -72,14 +72,15 @@ class RealtimeProtocol:
             return (self._error(exc, event_id if isinstance(event_id, str) else None),)
 
     async def _handle_event(self, event: Mapping[str, Any]) -> Sequence[Outgoing]:
+        if event.get("type") == "input_audio_buffer.append":
+            await self.stream.receive_audio(_decode_audio(event.get("audio")))
+            return ()
+        await self.stream.flush()
         match event.get("type"):
-            case "input_audio_buffer.append":
-                await self.stream.receive_audio(_decode_audio(event.get("audio")))
-                return ()
             case "input_audio_buffer.commit":
-                return self._commit()
+                return await self._commit()
             case "input_audio_buffer.clear":
-                self.stream.clear()
+                await self.stream.clear()
                 if self._open is not None:
                     self._item_ids.pop(self._open, None)
                     self._has_delta.discard(self._open)
@@ -126,7 +127,7 @@ class RealtimeProtocol:
         """An error event."""
         return self._error(error, None)
 
-    def _commit(self) -> Sequence[Outgoing]:
+    async def _commit(self) -> Sequence[Outgoing]:
         """End the open utterance; without one, the silence since the last commit becomes an item without words."""
         is_open, received = self.stream.open_seconds > 0, self.stream.received_seconds
         silence = min(self.stream.buffered_seconds, received - self._silence_until)
@@ -138,7 +139,7 @@ class RealtimeProtocol:
                 code="input_audio_buffer_commit_empty",
             )
         if is_open:
-            self.stream.commit()
+            await self.stream.commit()
             return ()
         self._silence_until = received
         item_id = _new_item_id()

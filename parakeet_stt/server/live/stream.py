@@ -8,22 +8,23 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from parakeet_stt.audio import SAMPLE_RATE
+from parakeet_stt.audio import SAMPLE_RATE, Samples
 from parakeet_stt.device.link import DeviceClient
 from parakeet_stt.errors import RecognitionError
-from parakeet_stt.server.live.live_vad import LiveVad
+from parakeet_stt.server.live.live_vad import MAX_BYTES, Feed, LiveVad
 from parakeet_stt.server.live.pcm import Encoding
 from parakeet_stt.server.metrics import Metrics
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final
 from parakeet_stt.streaming.endpointer import EndpointRules
 from parakeet_stt.streaming.session import Event, Session, SpeechStopped
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
+from parakeet_stt.vad import Probabilities
 
 logger = logging.getLogger(__name__)
 HURRY_SECONDS = 2.0  # backlog from which chunks grow
 # Backlog, besides an open utterance, from which no more audio is read: the client sends faster than it is decoded.
 MAX_BACKLOG_SECONDS = 30.0
-MAX_BYTES = 1 << 15  # of audio that are detected at once: a second at 16 kHz
+MAX_PENDING_BYTES = 4 * MAX_BYTES  # that wait for the detector, before no more are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class LiveStream:
         self._session = Session(options.endpoint_rules, options.chunk_rules)
         self._format = options.encoding, options.rate
         self._input = live_vad.open_input(*self._format)
+        self._feed: Feed | None = None  # once there is audio
+        self._failure: Exception | None = None  # of the detector
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._changed, self._has_room = asyncio.Event(), asyncio.Event()
         self._stopped_at: dict[int, float] = {}  # when the end of an utterance was noticed
@@ -76,26 +79,37 @@ class LiveStream:
         if not self._session.received and self._format != (options.encoding, options.rate):
             self._format = options.encoding, options.rate
             self._input = self._live_vad.open_input(*self._format)
+            self._close_feed()
 
     async def receive_audio(self, data: bytes) -> None:
         """More of the stream, of any length. Returns once there is room for what follows."""
-        for at in range(0, len(data), MAX_BYTES):  # so that other sessions do not wait for all of a long message
-            await self._detect(data[at : at + MAX_BYTES])
-            while self._backlog_seconds() > MAX_BACKLOG_SECONDS and not self._decoding.done():
-                self._has_room.clear()
-                await self._has_room.wait()
+        feed = await self._open_feed()
+        self._live_vad.push(feed, data)
+        while self._is_behind(feed) and not self._decoding.done():
+            self._has_room.clear()
+            await self._has_room.wait()
+        self._raise_failure()
 
-    def commit(self) -> None:
-        """End the open utterance here."""
+    async def flush(self) -> None:
+        """Return once all audio received so far has gone through the detector; other messages wait for that."""
+        if self._feed:
+            await self._live_vad.flush(self._feed)
+        self._raise_failure()
+
+    async def commit(self) -> None:
+        """End the open utterance after the audio received so far."""
+        await self.flush()
         self._emit(self._session.commit())
 
-    def clear(self) -> None:
+    async def clear(self) -> None:
         """Forget the open utterance."""
+        await self.flush()
         self._session.clear()
 
     async def finish(self) -> None:
         """The stream is over: `events` ends after the last final."""
-        await self._detect(b"", is_last=True)
+        self._live_vad.push(await self._open_feed(), b"", is_last=True)
+        await self.flush()
         self._emit(self._session.finish())
 
     async def events(self) -> AsyncIterator[Event]:
@@ -106,15 +120,38 @@ class LiveStream:
     async def close(self) -> None:
         """Cancel what is not decoded yet."""
         self._input.cancel()
+        self._close_feed()
         self._decoding.cancel()
         await asyncio.wait({self._decoding})
         if not self._decoding.cancelled() and (failure := self._decoding.exception()):
             logger.error("a live session failed", exc_info=failure)
         self._metrics.audio_seconds.inc(self.received_seconds)
 
-    async def _detect(self, data: bytes, *, is_last: bool = False) -> None:
-        samples, probabilities = await self._live_vad.detect(await self._input, data, is_last=is_last)
+    async def _open_feed(self) -> Feed:
+        if self._feed is None:
+            self._feed = Feed(await self._input, self._receive_samples, self._fail)
+        return self._feed
+
+    def _close_feed(self) -> None:
+        if self._feed:
+            self._live_vad.discard(self._feed)
+            self._feed = None
+
+    def _receive_samples(self, samples: Samples, probabilities: Probabilities) -> None:
         self._emit(self._session.receive_audio(samples, probabilities.tolist()))
+        self._has_room.set()
+
+    def _fail(self, failure: Exception) -> None:
+        self._failure = failure
+        self._has_room.set()
+        self._changed.set()
+
+    def _raise_failure(self) -> None:
+        if self._failure:
+            raise self._failure
+
+    def _is_behind(self, feed: Feed) -> bool:
+        return feed.pending_bytes > MAX_PENDING_BYTES or self._backlog_seconds() > MAX_BACKLOG_SECONDS
 
     def _backlog_seconds(self) -> float:
         backlog = self._session.backlog
@@ -134,6 +171,7 @@ class LiveStream:
     async def _decode(self) -> None:
         try:
             while not self._session.is_over:
+                self._raise_failure()
                 self._changed.clear()
                 chunk = self._session.next_chunk(hurry=self._backlog_seconds() > HURRY_SECONDS)
                 if chunk is None:

@@ -122,6 +122,7 @@ class WsProtocol:
         if isinstance(message, bytes):
             await self.stream.receive_audio(message)
             return ()
+        await self.stream.flush()
         try:
             asked = json.loads(message)
         except (ValueError, RecursionError):
@@ -134,7 +135,7 @@ class WsProtocol:
             self.stream.configure(self._hello.to_options(self._onset))
             return ({"type": "hello", **self._hello.model_dump(exclude={"type"})},)
         if kind == "commit":
-            self.stream.commit()
+            await self.stream.commit()
             return ()
         if kind == "end":
             return None

@@ -15,7 +15,7 @@ import soxr
 from parakeet_stt.audio import SAMPLE_RATE, Samples
 from parakeet_stt.engines.silero import SileroDetector
 from parakeet_stt.media import resampling
-from parakeet_stt.server.live.live_vad import LiveVad
+from parakeet_stt.server.live.live_vad import MAX_BYTES, Feed, LiveVad
 from parakeet_stt.server.live.pcm import Encoding, is_rate
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
 from tests.conftest import Sample, encode
@@ -42,9 +42,17 @@ def detected(
     """Sound and probabilities of several sessions at once, each in frames of its own size."""
 
     async def one(live_vad: LiveVad, data: bytes, size: int) -> tuple[Samples, Probabilities]:
+        parts: list[tuple[Samples, Probabilities]] = []
+        failures: list[Exception] = []
         stream = await live_vad.open_input(encoding, rate)
-        parts = [await live_vad.detect(stream, data[at : at + size]) for at in range(0, len(data), size)]
-        parts.append(await live_vad.detect(stream, b"", is_last=True))
+        feed = Feed(stream, lambda samples, found: parts.append((samples, found)), failures.append)
+        for at in range(0, len(data), size):
+            live_vad.push(feed, data[at : at + size])
+            await asyncio.sleep(0)
+        live_vad.push(feed, b"", is_last=True)
+        await live_vad.flush(feed)
+        if failures:
+            raise failures[0]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     async def main() -> list[tuple[Samples, Probabilities]]:
@@ -156,3 +164,40 @@ def test_a_filter_for_an_odd_rate_does_not_stall_the_event_loop(detector: Silero
 )
 def test_which_rates_may_be_sent(rate: int, known: bool) -> None:
     assert is_rate(rate) is known
+
+
+def test_frames_that_come_while_the_detector_computes_wait_for_one_tick(detector: SileroDetector) -> None:
+    """Forty streams in frames of 20 ms: a call of the detector for each window would be 40 for each window."""
+
+    class Counting(SileroDetector):
+        calls, windows = 0, 0
+
+        def detect(self, windows: Probabilities, states: Probabilities) -> tuple[Probabilities, Probabilities]:
+            Counting.calls += 1
+            Counting.windows += len(windows)
+            return super().detect(windows, states)
+
+    sounds = [bytes(32_000)] * 40
+    found = detected(Counting(), sounds, [640] * 40)
+    assert all(len(probabilities) == -(-16_000 // WINDOW_SAMPLES) for _, probabilities in found)
+    assert Counting.windows == 40 * -(-16_000 // WINDOW_SAMPLES)
+    assert Counting.calls < Counting.windows / 10
+
+
+def test_a_stream_that_is_far_behind_delays_no_other(detector: SileroDetector) -> None:
+    async def main() -> bool:
+        live_vad = LiveVad(detector)
+        try:
+            fast, slow = [
+                Feed(await live_vad.open_input("pcm_s16le", 16_000), lambda *_: None, lambda _: None) for _ in range(2)
+            ]
+            live_vad.push(fast, bytes(200 * MAX_BYTES))
+            live_vad.push(slow, bytes(640))
+            await live_vad.flush(slow)
+            is_behind = fast.is_pending
+            live_vad.discard(fast)
+            return is_behind
+        finally:
+            live_vad.close()
+
+    assert asyncio.run(main())

@@ -202,6 +202,18 @@ class TestBeyondIt:
         assert refused.value.response.status_code == 400
         assert json.loads(refused.value.response.body)["error"]["param"] == field
 
+    def test_half_a_sample_before_the_hello_does_not_fix_the_format(
+        self, server: Server, samples: dict[str, Sample]
+    ) -> None:
+        with opened(server) as socket:
+            socket.send(b"")
+            socket.send(b"\0")
+            socket.send(json.dumps({"type": "hello", "encoding": "pcm_f32le"}))
+            socket.send(samples["short"].audio().samples.astype("<f4").tobytes())
+            socket.send(END)
+            messages = answers(socket)
+        assert [message["text"] for message in messages if message["type"] == "final"] == [samples["short"].text]
+
     def test_a_language_with_a_region_is_that_language(self, server: Server, samples: dict[str, Sample]) -> None:
         with opened(server, "?language=en-US") as socket:
             socket.send(pcm(samples["short"].audio().samples))
