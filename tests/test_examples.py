@@ -87,8 +87,8 @@ def test_the_curl_commands_are_answered(server: Server, samples: dict[str, Sampl
         )
     )
     done = subprocess.run([*words, "--fail"], capture_output=True, text=True, check=True, timeout=60)
-    said, heard = (re.findall("[a-z]+", text.lower()) for text in (samples["two-sentences"].text, done.stdout))
-    assert set(said) <= set(heard)
+    said, found = (re.findall("[a-z]+", text.lower()) for text in (samples["two-sentences"].text, done.stdout))
+    assert set(said) <= set(found)
 
 
 def test_each_says_what_it_shows_is_short_and_is_in_the_readme() -> None:

@@ -73,5 +73,17 @@ def train_tokenizer(folder: Path, lines: Iterable[str], tokens: int) -> None:
         input=str(folder / "text.txt"), model_prefix=str(folder / "tokenizer"), vocab_size=tokens, model_type="bpe",
         character_coverage=1.0, bos_id=-1, eos_id=-1, minloglevel=2,
     )  # fmt: skip
+    _remove_paths(folder / "tokenizer.model")
     pieces = [line.split("\t")[0] for line in (folder / "tokenizer.vocab").read_text().splitlines()]
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+
+
+def _remove_paths(model: Path) -> None:
+    """Remove the names of this machine's folders from a tokenizer's model."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(model.read_bytes())
+    proto.trainer_spec.ClearField("input")
+    proto.trainer_spec.ClearField("model_prefix")
+    model.write_bytes(proto.SerializeToString())

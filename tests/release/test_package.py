@@ -23,8 +23,15 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HEAVY = ("torch", "torchaudio", "nemo", "onnxruntime", "silero_vad", "omegaconf", "bentoml")
-IMPORT_SECONDS = 1.0  # of the processor; 0.8 on two cores of an AMD EPYC that have other work
+IMPORT_SECONDS = 1.0  # of the processor; 0.8 on a quiet core of an AMD EPYC
+OWN_SHARE = 1.6  # times what the front's libraries alone take, on a machine on which that is more than a second
 RUNS = 5  # at most: the fastest counts, since other work on the machine makes each of them slower
+IMPORT_LIBRARIES = """
+import time
+begin = time.process_time()
+import av, fastapi, numpy, prometheus_client, pydantic_settings, soundfile
+print(time.process_time() - begin)
+"""
 IMPORT_FRONT = f"""
 import json, sys, time
 begin = time.process_time()
@@ -102,11 +109,8 @@ def light_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_the_package_the_catalogue_and_the_tiny_model(wheel: Path) -> None:
-    tracked = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "parakeet_stt"],
-        cwd=ROOT, check=True, capture_output=True, text=True,
-    ).stdout.split()  # fmt: skip
-    package = {path for path in tracked if (ROOT / path).is_file()}
+    sources = (path for path in (ROOT / "parakeet_stt").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    package = {path.relative_to(ROOT).as_posix() for path in sources}
     models = {
         "models/catalogue.toml", "models/parakeet-tdt-tiny/README.md", "models/parakeet-tdt-tiny/parakeet-tdt-tiny.nemo"
     }  # fmt: skip
@@ -135,15 +139,16 @@ def test_its_version_is_that_of_the_changes_newest_entry(wheel: Path) -> None:
 
 
 def test_the_front_is_imported_without_an_engine_and_soon(light_python: Path, tmp_path: Path) -> None:
-    fastest = math.inf
+    fastest = libraries = math.inf
     for _ in range(RUNS):
         found = json.loads(run(light_python, "-c", IMPORT_FRONT, cwd=tmp_path))
         assert Path(found["file"]).is_relative_to(light_python.parents[1])
         assert (found["imported"], found["importable"]) == ([], [])
         fastest = min(fastest, found["seconds"])
-        if fastest < IMPORT_SECONDS:
+        libraries = min(libraries, float(run(light_python, "-c", IMPORT_LIBRARIES, cwd=tmp_path)))
+        if fastest < max(IMPORT_SECONDS, OWN_SHARE * libraries):
             return
-    pytest.fail(f"{fastest:.2f} s of the processor")
+    pytest.fail(f"{fastest:.2f} s of the processor, {libraries:.2f} s of them in libraries")
 
 
 def test_an_installed_package_finds_the_models_that_it_came_with(light_python: Path, tmp_path: Path) -> None:
