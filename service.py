@@ -1,41 +1,57 @@
-"""BentoML's entry: composes settings, model, device, components and app. What it composes decides everything else."""
+"""BentoML's entry: starts the processes, and composes a front. What it composes decides everything else."""
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import secrets
+import signal
+import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+RUN_FOLDER = "PARAKEET_STT_RUN_FOLDER"  # set by the service's parent for its children: where processes find each other
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before bentoml reads it: a private service calls nobody
-# BentoML's, where processes share metrics in files. Here each has its own, and under a read-only root no file.
+# Before prometheus_client reads it: our folder for metrics, not BentoML's; none in the parent, which counts nothing.
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+os.environ.update({"PROMETHEUS_MULTIPROC_DIR": f"{os.environ[RUN_FOLDER]}/metrics"} if RUN_FOLDER in os.environ else {})
 
-# BentoML removes this folder from the path after importing this file; workers import the engines later.
+# BentoML removes this folder from the path after importing this file.
 sys.path.append(str(Path(__file__).parent))
 
 import bentoml
+import uvicorn
 
-from parakeet_stt import engines
-from parakeet_stt.device.start import DeviceLimits, StartedDevice, start_device
+from parakeet_stt.device.client import DeviceClient
+from parakeet_stt.device.link import DeviceLink
 from parakeet_stt.engines import catalogue
 from parakeet_stt.errors import StartupError
+from parakeet_stt.ipc.limits import allow_many_descriptors
+from parakeet_stt.processes.paths import Paths
+from parakeet_stt.processes.supervisor import Program, Supervisor
 from parakeet_stt.server import components, tempdir
 from parakeet_stt.server.app import create_app
-from parakeet_stt.server.components import Components
-from parakeet_stt.server.digests import compute_digests
+from parakeet_stt.server.components import Components, Processes
+from parakeet_stt.server.digests import Digests
 from parakeet_stt.server.files import bento
 from parakeet_stt.server.http.middleware import RequestMiddleware
-from parakeet_stt.server.logs import announce, configure, warn_if_exposed
-from parakeet_stt.server.metrics import Metrics
 from parakeet_stt.server.model import ServedModel
-from parakeet_stt.server.settings import Settings, load, worker_count
+from parakeet_stt.server.monitoring.logs import configure, warn_if_exposed
+from parakeet_stt.server.monitoring.metrics import Metrics
+from parakeet_stt.server.settings import Settings, front_count, load
 
-FOLDER = Path(__file__).resolve().parent
+DEVICE_MODULE, MEDIA_MODULE = "parakeet_stt.processes.device", "parakeet_stt.processes.media"
+# glibc's: a worker keeps the memory of a clip. To give it back and get it again costs as much as decoding.
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(64 << 20)}
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # on Linux, on WSL; without one there is no need to ask torch
 app = create_app()
+
+# Of the server that BentoML makes later. Speech in frames of 20 ms gets no smaller by compressing each, and both ends
+# would spend a third of their time on it.
+uvicorn.Config = partial(uvicorn.Config, ws_per_message_deflate=False)  # type: ignore[assignment, misc]
 
 # What `bentoml containerize` builds on. With its own "debian" BentoML installs a compiler and git; with a distribution
 # that it does not know, nothing. Nothing is needed: the lock's wheels bring their libraries, libsndfile among them.
@@ -48,62 +64,109 @@ image = (
 )
 
 
-def _start_device(settings: Settings, path: Path, metrics: Metrics) -> StartedDevice:
-    def load_engine() -> Any:
-        from parakeet_stt.engines.loading import EngineSettings, load  # seconds, which only workers spend
+def start_processes(settings: Settings) -> Paths:
+    """Start the device processes and the media program, which end with this process."""
+    paths = Paths(tempdir.create())
+    paths.create()
+    os.environ[RUN_FOLDER] = str(paths.folder)  # of the fronts, which BentoML starts later
+    os.environ.setdefault("STT_SIGNING_KEY", secrets.token_hex())  # one for all fronts
+    without_settings = {name: value for name, value in os.environ.items() if not name.startswith("STT_")}
+    detects = [] if _has_gpu(settings) else ["--detect"]
+    programs = [
+        # A process that reads untrusted files gets no keys.
+        Program("the media program", MEDIA_MODULE, [str(paths.media), *detects],
+                {**without_settings, "OPENBLAS_NUM_THREADS": "1", **KEEP_MEMORY}),
+        *(
+            Program(f"device process {number}", DEVICE_MODULE, [str(paths.folder), str(number)], counts_restarts=True)
+            for number in range(settings.devices)
+        ),
+    ]  # fmt: skip
 
-        worker = bentoml.server_context.worker_index or 1
-        return load(
-            path, EngineSettings(settings.device, settings.precision, settings.threads, worker, settings.workers)
-        )
+    def fail(reason: str) -> None:
+        paths.failure.write_text(reason)
+        print(f"parakeet-stt: {reason}", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
 
-    limits = DeviceLimits(
-        settings.max_batch, settings.max_utterance_seconds, settings.batch_seconds, settings.max_queue_seconds
-    )
-    return start_device(load_engine, limits, on_report=metrics.record, on_lost=components.exit_on_lost_device)
+    supervisor = Supervisor(programs, fail)
+
+    def end() -> None:
+        supervisor.close()
+        has_failed = paths.failure.exists()
+        tempdir.remove(paths.folder)
+        if has_failed:
+            os._exit(1)
+
+    atexit.register(end)
+    supervisor.start()
+    return paths
+
+
+def _has_gpu(settings: Settings) -> bool:
+    """Whether the recognizer will run on a GPU. Asks a process of its own: torch would stay in this one's memory."""
+    if settings.device == "cpu" or (settings.device == "auto" and not any(map(os.path.exists, GPU_DEVICES))):
+        return False
+    code = "import sys; from parakeet_stt.engines import devices; print(devices.resolve(sys.argv[1]).type)"
+    asked = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code, settings.device], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )  # fmt: skip
+    if asked.returncode:
+        raise StartupError(asked.stderr.strip().splitlines()[-1].partition(": ")[2])
+    return asked.stdout.strip() == "cuda"
 
 
 @bentoml.service(
     name="parakeet_stt",
     image=image,
-    workers=worker_count(),
+    workers=front_count(),
     traffic={"timeout": 900},
     metrics={"enabled": False},
-    # BentoML traces each message of a socket, fifty a second of each session: half of the event loop's time.
-    tracing={"excluded_urls": ["/ws$", "/v1/realtime$"]},
+    # The middleware's line and count are the account of a request; BentoML's own would be two more.
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": [".*"]},
 )
 @bentoml.asgi_app(app)
 class ParakeetSTT:
-    """Speech to text over HTTP, one process a device. Ready means loaded and warm."""
+    """Speech to text over HTTP: one of the service's fronts. Ready means that a device process is loaded and warm."""
 
     def __init__(self) -> None:
         settings = load()
         configure(settings.log_level)
-        self._temporary = tempdir.create()
-        engines.set_cache_folder(self._temporary)
+        allow_many_descriptors()
+        paths = Paths(Path(os.environ[RUN_FOLDER])) if RUN_FOLDER in os.environ else start_processes(settings)
+        self._temporary = tempdir.create(paths.folder)
+        links = [DeviceLink(paths.device(number), paths.ledger(number)) for number in range(settings.devices)]
+
+        def check() -> None:
+            if paths.failure.exists():
+                raise StartupError(paths.failure.read_text())
+
+        welcome, *_ = [link.connect(check) for link in links]
         source = catalogue.resolve(settings.model)
-        gc.disable()  # loading makes no garbage, and looking for it takes a third of the time
-        metrics = Metrics()
-        with ThreadPoolExecutor(1) as beside:
-            digesting = beside.submit(partial(compute_digests, FOLDER, source.path, recorded=source.sha256))
-            device = _start_device(settings, source.path, metrics)
         model = ServedModel(
             name=source.name,
             languages=source.languages,
             owned_by=source.owned_by,
             created=source.created,
             is_demo=source.is_demo,
-            device=device.device_name,
-            precision=device.precision,
-            config=device.config,
-            digests=digesting.result(),
+            device=welcome.device,
+            precision=welcome.precision,
+            config=welcome.config,
+            digests=Digests(**welcome.digests),
         )
-        announce(model)
-        warn_if_exposed(settings, sys.argv)
-        self._components = components.build(settings, model, device.link, device.detector, metrics)
+        detector = None
+        if not welcome.detects:
+            from parakeet_stt.engines.silero_onnx import OnnxDetector
+
+            detector = OnnxDetector()
+        processes = Processes(DeviceClient(links), paths.media, paths.filters, detector)
+        metrics = Metrics(paths.metrics)
+        if (bentoml.server_context.worker_index or 1) == 1:
+            warn_if_exposed(settings, sys.argv)
+        self._components = components.build(settings, model, processes, metrics)
         app.state.components = self._components
-        gc.freeze()  # nor does any later collection look at what was loaded
-        gc.enable()
+        gc.collect()
+        gc.freeze()  # no later collection looks at what was loaded
 
     @bentoml.api(route="/bentoml/transcribe")
     async def transcribe(
@@ -125,17 +188,17 @@ class ParakeetSTT:
 
     @bentoml.on_deployment
     @staticmethod
-    def check() -> None:
-        """Before any worker starts: report settings or a model that can't work in one line, with exit status 1."""
+    def prepare() -> None:
+        """Before any front starts: report settings or a model that can't work in one line; start the other processes.
+
+        Exit status 1 if they can't work.
+        """
         try:
             settings = load()
             source = catalogue.resolve(settings.model)
             catalogue.check_archive(source.path)
             catalogue.read_ahead(source.path)
-            if settings.device.startswith("cuda"):
-                from parakeet_stt.engines import devices
-
-                devices.resolve(settings.device)
+            start_processes(settings)
         except StartupError as exc:
             sys.exit(f"parakeet-stt: {exc}")
 

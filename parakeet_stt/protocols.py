@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from parakeet_stt.audio import SAMPLE_RATE, Audio, Samples
+from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
 from parakeet_stt.vad import Probabilities, Windows
 
 FRAME_SAMPLES = round(ENCODER_FRAME_SECONDS * SAMPLE_RATE)  # of one encoder frame; every engine has to have it
+Result = TypeVar("Result", covariant=True)
 DecoderState = object  # where the search of an utterance stands; only the engine reads it. Can be pickled
 
 
@@ -33,7 +34,7 @@ class Chunk:
     before; None for the first.
     """
 
-    audio: Audio
+    audio: Clip
     left_context: int
     right_context: int
     state: DecoderState | None
@@ -47,8 +48,8 @@ class ChunkResult:
     chunks may change them. state: for the next chunk.
     """
 
-    stable: tuple[Token, ...]
-    unstable: tuple[Token, ...]
+    stable: Sequence[Token]
+    unstable: Sequence[Token]
     state: DecoderState | None
 
 
@@ -64,8 +65,19 @@ class HasAudio(Protocol):
     """Whatever can be recognized."""
 
     @property
-    def audio(self) -> Audio:
+    def audio(self) -> Clip:
         """The audio to decode."""
+        ...
+
+
+class Pending(Protocol[Result]):
+    """Work that is queued on a device."""
+
+    def result(self) -> Result:
+        """Wait for the device, and give the result; at once if it was given before.
+
+        Raises as the call that queued it: an error may show only now. Only the thread that queued it may ask.
+        """
         ...
 
 
@@ -85,6 +97,11 @@ class Recognizer(Protocol):
     @property
     def config(self) -> str:
         """The active configuration as YAML."""
+        ...
+
+    @property
+    def vocabulary(self) -> Sequence[str]:
+        """The piece of each token id. Tokens are given as `TokenArrays` with it."""
         ...
 
     @property
@@ -117,6 +134,18 @@ class Recognizer(Protocol):
         """
         ...
 
+    def launch(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> Pending[list[Hypothesis]]:
+        """Queue what `recognize` does, and return without waiting for the device. Arguments and errors as there.
+
+        So the next batch can be prepared and queued while this one runs. The batch must not be changed before the
+        result is collected. Results may be collected in any order. On a CPU the work is done before this returns.
+        """
+        ...
+
+    def launch_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> Pending[list[ChunkResult]]:
+        """Queue what `decode_chunks` does; as `launch`. The next chunk of an utterance needs this one's result."""
+        ...
+
     def capacity_seconds(self) -> float | None:
         """Padded seconds of audio that fit into the device's free memory; None if memory sets no limit."""
         ...
@@ -126,45 +155,25 @@ class Recognizer(Protocol):
         ...
 
 
-class SpeechStream(Protocol):
-    """Speech detection in one stream. One thread at a time calls it."""
-
-    def push(self, samples: Samples) -> Probabilities:
-        """Probability of speech in each window of 512 samples (32 ms) that these samples complete.
-
-        samples: the next ones of the stream, float32, shape (num_samples,), of any length.
-        """
-        ...
-
-    def flush(self) -> Probabilities:
-        """Probability for the last window, filled up with zeros; empty if no sample is left."""
-        ...
-
-
-DETECTOR_STATE_SHAPE = (2, 128)  # the detector's state of one live stream
+DETECTOR_STATE_SHAPE = (2, 128)  # the detector's state of one stream: hidden, cell
+DetectorStates = npt.NDArray[np.float32]  # shape (streams, *DETECTOR_STATE_SHAPE); zeros at the start of a stream
 
 
 class SpeechDetector(Protocol):
-    """Audio to speech probabilities: of one recording, or of many live streams at once. Thread-safe."""
+    """Audio to speech probabilities, for many streams at once: recordings and live sessions. Keeps no state itself."""
 
-    def stream(self) -> SpeechStream:
-        """A new stream. Different threads may use different streams at once."""
-        ...
+    def detect(self, windows: Sequence[Windows], states: DetectorStates) -> tuple[list[Probabilities], DetectorStates]:
+        """Probability of speech in each window of each of several streams, and the streams' next states.
 
-    def detect(
-        self, windows: Windows, states: npt.NDArray[np.float32]
-    ) -> tuple[Probabilities, npt.NDArray[np.float32]]:
-        """Probability of speech in one window of each of several streams, and the streams' next states.
-
-        windows: shape (streams, 64 + 512), each with the end of the window before. states: shape (streams, 2, 128),
-        zeros at first. The detector itself keeps no state.
+        windows: for each stream its next windows, one after another, shape (count, 64 + 512), each with the end of the
+        window before; counts may differ, and be 0. Returns one array of shape (count,) for each stream.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A loaded recognizer and a loaded detector."""
+    """A loaded recognizer, and a detector where it is best on the recognizer's own device; None on a CPU."""
 
     recognizer: Recognizer
-    detector: SpeechDetector
+    detector: SpeechDetector | None

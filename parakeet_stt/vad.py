@@ -21,6 +21,15 @@ def offset_for(onset: float) -> float:
     return max(onset - OFFSET_BELOW_ONSET, LOWEST_OFFSET)
 
 
+def frame_windows(samples: Samples) -> Windows:
+    """All whole windows of a stream; a view. samples: `CONTEXT_SAMPLES` of context, then the stream."""
+    count = max(0, (len(samples) - CONTEXT_SAMPLES) // WINDOW_SAMPLES)
+    width = CONTEXT_SAMPLES + WINDOW_SAMPLES
+    if not count:
+        return np.zeros((0, width), np.float32)
+    return np.lib.stride_tricks.sliding_window_view(samples, width)[: count * WINDOW_SAMPLES : WINDOW_SAMPLES]
+
+
 class WindowFramer:
     """Cuts one stream into windows. Keeps the context, and the samples that complete no window yet."""
 
@@ -30,12 +39,9 @@ class WindowFramer:
     def push(self, samples: Samples) -> Windows:
         """Windows that these samples complete. samples: the next ones of the stream, of any length."""
         stream = np.concatenate([self._rest, samples])
-        count = (len(stream) - CONTEXT_SAMPLES) // WINDOW_SAMPLES
-        self._rest = stream[count * WINDOW_SAMPLES :].copy()
-        width = CONTEXT_SAMPLES + WINDOW_SAMPLES
-        if not count:
-            return np.zeros((0, width), np.float32)
-        return np.lib.stride_tricks.sliding_window_view(stream, width)[: count * WINDOW_SAMPLES : WINDOW_SAMPLES]
+        windows = frame_windows(stream)
+        self._rest = stream[len(windows) * WINDOW_SAMPLES :].copy()
+        return windows
 
     def flush(self) -> Windows:
         """The last window at the end of the stream, filled up with zeros; none if no sample is left."""

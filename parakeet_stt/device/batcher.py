@@ -1,244 +1,186 @@
-"""The batcher: one thread that owns the device, batches what is queued, and answers each future.
+"""The batcher: takes queued work to the recognizer in batches, and answers it. No thread, no socket.
 
-The order is the scheduler's (scheduler.py), the size of a batch the budget's (batch_budget.py).
+The order is the scheduler's (scheduler.py), the size of a batch the budget's (batch_budget.py). Detection of speech
+goes before each batch, for all streams that wait for it together: it is short, and what is decoded next depends on it.
 """
 
 from __future__ import annotations
 
-import logging
-import math
-import queue
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.device.batch_budget import BatchBudget
-from parakeet_stt.device.link import Work
 from parakeet_stt.device.reports import BatchReport, DeviceEvent, OnReport, WaitReport
 from parakeet_stt.device.scheduler import Scheduler
-from parakeet_stt.errors import DeviceLost, OutOfMemory, Overloaded, RecognitionError
-from parakeet_stt.protocols import Chunk, Priority, Recognizer
+from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError
+from parakeet_stt.protocols import Chunk, DetectorStates, Priority, Recognizer, SpeechDetector
+from parakeet_stt.text.phrases import Phrases
+from parakeet_stt.vad import Windows
 
-logger = logging.getLogger(__name__)
-# Longest queue unless the operator sets one: seconds of work for the device, and at least so many seconds of audio.
-QUEUE_WORK_SECONDS, QUEUE_AUDIO_SECONDS = 60.0, 1800.0
-UNREAD_SECONDS = 5.0  # what an admitted recording counts as while its audio is not known: a short clip
-MAX_ATTEMPTS = 2  # at work during which the thread itself died
+MAX_DETECTED = 1 << 15  # windows that go through the detector at once: 17 minutes
+Answer = Callable[[Any], None]
 
 
 @dataclass(slots=True, eq=False)
-class _Item:
-    work: Work
-    since: float = field(default_factory=time.perf_counter)
-    result: Future[Any] = field(default_factory=Future)
-    attempts: int = 0
+class Work:
+    """One utterance of a recording, or one chunk of live speech. All work of priority LIVE is chunks, and no other.
 
-    @property
-    def audio(self) -> Audio:
-        return self.work.audio
+    load: reads the audio, when its batch begins. length: of the audio in samples, context included. owner: equal for
+    work that is scheduled as one flow. phrases: to prefer. answer: called with the Hypothesis or ChunkResult, or the
+    RecognitionError. on_start: called before its batch is decoded, where the work is `again`: it was lost before, with
+    a device process that ended, maybe because of it; it is decoded alone.
+    """
+
+    load: Callable[[], Audio | Chunk]
+    length: int
+    priority: Priority
+    owner: Hashable
+    phrases: Phrases
+    answer: Answer
+    on_start: Callable[[], None] | None = None
+    is_cancelled: bool = False
+    since: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(slots=True, eq=False)
+class DetectWork:
+    """Windows of several streams.
+
+    load: reads them, as `SpeechDetector.detect` takes them. count: of all windows. answer: called with the
+    probabilities of each stream and the next states, or with the RecognitionError.
+    """
+
+    load: Callable[[], list[Windows]]
+    count: int
+    states: DetectorStates
+    answer: Answer
+    is_cancelled: bool = False
 
 
 class Batcher:
-    """A device in this process; see `link.Device`.
+    """The queue of one device, and what works on it. One thread calls.
 
-    budget: how large a batch may be; only this batcher uses it. thread: the thread that loaded the recognizer; it runs
-    the recognizer until `close`. torch keeps a team of threads for each thread that uses it, and with more threads in
-    all teams than cores they stop spinning for each other: a second team makes everything several times slower
-    (docs/benchmarks.md). max_waiting: seconds of audio that may wait before recordings are refused; None for what the
-    device does in a minute at its present speed, or half an hour if that is more. on_report, on_lost: called by the
-    device's thread or the caller's; on_lost once.
+    budget: how large a batch may be; only this batcher uses it.
     """
 
     def __init__(
-        self,
-        recognizer: Recognizer,
-        budget: BatchBudget,
-        *,
-        thread: ThreadPoolExecutor,
-        max_waiting: float | None,
-        on_report: OnReport,
-        on_lost: Callable[[DeviceLost], None],
+        self, recognizer: Recognizer, detector: SpeechDetector | None, budget: BatchBudget, *, on_report: OnReport
     ) -> None:
+        self.budget = budget
         self._recognizer = recognizer
-        self._budget = budget
-        self._max_waiting = max_waiting
+        self._detector = detector
         self._report = on_report
-        self._on_lost = on_lost
-        self._closed = False
-        self._lost: DeviceLost | None = None
-        self._scheduler: Scheduler[_Item] = Scheduler()
-        self._arrived: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._waiting = dict.fromkeys(Priority, 0)  # samples of audio without an answer
-        self._unread: set[int] = set()  # admitted recordings of which no work has been submitted
-        self._lock = threading.Lock()  # of these two
-        self._thread = thread
-        self._decoding: list[_Item] = []
-        self._running = thread.submit(self._run)
+        self._scheduler: Scheduler[Work] = Scheduler()
+        self._detections: deque[DetectWork] = deque()
 
     @property
-    def is_alive(self) -> bool:
-        """See `link.Device`."""
-        return not self._running.done() and not self._closed and self._lost is None
+    def has_work(self) -> bool:
+        """Whether anything is queued."""
+        return bool(self._detections) or len(self._scheduler) > 0
 
-    @property
-    def batch_seconds(self) -> float:
-        """See `link.Device`."""
-        return self._budget.limits.seconds
+    def submit(self, work: Work) -> None:
+        """Queue work."""
+        seconds = work.length / SAMPLE_RATE
+        self._scheduler.add(work, seconds=seconds, priority=work.priority, owner=work.owner)
 
-    def memory_bytes(self) -> float:
-        """See `link.Device`."""
-        return self._recognizer.memory_bytes()
+    def detect(self, work: DetectWork) -> None:
+        """Queue windows for the detector."""
+        self._detections.append(work)
 
-    def waiting_seconds(self, priority: Priority = Priority.LONG) -> float:
-        """Seconds of audio of this priority and above that have no answer yet."""
-        return sum(samples for one, samples in self._waiting.items() if one <= priority) / SAMPLE_RATE
+    def step(self) -> None:
+        """Detect what waits for that, and decode one batch. Raises DeviceLost: only a new process can go on."""
+        self._detect()
+        self._scheduler.discard(lambda work: work.is_cancelled)
+        batch = self._scheduler.take(self.budget.limits)
+        if not batch:
+            return
+        now = time.perf_counter()
+        self._report(WaitReport(tuple(now - work.since for work in batch)))
+        self._decode([work for work in batch if work.on_start is None])
+        for work in batch:
+            if work.on_start is not None:
+                work.on_start()
+                self._decode([work])
 
-    def admit(self, recording: int) -> None:
-        """See `link.Device`.
-
-        The part of a long recording that is queued is bounded (`RecordingQueue`), so its length does not matter here.
-        """
-        most = self._max_waiting or max(QUEUE_WORK_SECONDS * self._budget.speed, QUEUE_AUDIO_SECONDS)
-        with self._lock:
-            waiting = self.waiting_seconds(Priority.SHORT) + UNREAD_SECONDS * len(self._unread)
-            if waiting < most:
-                self._unread.add(recording)
-                return
-        self._report(DeviceEvent.REFUSED)
-        retry_after = max(1, math.ceil(waiting / self._budget.speed))
-        raise Overloaded(
-            f"The server is busy: {waiting:.0f} s of audio are waiting, and it takes on no more than "
-            f"{most:.0f} s. Please retry after {retry_after} s.",
-            retry_after=retry_after,
-        )
-
-    def release(self, recording: int) -> None:
-        """See `link.Device`."""
-        with self._lock:
-            self._unread.discard(recording)
-
-    def submit(self, work: Work) -> Future[Any]:
-        """See `link.Device`."""
-        if not self.is_alive:
-            raise self._lost or RecognitionError("the model's thread has ended")
-        item, priority, samples = _Item(work), work.priority, len(work.audio.samples)
-        self._count(priority, samples, work.recording)
-        # The callback does not hold the item: otherwise its audio would be freed by the garbage collector only.
-        item.result.add_done_callback(lambda _: self._count(priority, -samples))
-        self._arrived.put(item)
-        return item.result
-
-    def close(self) -> None:
-        """Finish what is queued and end the thread: a thread inside torch at interpreter exit aborts the process."""
-        self._closed = True
-        self._arrived.put(None)
-        self._thread.shutdown()
-
-    def _count(self, priority: Priority, samples: int, recording: int | None = None) -> None:
-        with self._lock:
-            self._waiting[priority] += samples
-            if recording is not None:
-                self._unread.discard(recording)
-
-    # The device's thread runs what follows.
-
-    def _run(self) -> None:
+    def _detect(self) -> None:
+        """Take what waits through the detector, as much as goes at once; the rest follows after the next batch."""
+        taken: list[DetectWork] = []
+        count = 0
+        while self._detections and (not taken or count + self._detections[0].count <= MAX_DETECTED):
+            detection = self._detections.popleft()
+            if not detection.is_cancelled:
+                taken.append(detection)
+                count += detection.count
+        if not taken:
+            return
+        if self._detector is None:
+            for detection in taken:
+                detection.answer(RecognitionError("this device has no detector"))
+            return
         try:
-            self._serve()
-        except BaseException as exc:  # whatever the model raises is caught where it is called
-            logger.critical("the device's thread died of %r and is started again", exc)
-            self._report(DeviceEvent.RESTARTED)
-            for item in self._decoding:
-                self._requeue(item)
-            self._running = self._thread.submit(self._run)
-
-    def _requeue(self, item: _Item) -> None:
-        """Decode an item once more, unless it has an answer, or the thread has died of it too often."""
-        if item.result.done():
+            windows = [detection.load() for detection in taken]
+            states = taken[0].states if len(taken) == 1 else np.concatenate([one.states for one in taken])
+            found, states = self._detector.detect([one for own in windows for one in own], states)
+        except DeviceLost:
+            raise
+        except Exception as exc:
+            for detection in taken:
+                detection.answer(RecognitionError(f"the detector failed: {exc}"))
             return
-        item.attempts += 1
-        if item.attempts == MAX_ATTEMPTS:
-            item.result.set_exception(RecognitionError("the model's thread died of this more than once"))
-        else:
-            self._arrived.put(item)
+        first = 0
+        for detection, own in zip(taken, windows, strict=True):
+            last = first + len(own)
+            detection.answer((found[first:last], states[first:last]))
+            first = last
 
-    def _serve(self) -> None:
-        closing = False
-        while True:
-            closing = self._receive(wait=not closing and not len(self._scheduler)) or closing
-            self._scheduler.discard(lambda item: item.result.cancelled())
-            taken = self._scheduler.take(self._budget.limits)
-            items = [item for item in taken if item.attempts or item.result.set_running_or_notify_cancel()]
-            self._decoding = items
-            now = time.perf_counter()
-            self._report(WaitReport(tuple(now - item.since for item in items)))
-            self._decode(items)
-            if closing and not len(self._scheduler):
-                return
-
-    def _receive(self, *, wait: bool) -> bool:
-        """Move what has arrived into the scheduler. wait: until something arrives. Returns True once closing."""
-        try:
-            while (item := self._arrived.get(block=wait)) is not None:
-                wait = False
-                work = item.work
-                self._scheduler.add(item, seconds=item.audio.duration, priority=work.priority, owner=work.owner)
-        except queue.Empty:
-            return False
-        return True
-
-    def _decode(self, items: list[_Item]) -> None:
-        if not items:
+    def _decode(self, batch: list[Work]) -> None:
+        if not batch:
             return
-        if self._lost is not None:
-            for item in items:
-                item.result.set_exception(self._lost)
-            return
-        failure = self._decode_or_error(items)
+        failure = self._decode_or_error(batch)
         if failure is None:
             return
-        if isinstance(failure, DeviceLost):
-            self._lost = failure
-            self._on_lost(failure)
-        if self._lost or len(items) == 1:
+        if len(batch) == 1:
             self._report(DeviceEvent.RECOGNITION_ERROR)
-            for item in items:
-                item.result.set_exception(failure)
+            batch[0].answer(failure)
             return
         # Either one item is to blame, or all together were too much: decode the halves apart, after the memory of the
         # failed batch is freed.
-        self._decode(items[: len(items) // 2])
-        self._decode(items[len(items) // 2 :])
+        self._decode(batch[: len(batch) // 2])
+        self._decode(batch[len(batch) // 2 :])
 
-    def _decode_or_error(self, items: list[_Item]) -> RecognitionError | None:
-        """Decode one batch and set its results; return what went wrong, if anything."""
-        lengths = [item.audio.duration for item in items]
-        padded = max(lengths) * len(items)
+    def _decode_or_error(self, batch: list[Work]) -> RecognitionError | None:
+        """Decode one batch and answer it; return what went wrong, if anything. Raises DeviceLost."""
+        lengths = [work.length / SAMPLE_RATE for work in batch]
+        padded = max(lengths) * len(batch)
         began = time.perf_counter()
         try:
-            phrases = [item.work.phrases for item in items]
-            chunks = [item.work.content for item in items if isinstance(item.work.content, Chunk)]
+            phrases = [work.phrases for work in batch]
+            contents = [work.load() for work in batch]
+            chunks = [one for one in contents if isinstance(one, Chunk)]
+            audio = [one for one in contents if isinstance(one, Audio)]
             results = (
                 self._recognizer.decode_chunks(chunks, phrases)
                 if chunks
-                else self._recognizer.recognize([item.audio for item in items], phrases)
+                else self._recognizer.recognize(audio, phrases)
             )
-            answers = list(zip(items, results, strict=True))
+            answers = list(zip(batch, results, strict=True))
         except OutOfMemory as exc:
             self._report(DeviceEvent.OUT_OF_MEMORY)
-            self._budget.shrink(padded)
+            self.budget.shrink(padded)
             return OutOfMemory(exc.message)
-        except DeviceLost as exc:
-            return DeviceLost(exc.message)
-        except Exception as exc:  # whatever the model raises belongs to the callers, never to this thread
+        except DeviceLost:
+            raise
+        except Exception as exc:  # whatever the model raises belongs to the callers
             return RecognitionError(f"the model failed: {exc}")
         seconds = time.perf_counter() - began
-        self._budget.learn(padded, seconds)
-        self._report(BatchReport(items=len(items), audio=sum(lengths), padded=padded, seconds=seconds))
-        for item, answer in answers:
-            item.result.set_result(answer)
+        self.budget.learn(padded, seconds)
+        self._report(BatchReport(items=len(batch), audio=sum(lengths), padded=padded, seconds=seconds))
+        for work, answer in answers:
+            work.answer(answer)
         return None

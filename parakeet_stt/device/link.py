@@ -1,177 +1,323 @@
-"""The link between the server and a device: the values that cross it, and the server's side of it.
+"""A front's end of the link to a device process: opens sources, asks, and gets answers. Outlives the device process.
 
-Nothing else of a device is known to the server, and nothing but values crosses, so that the device can be a process of
-its own.
+All that a front has asked is kept until it is answered. When the device process ends, it is started again by the
+supervisor (supervisor.py); the link connects again, opens its sources again, and asks again what has no answer. Only
+what was being decoded each time that the process ended is given up: it is probably the reason.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+import logging
+import socket
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from parakeet_stt.audio import Audio
-from parakeet_stt.protocols import Chunk, ChunkResult, HasAudio, Priority
-from parakeet_stt.text.phrases import NO_PHRASES, Phrases
-from parakeet_stt.text.transcript import Hypothesis
+import msgspec
+import numpy as np
 
-# Foreground-background scheduling: the recording that has been served least goes first, so that its length need not be
-# known when it begins (Kleinrock, Queueing Systems II, 1976).
-FIRST_SECONDS = 60.0
-BATCHES_AHEAD = 2  # full batches of one recording in the queue, so that the next is there when one is done
+from parakeet_stt.device import messages
+from parakeet_stt.device.ledger import Ledger
+from parakeet_stt.device.messages import (
+    Cancel,
+    ChunkDecoded,
+    Close,
+    DecodeChunk,
+    Detect,
+    Detected,
+    Failed,
+    Made,
+    MakeFilter,
+    Open,
+    Recognize,
+    Recognized,
+    Started,
+    Told,
+    Welcome,
+    unpack_tokens,
+)
+from parakeet_stt.errors import RecognitionError, StartupError
+from parakeet_stt.ipc.channel import MAX_DESCRIPTORS, Channel, FrameParser, ProtocolError, receive_some
+from parakeet_stt.ipc.shared_audio import SharedAudio, SharedClip
+from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, ChunkResult, DetectorStates, Priority
+from parakeet_stt.text.phrases import Phrases
+from parakeet_stt.text.transcript import Hypothesis, TokenArrays
+from parakeet_stt.vad import Probabilities
+
+logger = logging.getLogger(__name__)
+CONNECT_SECONDS = 0.05  # between two tries
+MAX_LOSSES = 3  # times that the device process may end while it decodes a request that it was asked again
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
-    """One utterance of a recording, or one chunk of live speech. All work of priority LIVE is chunks, and no other.
+@dataclass(slots=True, eq=False)
+class _Request:
+    """What is asked. priority, length: as the ledger counts it; a length of 0 does not count.
 
-    owner: equal for work that is scheduled as one flow. phrases: to prefer. recording: as admitted; None if live.
+    started: whether the device, asked again, decodes it now. losses: times that it was lost meanwhile.
     """
 
-    content: Audio | Chunk
-    priority: Priority
-    owner: int
-    phrases: Phrases
-    recording: int | None = None
-
-    @property
-    def audio(self) -> Audio:
-        """The audio to decode, context included."""
-        return self.content.audio if isinstance(self.content, Chunk) else self.content
+    message: Recognize | DecodeChunk | Detect | MakeFilter
+    answer: asyncio.Future[Any]
+    read: Callable[[Any], Any]  # makes the result of the answering message
+    priority: Priority = Priority.LIVE
+    length: int = 0
+    started: bool = False
+    losses: int = 0
 
 
-class Device(Protocol):
-    """A device as the server sees it. Any thread may call."""
+@dataclass(slots=True, eq=False)
+class Source:
+    """A recording or a live session on a device. is_open: whether the device process has been told of it."""
+
+    number: int
+    audio: SharedAudio
+    is_open: bool = False
+
+
+class DeviceLink:
+    """The link to one device process. After `start`, the event loop alone calls."""
+
+    def __init__(self, path: Path, ledger: Path) -> None:
+        """path: of the device's socket. ledger: the file."""
+        self._path = path
+        self.ledger = Ledger(ledger)
+        self._numbers = itertools.count()
+        self._sources: dict[int, Source] = {}
+        self._requests: dict[int, _Request] = {}
+        self._outbox: list[messages.Asked] = []
+        self._descriptors: list[int] = []  # of the sources in the outbox
+        self._is_flushing = False
+        self._channel: Channel | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._first: tuple[socket.socket, FrameParser] | None = None
+        self.welcome: Welcome | None = None
 
     @property
     def is_alive(self) -> bool:
-        """Whether work that is submitted now will be answered."""
-        ...
+        """Whether the device process is there and loaded."""
+        return self._channel is not None
 
-    @property
-    def batch_seconds(self) -> float:
-        """Padded seconds that a batch may hold now."""
-        ...
+    def connect(self, check: Callable[[], None]) -> Welcome:
+        """Wait until the device is loaded. Blocking, before `start`. check: called meanwhile; what it raises ends this.
 
-    def waiting_seconds(self) -> float:
-        """Seconds of audio that have no answer yet."""
-        ...
-
-    def memory_bytes(self) -> float:
-        """Memory in use on the device."""
-        ...
-
-    def admit(self, recording: int) -> None:
-        """Admit a recording, or raise Overloaded. It counts as waiting audio until its first work is submitted."""
-        ...
-
-    def release(self, recording: int) -> None:
-        """The recording is over."""
-        ...
-
-    def submit(self, work: Work) -> Future[Any]:
-        """Queue work. The future gives a Hypothesis or a ChunkResult, or raises RecognitionError; it can be cancelled.
-
-        Raises RecognitionError if the device is not alive.
+        Raises StartupError if the device process is of another version.
         """
-        ...
+        while True:
+            check()
+            connection, parser = socket.socket(socket.AF_UNIX), FrameParser()
+            try:
+                connection.connect(str(self._path))
+                welcome = _wait_for_welcome(connection, parser)
+            except (OSError, ProtocolError):
+                connection.close()
+                time.sleep(CONNECT_SECONDS)
+                continue
+            self._first = connection, parser
+            self._handle(welcome)
+            return welcome
+
+    def start(self) -> None:
+        """Begin to exchange messages, in the running event loop."""
+        self.ledger.join()
+        if self._first is not None:
+            self._channel = Channel(self._first[0], self._receive, self._lose)
+            self._first = None
+        else:
+            self._connecting = asyncio.ensure_future(self._connect_again())
 
     def close(self) -> None:
-        """Finish what is queued, and stop."""
-        ...
+        """Close the connection; nothing is answered any more."""
+        if self._connecting:
+            self._connecting.cancel()
+        if self._channel:
+            self._channel.close()
+            self._channel = None
+        if self._first:
+            self._first[0].close()
 
+    def open(self, audio: SharedAudio) -> Source:
+        """A source on this device."""
+        source = Source(next(self._numbers), audio)
+        self._sources[source.number] = source
+        return source
 
-T = TypeVar("T", bound=HasAudio)
+    def close_source(self, source: Source) -> None:
+        """The source is not needed any more; requests about it are to be cancelled before."""
+        del self._sources[source.number]
+        if source.is_open:
+            self._outbox.append(Close(source.number))  # goes with the next message: it is not urgent
 
+    def recognize(
+        self, source: Source, clip: SharedClip, *, priority: Priority, owner: int, phrases: Phrases
+    ) -> asyncio.Future[Hypothesis]:
+        """Decode an utterance. owner: equal for work that is scheduled as one flow.
 
-class DeviceClient:
-    """The server's access to a device."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self._numbers = itertools.count()
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether a request that comes now will be answered."""
-        return self._device.is_alive
-
-    @contextmanager
-    def recording(self) -> Iterator[RecordingQueue]:
-        """Admit one recording, for as long as the context lasts. Raises Overloaded if too much audio is waiting."""
-        number = next(self._numbers)
-        self._device.admit(number)
-        try:
-            yield RecordingQueue(self._device, self._numbers, number)
-        finally:
-            self._device.release(number)
-
-    def new_owner(self) -> int:
-        """A number for the chunks of one live session."""
-        return next(self._numbers)
-
-    async def decode_chunk(self, chunk: Chunk, *, owner: int, phrases: Phrases = NO_PHRASES) -> ChunkResult:
-        """Decode one chunk; chunks of different owners are decoded together.
-
-        Raises RecognitionError when the model fails on it. Cancelling takes it out of the queue.
+        The future raises RecognitionError; cancelling it takes the work out of the queue.
         """
-        work = Work(chunk, Priority.LIVE, owner, phrases)
-        result: ChunkResult = await asyncio.wrap_future(self._device.submit(work))
-        return result
+        message = Recognize(
+            next(self._numbers), source.number, clip.span.start, clip.length, int(priority), owner, tuple(phrases)
+        )
+        request = self._request(message, lambda found: Hypothesis(self._tokens(found.tokens)))
+        request.priority, request.length = priority, clip.length
+        return self._ask(request, [source])
+
+    def decode_chunk(  # a chunk has six parts of its own
+        self, source: Source, clip: SharedClip, *, left_context: int, right_context: int, state: Any, phrases: Phrases
+    ) -> asyncio.Future[ChunkResult]:
+        """Decode a chunk of a live session; see `protocols.Chunk`. The future is as that of `recognize`."""
+        message = DecodeChunk(
+            next(self._numbers), source.number, clip.span.start, clip.length, left_context, right_context, state,
+            tuple(phrases),
+        )  # fmt: skip
+        request = self._request(
+            message,
+            lambda found: ChunkResult(self._tokens(found.stable), self._tokens(found.unstable), found.state),
+        )
+        request.length = clip.length
+        return self._ask(request, [source])
+
+    def detect(
+        self, sources: Sequence[Source], starts: Sequence[int], windows: Sequence[int], states: DetectorStates
+    ) -> asyncio.Future[tuple[list[Probabilities], DetectorStates]]:
+        """Detect speech in the next windows of several sources; see `messages.Detect`."""
+        message = Detect(
+            next(self._numbers), tuple(source.number for source in sources), tuple(starts), tuple(windows),
+            np.ascontiguousarray(states, np.float32).tobytes(),
+        )  # fmt: skip
+
+        def read(found: Detected) -> tuple[list[Probabilities], DetectorStates]:
+            joined = np.frombuffer(found.probabilities, np.float32)
+            ends = list(itertools.accumulate(windows, initial=0))
+            parts = [joined[start:end] for start, end in itertools.pairwise(ends)]
+            return parts, np.frombuffer(found.states, np.float32).reshape(-1, *DETECTOR_STATE_SHAPE)
+
+        return self._ask(self._request(message, read), sources)
+
+    def make_filter(self, rate: int) -> asyncio.Future[None]:
+        """Make the resampling filter for a rate, in the service's folder."""
+        return self._ask(self._request(MakeFilter(next(self._numbers), rate), lambda _: None), ())
+
+    def _tokens(self, tokens: messages.Tokens) -> TokenArrays:
+        assert self.welcome is not None
+        return unpack_tokens(tokens, self.welcome.vocabulary)
+
+    def _request(self, message: Recognize | DecodeChunk | Detect | MakeFilter, read: Callable[[Any], Any]) -> _Request:
+        return _Request(message, asyncio.get_running_loop().create_future(), read)
+
+    def _ask(self, request: _Request, sources: Sequence[Source]) -> asyncio.Future[Any]:
+        number = request.message.request
+        self._requests[number] = request
+        if request.length:
+            self.ledger.count(request.priority, request.length)
+        request.answer.add_done_callback(partial(self._forget, request))
+        for source in sources:
+            self._tell(source)
+        self._send(request.message)
+        return request.answer
+
+    def _tell(self, source: Source) -> None:
+        """Tell the device process of a source, unless it knows it."""
+        if not source.is_open and self._channel:
+            source.is_open = True
+            if len(self._descriptors) == MAX_DESCRIPTORS:
+                self._flush()
+            self._outbox.append(Open(source.number))
+            self._descriptors.append(source.audio.descriptor)
+
+    def _forget(self, request: _Request, answer: asyncio.Future[Any]) -> None:
+        """The request has its answer, or nobody waits for it."""
+        if request.length:
+            self.ledger.count(request.priority, -request.length)
+        if self._requests.pop(request.message.request, None) and answer.cancelled():
+            self._send(Cancel(request.message.request))
+
+    def _send(self, message: messages.Asked) -> None:
+        """Send a message at the end of this turn of the event loop, with others."""
+        if self._channel:
+            self._outbox.append(message)
+            if not self._is_flushing:
+                self._is_flushing = True
+                asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flushing = False
+        outbox, self._outbox = self._outbox, []
+        descriptors, self._descriptors = self._descriptors, []
+        if outbox and self._channel:
+            self._channel.send(messages.encode(outbox), descriptors)
+
+    def _receive(self, data: bytes, _: list[int]) -> None:
+        for told in messages.decode_told(data):
+            self._handle(told)
+
+    def _handle(self, told: Told) -> None:
+        match told:
+            case Recognized() | ChunkDecoded() | Detected() | Made() | Failed():
+                self._settle(told)
+            case Started(number):
+                if request := self._requests.get(number):
+                    request.started = True
+            case Welcome():
+                if told.version != messages.VERSION:
+                    raise StartupError(f"the device process speaks version {told.version}, not {messages.VERSION}")
+                self.welcome = told
+
+    def _settle(self, answer: messages.Answer) -> None:
+        request = self._requests.pop(answer.request, None)
+        if request is None or request.answer.done():  # cancelled meanwhile
+            return
+        if isinstance(answer, Failed):
+            request.answer.set_exception(RecognitionError(answer.message))
+        else:
+            request.answer.set_result(request.read(answer))
+
+    def _lose(self) -> None:
+        logger.warning("the device process has ended; what it was asked is asked again when it is back")
+        self._channel = None
+        self._outbox, self._descriptors = [], []
+        for source in self._sources.values():
+            source.is_open = False
+        for request in list(self._requests.values()):
+            request.losses += request.started
+            request.started = False
+            if request.losses >= MAX_LOSSES and not request.answer.done():
+                request.answer.set_exception(RecognitionError("the device process has ended too often while decoding"))
+        self._connecting = asyncio.ensure_future(self._connect_again())
+
+    async def _connect_again(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.setblocking(False)
+            try:
+                await loop.sock_connect(connection, str(self._path))
+                break
+            except OSError:
+                connection.close()
+                await asyncio.sleep(CONNECT_SECONDS)
+            except BaseException:
+                connection.close()
+                raise
+        self._channel = Channel(connection, self._receive, self._lose)
+        for source in self._sources.values():
+            self._tell(source)
+        for request in self._requests.values():
+            message = request.message
+            self._send(message if isinstance(message, MakeFilter) else msgspec.structs.replace(message, again=True))
 
 
-class RecordingQueue:
-    """One admitted recording's access to the device."""
-
-    def __init__(self, device: Device, numbers: Iterator[int], recording: int) -> None:
-        self._device = device
-        self._numbers = numbers
-        self._recording = recording
-
-    async def recognize(
-        self, items: AsyncIterator[T], *, phrases: Phrases = NO_PHRASES
-    ) -> AsyncGenerator[tuple[T, Hypothesis], None]:
-        """Decode items; yields each with its hypothesis, in order, as soon as it is there.
-
-        phrases: to prefer in all of them. No more items are queued than fill a few batches; the next is read while
-        others are decoded. Closing the generator takes those that wait out of the queue.
-        Raises RecognitionError when the model fails on one; no other recording notices.
-        """
-        owner, submitted_seconds, queued_seconds = next(self._numbers), 0.0, 0.0
-        pending: deque[tuple[T, asyncio.Future[Hypothesis]]] = deque()
-        following: asyncio.Future[T | None] | None = _read_next(items)
-        try:
-            while following or pending:
-                wanted: set[asyncio.Future[Any]] = {pending[0][1]} if pending else set()
-                if following and queued_seconds < BATCHES_AHEAD * self._device.batch_seconds:
-                    wanted.add(following)
-                done, _ = await asyncio.wait(wanted, return_when=asyncio.FIRST_COMPLETED)
-                if following in done:
-                    item = following.result()
-                    if item is not None:
-                        submitted_seconds += item.audio.duration
-                        queued_seconds += item.audio.duration
-                        priority = Priority.SHORT if submitted_seconds <= FIRST_SECONDS else Priority.LONG
-                        work = Work(item.audio, priority, owner, phrases, self._recording)
-                        pending.append((item, asyncio.wrap_future(self._device.submit(work))))
-                    following = _read_next(items) if item is not None else None
-                while pending and pending[0][1].done():
-                    item, result = pending.popleft()
-                    queued_seconds -= item.audio.duration
-                    yield item, result.result()
-        finally:
-            if following:
-                following.cancel()
-                await asyncio.wait({following})
-            for _, result in pending:
-                if not result.cancel() and not result.cancelled():
-                    result.exception()  # retrieved, or asyncio logs that it never was
-
-
-def _read_next(items: AsyncIterator[T]) -> asyncio.Future[T | None]:
-    return asyncio.ensure_future(anext(items, None))
+def _wait_for_welcome(connection: socket.socket, parser: FrameParser) -> Welcome:
+    """The first message of a device process. Blocking. Raises OSError if there is none."""
+    while True:
+        data, _ = receive_some(connection)
+        if not data:
+            raise ConnectionResetError
+        for message, _ in parser.push(data):
+            for told in messages.decode_told(message):
+                if isinstance(told, Welcome):
+                    return told

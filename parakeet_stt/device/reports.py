@@ -10,10 +10,8 @@ from enum import Enum, auto
 class DeviceEvent(Enum):
     """Something that is counted."""
 
-    REFUSED = auto()  # a recording, because too much audio was waiting
     OUT_OF_MEMORY = auto()  # a batch
     RECOGNITION_ERROR = auto()  # an utterance or chunk that the model failed on
-    RESTARTED = auto()  # the device's thread
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from nemo.collections.asr.parts.context_biasing.boosting_graph_batched import (
     BoostingTreeModelConfig,
@@ -44,18 +46,19 @@ class Boosting:
         )
         self._trees: OrderedDict[Phrases, int] = OrderedDict()  # least recently used first
 
-    def build_trees(self, phrases: Sequence[Phrases]) -> torch.Tensor:
-        """The tree of each item, shape (batch,), -1 for none. Not inside `torch.inference_mode`."""
+    def build_trees(self, phrases: Sequence[Phrases]) -> npt.NDArray[np.int64]:
+        """The tree of each item, shape (batch,), -1 for none. Not inside `torch.inference_mode`.
+
+        A new tree is copied to the device, and the host waits for that; trees that are there cost nothing.
+        """
         numbers = [self._tree(own) if own else -1 for own in phrases]
         while len(self._trees) > max(MAX_TREES, len(set(phrases))):
             self.computer.biasing_multi_model.remove_model(self._trees.popitem(last=False)[1])
-        return torch.tensor(numbers)
+        return np.array(numbers, np.int64)
 
     def search(self, encoded: torch.Tensor, frames: torch.Tensor, trees: torch.Tensor, before: Any = None) -> Any:
-        """As the plain search, with the trees of `build_trees`. before: NeMo's state of the search so far."""
-        return self.computer(
-            x=encoded, out_len=frames, prev_batched_state=before, multi_biasing_ids=trees.to(encoded.device)
-        )
+        """As the plain search, with the trees of `build_trees`, on the device. before: NeMo's state so far."""
+        return self.computer(x=encoded, out_len=frames, prev_batched_state=before, multi_biasing_ids=trees)
 
     def _tree(self, phrases: Phrases) -> int:
         if phrases not in self._trees:

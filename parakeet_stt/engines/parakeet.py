@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf, open_dict
 
-from parakeet_stt.audio import SAMPLE_RATE, Audio
+from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
 from parakeet_stt.engines import cpu, devices
 from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
-from parakeet_stt.text.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
+from parakeet_stt.text.transcript import Hypothesis
 
 for noisy in ("nv_one_logger", "OneLogger"):  # NeMo's telemetry announces at import that it does nothing
     logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -34,48 +34,46 @@ from nemo.utils import logging as nemo_logging  # noqa: E402
 
 from parakeet_stt.engines import decoder_state, nemo_archive  # noqa: E402
 from parakeet_stt.engines.boosting import Boosting  # noqa: E402
-from parakeet_stt.engines.decoder_state import SearchState  # noqa: E402
+from parakeet_stt.engines.decoder_state import SearchState, StateCache  # noqa: E402
+from parakeet_stt.engines.steps.encoder import Encoder, EncoderMode, bucket_shapes  # noqa: E402
+from parakeet_stt.engines.steps.scoring import (  # noqa: E402
+    Scorer,
+    Scores,
+    SearchResult,
+    likely_width,
+    split_tokens,
+)
+from parakeet_stt.engines.steps.transfer import Deferred, Download, Padded, Upload  # noqa: E402
 
 nemo_logging.setLevel(nemo_logging.ERROR)
 
 USABLE_MEMORY = 0.7  # of what is free: the allocator leaves gaps, and attention grows with the square of the length
 MAX_SYMBOLS = 10  # tokens per encoder frame; the value that Parakeet's own config decodes with
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SearchResult:
-    """Result of a search. tokens, frames: shape (batch, most tokens). lengths: number of tokens of each item."""
-
-    tokens: torch.Tensor
-    frames: torch.Tensor
-    lengths: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """The decoder's tokens of a batch; every list but `lengths` is of shape (batch, most tokens)."""
-
-    lengths: list[int]
-    tokens: list[list[int]]
-    frames: list[list[int]]
-    durations: list[list[int]]
-    logprobs: list[list[float]]
+WARM_PHRASES: Phrases = ("hello",)
 
 
 class Parakeet:
     """A loaded Parakeet-TDT (or any NeMo BPE transducer with durations) on one device. Not thread-safe."""
 
     def __init__(
-        self, path: Path, *, device: str = "auto", precision: devices.Precision = "auto", threads: int = 0
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        precision: devices.Precision = "auto",
+        threads: int = 0,
+        encoder: EncoderMode = "eager",
     ) -> None:
         """Load the .nemo file at `path` and make it ready to decode.
 
         device, precision: as in `devices.py`. threads: on a CPU, for the calling thread, which alone should then use
-        the model; 0 leaves one core free.
-        Raises StartupError if the file is no such model or the device is not there.
+        the model; 0 leaves one core free. encoder: compiled is for a GPU only, and takes minutes in `warm_up`.
+        Raises StartupError if the file is no such model, or the device is not there or can't do what is asked.
         """
         self._device = devices.resolve(device)
         if self._device.type == "cpu":
+            if encoder == "compiled":
+                raise StartupError("STT_ENCODER=compiled needs a GPU: set STT_ENCODER=eager")
             devices.use_threads(threads)
         typecheck.set_typecheck_enabled(enabled=False)  # 5 ms a call
         try:
@@ -88,13 +86,16 @@ class Parakeet:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         self._dtype = devices.weight_type(precision, self._device, parameters)
         self._model = _prepare(model, self._device, self._dtype)
+        self._encoder = Encoder(self._model, self._device, mode=encoder)
+        self._scorer = Scorer(self._model, list(durations), self._device)
+        self._upload = Upload(self._device)
         self._trimmer = cpu.MemoryTrimmer() if self._device.type == "cpu" else None
-        self._durations = torch.tensor(list(durations), device=self._device)
+        self._waits = self._device.type == "cpu"  # where reading a number costs nothing, it is read
         self._pieces: list[str] = list(model.tokenizer.ids_to_tokens(list(range(model.tokenizer.vocab_size))))
 
     @cached_property
-    def _initial_state(self) -> SearchState:
-        return decoder_state.initial_state(self._model.decoding.decoding.decoding_computer, self._device)
+    def _states(self) -> StateCache:
+        return StateCache(self._model.decoding.decoding.decoding_computer, self._device)
 
     @cached_property
     def _boosting(self) -> Boosting:
@@ -117,6 +118,11 @@ class Parakeet:
         return text
 
     @property
+    def vocabulary(self) -> Sequence[str]:
+        """The piece of each token id."""
+        return self._pieces
+
+    @property
     def frame_samples(self) -> int:
         """Samples of one encoder frame."""
         features, encoder = self._model.cfg.preprocessor, self._model.cfg.encoder
@@ -125,65 +131,129 @@ class Parakeet:
     def warm_up(self, max_items: int, max_seconds: float) -> None:
         """Decode noise; see `protocols.Recognizer`.
 
-        On a GPU the search goes over a batch of the largest size and length, since its CUDA graph is captured again for
-        anything larger than before.
+        On a GPU both searches, the plain one and the one with phrases, go over a batch of the largest size and length,
+        since a CUDA graph is captured again for anything larger than before. Files and chunks use the same two. A
+        compiled encoder sees each of its buckets.
         """
         noise = np.random.default_rng(0).standard_normal(int(max_seconds * SAMPLE_RATE), np.float32) * np.float32(0.01)
-        self.recognize([Audio(noise[:SAMPLE_RATE])])
-        if self._device.type != "cpu":
+        second = Audio(noise[:SAMPLE_RATE])
+        self.recognize([second])
+        if not self._waits:
+            trees = self._boosting.build_trees([WARM_PHRASES])
             with torch.inference_mode():
                 encoded, frames = self._encode([Audio(noise)])
-                self._decode(encoded.repeat(max_items, 1, 1), frames.repeat(max_items))
+                widest = encoded.repeat(max_items, 1, 1), frames.repeat(max_items)
+                self._decode(*widest)
+                self._decode(*widest, torch.from_numpy(trees).to(self._device).repeat(max_items))
+            if self._encoder.has_buckets:
+                for items, seconds in bucket_shapes(max_items, max_seconds):
+                    for _ in range(3):  # CUDA graphs are recorded at the second call of a shape
+                        self.recognize([Audio(noise[: seconds * SAMPLE_RATE])] * items)
+            self.decode_chunks([Chunk(second, 0, 0, None)], [WARM_PHRASES])
 
     def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
         """Decode each utterance independently, in input order; see `protocols.Recognizer`."""
-        if not batch:
-            return []
-        try:
-            trees = self._boosting.build_trees(phrases) if any(phrases) else None
-            with torch.inference_mode():
-                encoded, frames = self._encode(batch)
-                found, _ = self._decode(encoded, frames, trees)
-                scored = self._score(encoded, found)
-        except RuntimeError as exc:
-            raise self._convert_error(exc, len(batch)) from exc
-        self._trim_memory()
-        return [Hypothesis(self._tokens(scored, item, audio.duration)) for item, audio in enumerate(batch)]
+        return self.launch(batch, phrases).result()
 
     def decode_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> list[ChunkResult]:
         """Decode one chunk of each of several utterances; see `protocols.Recognizer`."""
-        if not batch:
-            return []
-        try:
+        return self.launch_chunks(batch, phrases).result()
+
+    def launch(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> Deferred[list[Hypothesis]]:
+        """Queue what `recognize` does, without waiting for a GPU; see `protocols.Recognizer`."""
+        return self._launch(batch, phrases) if batch else Deferred(list)
+
+    def launch_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> Deferred[list[ChunkResult]]:
+        """Queue what `decode_chunks` does, without waiting for a GPU; see `protocols.Recognizer`."""
+        return self._launch_chunks(batch, list(phrases) or [NO_PHRASES] * len(batch)) if batch else Deferred(list)
+
+    def _launch(
+        self, batch: Sequence[Audio], phrases: Sequence[Phrases], width: int | None = None
+    ) -> Deferred[list[Hypothesis]]:
+        """width: of the results in tokens; None for what is likely."""
+        with self._errors(len(batch)):
             trees = self._boosting.build_trees(phrases) if any(phrases) else None
+            lengths = np.array([len(audio.samples) for audio in batch])
             with torch.inference_mode():
-                encoded, frames = self._encode([chunk.audio for chunk in batch])
-                left = torch.tensor([chunk.left_context // FRAME_SAMPLES for chunk in batch], device=self._device)
-                right = torch.tensor([chunk.right_context for chunk in batch], device=self._device)
-                lengths = torch.tensor([len(chunk.audio.samples) for chunk in batch], device=self._device)
-                after_left = (frames - left).clamp(min=0)
-                counts = torch.where(right > 0, (lengths - right) // FRAME_SAMPLES - left, after_left)
-                own_phrases = list(phrases) or [NO_PHRASES] * len(batch)
-                given = [one.state if isinstance(one.state, SearchState) else self._initial_state for one in batch]
-                states = [state.for_phrases(own) for state, own in zip(given, own_phrases, strict=True)]
-                part = decoder_state.gather_frames(encoded, left, counts)
-                found, batched_state = self._decode(part, counts, trees, states)
-                stable = self._score(part, found, states)
-                reached = decoder_state.split_states(batched_state, own_phrases)
-                rest = decoder_state.gather_frames(encoded, left + counts, after_left - counts)
-                unstable = self._score(rest, self._decode(rest, after_left - counts, trees, reached)[0], reached)
-        except RuntimeError as exc:
-            raise self._convert_error(exc, len(batch)) from exc
+                audio, numbers = self._upload.send(
+                    self._pad(batch), [np.stack([lengths, lengths if trees is None else trees])]
+                )
+                encoded, frames = self._encoder(audio, numbers[0])
+                found, _ = self._decode(encoded, frames, None if trees is None else numbers[1], width=width)
+                download = Download(self._score(encoded, found).tensors)
         self._trim_memory()
-        starts, ends = left.tolist(), (left + counts).tolist()
-        return [
-            ChunkResult(
-                self._tokens(stable, item, chunk.audio.duration, starts[item]),
-                self._tokens(unstable, item, chunk.audio.duration, ends[item]),
-                reached[item],
+
+        def collect() -> list[Hypothesis]:
+            with self._errors(len(batch)):
+                arrays = download.arrays()
+            most = int(arrays[0].max())
+            if most > arrays[1].shape[1]:
+                return self._launch(batch, phrases, most).result()
+            return [Hypothesis(own) for own in split_tokens(arrays, self._pieces, [one.duration for one in batch])]
+
+        return Deferred(collect)
+
+    def _launch_chunks(
+        self, batch: Sequence[Chunk], phrases: Sequence[Phrases], width: int | None = None
+    ) -> Deferred[list[ChunkResult]]:
+        """As `_launch`. The frames of each part are counted on the host."""
+        with self._errors(len(batch)):
+            trees = self._boosting.build_trees(phrases) if any(phrases) else None
+            audios = [_in_memory(chunk.audio) for chunk in batch]
+            lengths = [audio.length for audio in audios]
+            left = np.array([chunk.left_context // FRAME_SAMPLES for chunk in batch])
+            right = np.array([chunk.right_context for chunk in batch])
+            after_left = np.maximum(self._encoder.frames(lengths) - left, 0)
+            counts = np.where(right > 0, (np.array(lengths) - right) // FRAME_SAMPLES - left, after_left)
+            rest, ends = after_left - counts, left + counts
+            given = [one.state if isinstance(one.state, SearchState) else None for one in batch]
+            place = self._states.place(given, phrases)
+            known = [lengths, left, counts, ends, rest, place.slots, place.has_phrases]
+            with torch.inference_mode():
+                audio, numbers, new_slots, *missing = self._upload.send(
+                    self._pad(audios),
+                    [
+                        np.stack([*known, left if trees is None else trees]),
+                        place.new_slots,
+                        *((place.missing, *place.arrays) if place.arrays else ()),
+                    ],
+                )
+                searched, biasing = None if trees is None else numbers[7], None
+                if searched is not None:
+                    biasing = self._boosting.computer.biasing_multi_model
+                before = self._states.load((numbers[5], numbers[6]), missing, biasing)
+                encoded, _ = self._encoder(audio, numbers[0])
+                part = decoder_state.gather_frames(encoded, numbers[1], max(1, int(counts.max())))
+                found, reached = self._decode(part, numbers[2], searched, before, width)
+                stable = self._score(part, found, before)
+                self._states.save(reached, new_slots)
+                after = decoder_state.for_trees(reached, searched, biasing)
+                part = decoder_state.gather_frames(encoded, numbers[3], max(1, int(rest.max())))
+                found, _ = self._decode(part, numbers[4], searched, after, width)
+                unstable = self._score(part, found, after)
+                tensors = [stable.tensors, unstable.tensors, decoder_state.tensors_of(reached)]
+                download = Download([tensor for each in tensors for tensor in each])
+        self._trim_memory()
+
+        def collect() -> list[ChunkResult]:
+            with self._errors(len(batch)):
+                arrays = download.arrays()
+            of_part, of_rest, state = arrays[:5], arrays[5:10], arrays[10:]
+            most = [int(one[0].max()) for one in (of_part, of_rest)]
+            if most[0] > of_part[1].shape[1] or most[1] > of_rest[1].shape[1]:
+                return self._launch_chunks(batch, phrases, max(most)).result()
+            seconds = [chunk.audio.duration for chunk in batch]
+            states = decoder_state.split_states(state, phrases, place.numbers)
+            return list(
+                map(
+                    ChunkResult,
+                    split_tokens(of_part, self._pieces, seconds, left.tolist()),
+                    split_tokens(of_rest, self._pieces, seconds, ends.tolist()),
+                    states,
+                )
             )
-            for item, chunk in enumerate(batch)
-        ]
+
+        return Deferred(collect)
 
     def capacity_seconds(self) -> float | None:
         """Padded seconds of audio that fit into the GPU's free memory, by the peak of one batch; None on a CPU."""
@@ -205,6 +275,13 @@ class Parakeet:
         if self._trimmer:
             self._trimmer()
 
+    @contextmanager
+    def _errors(self, count: int) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as exc:
+            raise self._convert_error(exc, count) from exc
+
     def _convert_error(self, exc: RuntimeError, count: int) -> RecognitionError:
         message = f"the model failed on a batch of {count}: {_first_line(exc)}"
         if isinstance(exc, torch.OutOfMemoryError) or "can't allocate memory" in str(exc):
@@ -213,82 +290,45 @@ class Parakeet:
             return OutOfMemory(message)
         return DeviceLost(message) if isinstance(exc, torch.AcceleratorError) else RecognitionError(message)
 
+    def _pad(self, batch: Sequence[Audio]) -> Padded:
+        rows = [audio.samples for audio in batch]
+        return Padded(rows, *self._encoder.shape([len(row) for row in rows]))
+
     def _encode(self, batch: Sequence[Audio]) -> tuple[torch.Tensor, torch.Tensor]:
         """Encoder output, shape (batch, frames, features), and each item's number of frames."""
-        lengths = torch.tensor([len(audio.samples) for audio in batch])
-        padded = torch.zeros(len(batch), int(lengths.max()))
-        for row, audio in zip(padded, batch, strict=True):
-            row[: len(audio.samples)] = torch.from_numpy(audio.samples)
-        features, feature_lengths = self._model.preprocessor(
-            input_signal=padded.to(self._device), length=lengths.to(self._device)
-        )
-        encoded, frames = self._model.encoder(audio_signal=features.to(self._dtype), length=feature_lengths)
-        return encoded.transpose(1, 2), frames
+        lengths = np.array([len(audio.samples) for audio in batch])
+        return self._encoder(*self._upload.send(self._pad(batch), [lengths]))
 
     def _decode(
         self,
         encoded: torch.Tensor,
         frames: torch.Tensor,
         trees: torch.Tensor | None = None,
-        states: Sequence[SearchState] | None = None,
+        before: Any = None,
+        width: int | None = None,
     ) -> tuple[SearchResult, Any]:
-        """Greedy search from `states`, or from the beginning. Returns NeMo's state after the search as well."""
+        """Greedy search from `before`, a state of NeMo's, or from the beginning. Returns the state after it as well.
+
+        trees: of each item, on the device. width: of the result in tokens; None for what is likely, or where the number
+        can be read at once, for what is there.
+        """
         if trees is None:
             search = self._model.decoding.decoding.decoding_computer
-            before = decoder_state.merge_states(states, search, self._device) if states else None
             found, state = search(x=encoded, out_len=frames, prev_batched_state=before)
         else:
-            before = decoder_state.merge_states(states, self._boosting.computer, self._device) if states else None
             found, state = self._boosting.search(encoded, frames, trees, before)
-        lengths = found.current_lengths[: len(encoded)]
-        most = int(lengths.max())
-        return SearchResult(
-            found.transcript[: len(encoded), :most], found.timestamps[: len(encoded), :most], lengths
-        ), state
-
-    def _score(self, encoded: torch.Tensor, found: SearchResult, states: Sequence[SearchState] | None = None) -> Scores:
-        """One pass of the joint network over the tokens, for the probability and the duration of each.
-
-        NeMo 3.0's batched search without CUDA graphs stores the duration of whichever item of the batch moved last.
-        """
-        tokens, frames, lengths = found.tokens, found.frames, found.lengths
-        counts = lengths.tolist()
-        if not tokens.shape[1]:
-            empty: list[list[Any]] = [[] for _ in counts]
-            return Scores(counts, empty, empty, empty, empty)
-        joint = self._model.joint
-        known = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-        tokens, frames = tokens.where(known, 0), frames.where(known, 0)
-        at_tokens = torch.gather(encoded, 1, frames[..., None].expand(-1, -1, encoded.shape[2]))
-        logits = joint.joint_after_projection(
-            joint.project_encoder(at_tokens).flatten(0, 1).unsqueeze(1),
-            self._predicted(tokens, states or [self._initial_state] * len(tokens)).flatten(0, 1).unsqueeze(1),
+        count = len(encoded)
+        lengths = found.current_lengths[:count]
+        if width is None:
+            width = int(lengths.max()) if self._waits else likely_width(encoded.shape[1])
+        return (
+            SearchResult(found.transcript[:count, :width], found.timestamps[:count, :width], lengths),
+            decoder_state.trim(state, count),
         )
-        logits = logits.reshape(*tokens.shape, -1).float()
-        choices = len(self._durations)
-        logprobs = torch.log_softmax(logits[..., :-choices], -1).gather(2, tokens[..., None]).squeeze(2)
-        durations = self._durations[logits[..., -choices:].argmax(-1)]
-        return Scores(counts, tokens.tolist(), frames.tolist(), durations.tolist(), logprobs.tolist())
 
-    def _predicted(self, tokens: torch.Tensor, states: Sequence[SearchState]) -> torch.Tensor:
-        """Projected output of the prediction network before each token, shape (batch, most tokens, features)."""
-        before = decoder_state.merge_states(states, self._model.decoding.decoding.decoding_computer, self._device)
-        first: torch.Tensor = before.predictor_outputs
-        if tokens.shape[1] == 1:
-            return first
-        following, _ = self._model.decoder.predict(tokens[:, :-1], before.predictor_states, add_sos=False)
-        projected: torch.Tensor = self._model.joint.project_prednet(following)
-        return torch.cat([first, projected], 1)
-
-    def _tokens(self, scored: Scores, item: int, duration: float, first_frame: int = 0) -> tuple[Token, ...]:
-        tokens = []
-        for index in range(scored.lengths[item]):
-            frame, length = first_frame + scored.frames[item][index], scored.durations[item][index]
-            token = scored.tokens[item][index]
-            start, end = frame * ENCODER_FRAME_SECONDS, (frame + length) * ENCODER_FRAME_SECONDS
-            logprob = scored.logprobs[item][index]
-            tokens.append(Token(token, self._pieces[token], min(start, duration), min(end, duration), logprob))
-        return tuple(tokens)
+    def _score(self, encoded: torch.Tensor, found: SearchResult, before: Any = None) -> Scores:
+        """Duration and probability of each token of a search that began in `before`."""
+        return self._scorer.score(encoded, found, before or self._states.first(len(encoded)))
 
 
 def _prepare(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
@@ -314,6 +354,11 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
     model.freeze()
     model.eval()
     return model
+
+
+def _in_memory(clip: Clip) -> Audio:
+    assert isinstance(clip, Audio), f"a {type(clip).__name__} has no samples here"
+    return clip
 
 
 def _first_line(exc: BaseException) -> str:

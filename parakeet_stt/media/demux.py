@@ -6,7 +6,8 @@ playlists could open what a playlist names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, groupby
 from typing import BinaryIO
@@ -22,20 +23,21 @@ from av.codec import Codec, codecs_available
 from av.codec.codec import UnknownCodecError
 from av.container import InputContainer
 
-from parakeet_stt.audio import Audio, Samples
+from parakeet_stt.audio import SAMPLE_RATE, Audio, Samples
 from parakeet_stt.errors import AudioTooLong, AudioTooShort, UndecodableAudio
 from parakeet_stt.media import resampling
 
+MakeFilter = Callable[[int], npt.NDArray[np.float32]]
 SUPPORTED = "flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav, webm"
 # The demuxers behind those names and their nearest kin, all of self-contained files. Not among them: playlists (hls,
 # dash, concat), session descriptions, devices, image sequences, and the hundreds that nobody uploads.
 DEMUXERS = "aac,aiff,au,flac,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav"
 SHORTEST_SECONDS = 0.1  # as OpenAI's API
 PLAIN_SUBTYPES = {"PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"}  # as soundfile calls them
-WAV_VALUES = 1 << 16  # read at once: 4 s of mono at 16 kHz
+WAV_VALUES = 1 << 19  # read at once: 33 s of mono at 16 kHz
 # Packed samples that need no resampler of FFmpeg's, which takes 2 ms to make: what wav and flac hold, and what is 1.0.
 FULL_SCALE = {"s16": 1 << 15, "s32": 1 << 31, "flt": 1}
-BRIDGE_RATE = 48_000  # Hz; FFmpeg brings a rate here that is too odd for torchaudio
+BRIDGE_RATE = 48_000  # Hz; FFmpeg brings a rate here that is too odd to be resampled directly
 
 
 def _audio_decoders() -> Iterator[str]:
@@ -82,11 +84,11 @@ class Track:
         )
 
 
-def decode(source: BinaryIO, *, max_seconds: float) -> Audio:
-    """All of a file at once, at 16 kHz. Raises as `open_track`."""
+def decode(source: BinaryIO, *, max_seconds: float, make_filter: MakeFilter) -> Audio:
+    """All of a file at once, at 16 kHz. make_filter: makes the weights of a rate's filter. Raises as `open_track`."""
     track = open_track(source, max_seconds=max_seconds)
-    mono = (piece[None] for piece in track.pieces)
-    return Audio(np.concatenate(list(resampling.resample_pieces(mono, track.rate))))
+    made = None if track.rate == SAMPLE_RATE else resampling.Filter(track.rate, make_filter(track.rate))
+    return Audio(np.concatenate(list(resampling.resample_pieces(track.pieces, made))))
 
 
 def open_track(source: BinaryIO, *, max_seconds: float) -> Track:
@@ -138,7 +140,7 @@ def _plain_wav(source: BinaryIO, max_seconds: float) -> Track | None:
     if not (start.startswith(b"RIFF") and start.endswith(b"WAVE")):
         return None
     try:
-        file = soundfile.SoundFile(source)
+        file = soundfile.SoundFile(_without_python(source))
     except soundfile.SoundFileError:
         return None
     if file.subtype not in PLAIN_SUBTYPES or not file.frames or not resampling.is_convertible(file.samplerate):
@@ -148,6 +150,14 @@ def _plain_wav(source: BinaryIO, max_seconds: float) -> Track | None:
     track.is_truncated = size < announced + 8 and not any(announced in lengths for lengths in UNKNOWN_LENGTHS)
     track.pieces = map(resampling.mix_down, _wav_pieces(file, max_seconds))
     return track
+
+
+def _without_python(source: BinaryIO) -> BinaryIO | int:
+    """The same file, opened anew, for libsndfile to read by itself and to close; the source where that can't be."""
+    try:
+        return os.open(f"/proc/self/fd/{source.fileno()}", os.O_RDONLY)
+    except OSError:  # it has no descriptor, or this is not Linux
+        return source
 
 
 def _wav_pieces(file: soundfile.SoundFile, max_seconds: float) -> Iterator[npt.NDArray[np.float32]]:

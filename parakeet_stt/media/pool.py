@@ -1,222 +1,202 @@
-"""The pool of media workers: an uploaded file → mono 16 kHz audio, decoded in another process."""
+"""A front's side of the media workers: an uploaded file → blocks of mono 16 kHz audio, decoded in another process."""
 
 from __future__ import annotations
 
-import json
-import logging
+import asyncio
 import os
-import select
 import socket
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
-from parakeet_stt.audio import Samples
 from parakeet_stt.errors import AudioError, AudioTooLong, AudioTooShort, UndecodableAudio
-from parakeet_stt.media import resampling
-from parakeet_stt.media.threads import CpuSlots
-from parakeet_stt.media.worker import LENGTH, REQUEST
+from parakeet_stt.ipc.channel import Channel
+from parakeet_stt.ipc.shared_audio import SharedAudio
+from parakeet_stt.media import messages
+from parakeet_stt.media.messages import Block, Decode, End, NeedFilter, Next
+from parakeet_stt.vad import Probabilities
 
-logger = logging.getLogger(__name__)
-PROGRAM = (sys.executable, "-m", "parakeet_stt.media.worker")
-ROOT = Path(__file__).parents[2]
-MAX_IDLE = 16  # workers kept for later files, of about 10 MB each
+MAX_IDLE = 16  # workers kept for later files, of a few MB each
 MAX_FILES = 100  # of one worker: what a file may have done to it does not last
-LARGEST_MESSAGE = 64 << 20  # bytes; no piece of audio has a hundredth of that
+CONNECT_SECONDS, CONNECT_TRIES = 0.05, 200  # the program is started again when it has ended
+# A worker that dies sooner after its last answer has been ended by somebody; one that dies later of what it decoded.
+STALLED_SECONDS = 10.0
 REFUSALS: dict[str, type[AudioError]] = {
     kind.__name__: kind for kind in (UndecodableAudio, AudioTooLong, AudioTooShort)
 }
 
 
+class WorkerLost(Exception):
+    """The worker has ended."""
+
+
 class Worker:
-    """One media worker, at the other end of a socket."""
+    """One media worker, at the other end of a connection. One task at a time uses it."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._incoming = connection.makefile("rb")
+        self._channel = Channel(connection, self._receive, self._lose)
+        self._answer: asyncio.Future[bytes] | None = None
+        self.is_alive = True
         self.files = 0  # that it has been sent
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether its end of the socket is open."""
-        poll = select.poll()
-        poll.register(self._connection, 0)
-        return not poll.poll(0)
-
-    def send(self, source: BinaryIO, max_seconds: float) -> None:
-        """Have it decode a file. source: a file with a descriptor, or one that makes a descriptor when asked."""
-        self.files += 1
-        source.flush()
-        socket.send_fds(self._connection, [REQUEST.pack(max_seconds)], [source.fileno()])
-
-    def receive(self) -> bytes:
-        """The next message of its answer. Raises EOFError if the worker has ended."""
-        (length,) = LENGTH.unpack(self._exactly(LENGTH.size))
-        return self._exactly(min(length, LARGEST_MESSAGE))
-
-    def end(self) -> None:
-        """End the worker; a thread that waits for a message gets EOFError. Any thread may call."""
-        with suppress(OSError):  # it has ended
-            self._connection.shutdown(socket.SHUT_RDWR)
+    async def ask(self, message: Decode | Next, descriptors: tuple[int, ...] = ()) -> NeedFilter | Block | End:
+        """Its answer to a message. Raises WorkerLost."""
+        if not self.is_alive:
+            raise WorkerLost
+        self._answer = asyncio.get_running_loop().create_future()
+        self._channel.send(messages.encode(message), descriptors)
+        answer: NeedFilter | Block | End = messages.decode_answer(await self._answer)
+        return answer
 
     def close(self) -> None:
-        """End the worker and close the socket; not while another thread waits for a message."""
-        self.end()
-        self._incoming.close()
-        self._connection.close()
+        """End the worker, whatever it is doing."""
+        self.is_alive = False
+        self._channel.close()
 
-    def _exactly(self, size: int) -> bytes:
-        try:
-            found = self._incoming.read(size)
-        except ConnectionResetError:
-            found = b""
-        if len(found) < size:
-            raise EOFError
-        return found
+    def _receive(self, message: bytes, _: list[int]) -> None:
+        if self._answer and not self._answer.done():
+            self._answer.set_result(message)
+
+    def _lose(self) -> None:
+        self.is_alive = False
+        if self._answer and not self._answer.done():
+            self._answer.set_exception(WorkerLost())
 
 
 class WorkerPool:
-    """The program that forks media workers (`worker.py`), and the workers that are idle."""
+    """The workers of one front that are idle, and the way to more."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, path: Path, *, computing: int) -> None:
+        """path: of the socket of the program that forks workers. computing: workers that compute at once."""
+        self._path = path
         self._idle: list[Worker] = []
-        self._start()
+        self.slots = asyncio.Semaphore(computing)
 
-    def borrow(self) -> Worker:
-        """A worker that is free, to be returned or closed."""
-        with self._lock:
-            while self._idle:
-                worker = self._idle.pop()
-                if worker.is_alive:
-                    return worker
-                worker.close()
-            return self._forked()
+    async def borrow(self) -> Worker:
+        """A worker that is free, to be returned or closed. Raises WorkerLost if the program does not come back."""
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.is_alive:
+                return worker
+            worker.close()
+        loop = asyncio.get_running_loop()
+        for _ in range(CONNECT_TRIES):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.setblocking(False)
+            try:
+                await loop.sock_connect(connection, str(self._path))
+            except OSError:
+                connection.close()
+                await asyncio.sleep(CONNECT_SECONDS)
+                continue
+            except BaseException:
+                connection.close()
+                raise
+            return Worker(connection)
+        raise WorkerLost
 
     def put_back(self, worker: Worker) -> None:
         """Keep a worker for another file, once it has answered all about the last."""
-        with self._lock:
-            if len(self._idle) < MAX_IDLE and worker.files < MAX_FILES:
-                self._idle.append(worker)
-                return
-        worker.close()
+        if worker.is_alive and len(self._idle) < MAX_IDLE and worker.files < MAX_FILES:
+            self._idle.append(worker)
+        else:
+            worker.close()
 
     def close(self) -> None:
-        """End the program and all idle workers; busy workers end when they are closed."""
-        with self._lock:
-            for worker in self._idle:
-                worker.close()
-            self._idle.clear()
-            self._control.close()
-            self._process.wait()
-
-    def _forked(self) -> Worker:
-        mine, theirs = socket.socketpair()
-        with theirs:
-            try:
-                socket.send_fds(self._control, [b"1"], [theirs.fileno()])
-            except OSError:
-                logger.warning("the program that forks media workers has ended and is started again")
-                self._control.close()
-                self._process.wait()
-                self._start()
-                socket.send_fds(self._control, [b"1"], [theirs.fileno()])
-        return Worker(mine)
-
-    def _start(self) -> None:
-        self._control, theirs = socket.socketpair()
-        with theirs:
-            # A process that reads untrusted files gets no keys.
-            kept = {name: value for name, value in os.environ.items() if not name.startswith("STT_")}
-            environment = {**kept, "OPENBLAS_NUM_THREADS": "1"}
-            # In a session of its own, so that Ctrl-C reaches the service only, which finishes its requests.
-            self._process = subprocess.Popen(  # noqa: S603
-                PROGRAM, stdin=theirs.fileno(), cwd=ROOT, env=environment, start_new_session=True
-            )
+        """End all idle workers; busy workers end when they are closed."""
+        while self._idle:
+            self._idle.pop().close()
 
 
-class MediaReader(Iterator[Samples]):
-    """Reads a media file: blocks of float32, shape (num_samples,), mono at 16 kHz.
+@dataclass(frozen=True, slots=True)
+class MediaSettings:
+    """max_seconds: of audio to decode. filters: folder of the resampling filters. make_filter: puts one there.
 
-    Blocking; each block may be read by another thread, inside `slots.computing`. on_crash: called when a worker dies of
-    the file.
-    Iterating raises UndecodableAudio, AudioTooShort at the end, or AudioTooLong; see `demux.open_track`.
+    on_crash: called when a worker dies of a file.
     """
 
-    def __init__(
-        self,
-        source: BinaryIO,
-        pool: WorkerPool,
-        slots: CpuSlots,
-        *,
-        max_seconds: float,
-        on_crash: Callable[[], None],
-    ) -> None:
-        self.is_truncated = False  # known once there are no more blocks
+    max_seconds: float
+    filters: Path
+    make_filter: Callable[[int], Awaitable[None]]
+    on_crash: Callable[[], None]
+
+
+class MediaReader:
+    """Reads a media file into shared audio, block by block.
+
+    A worker that dies is replaced once, and the new one goes on after the blocks that are read.
+    """
+
+    def __init__(self, upload: int, audio: SharedAudio, pool: WorkerPool, settings: MediaSettings) -> None:
+        """upload: the file's descriptor. audio: what is decoded goes there."""
+        self._upload = upload
+        self._audio = audio
         self._pool = pool
-        self._slots = slots
-        self._on_crash = on_crash
-        self._lock = threading.Lock()
-        self._is_cancelled = False
+        self._settings = settings
         self._worker: Worker | None = None
-        self._blocks = self._decode(source, max_seconds)
+        self._blocks = 0  # that are read
+        self._has_died = False
+        self._began = time.monotonic()
+        self.is_truncated = False  # whether the file ends before the length it announces; known at its end
 
-    def __next__(self) -> Samples:
-        return next(self._blocks)
+    async def blocks(self) -> AsyncIterator[Probabilities | None]:
+        """Read the next block, until there are no more; yields the probabilities of speech in its windows.
 
-    def cancel(self) -> None:
-        """Read no further; a thread that waits for a block gets UndecodableAudio. Any thread may call."""
-        with self._lock:
-            self._is_cancelled = True
-            if self._worker:
-                self._worker.end()
+        None where the workers have no detector. Raises UndecodableAudio, AudioTooShort at the end, or AudioTooLong;
+        see `demux.open_track`.
+        """
+        while not isinstance(answer := await self._next(), End):
+            self._blocks += 1
+            self._audio.extend(answer.samples)
+            yield None if answer.probabilities is None else np.frombuffer(answer.probabilities, np.float32)
+        if answer.error is not None:
+            raise REFUSALS[answer.error](answer.message)
+        self.is_truncated = answer.is_truncated
 
     def close(self) -> None:
-        """Free everything; not while another thread reads a block."""
-        self._blocks.close()
+        """Free everything, and end the worker if it still decodes."""
+        if self._worker:
+            self._worker.close()
+            self._worker = None
 
-    def _decode(self, source: BinaryIO, max_seconds: float) -> Generator[Samples, None, None]:
-        worker = self._pool.borrow()
-        with self._lock:
-            self._worker = worker
-            if self._is_cancelled:
-                worker.end()
-        has_answered = False
-        try:
-            worker.send(source, max_seconds)
-            track = self._message(worker)
-            if track:
-                yield from resampling.resample_pieces(self._pieces(worker), json.loads(track)["rate"])
-            end: dict[str, Any] = json.loads(self._message(worker))
-            has_answered = True
-        except (EOFError, BrokenPipeError):
-            if not self._is_cancelled:
-                self._on_crash()
-            raise UndecodableAudio(
-                "The file could not be decoded: its decoder crashed, or took too much time or memory."
-            ) from None
-        finally:
-            with self._lock:
+    async def _next(self) -> Block | End:
+        """The next block, or the end; from another worker if the present one dies for the first time."""
+        while True:
+            try:
+                async with self._pool.slots:
+                    answer = await self._ask()
+            except WorkerLost:
+                is_stalled = time.monotonic() - self._began > STALLED_SECONDS
+                self.close()
+                if self._has_died or is_stalled:
+                    self._settings.on_crash()
+                    raise UndecodableAudio(
+                        "The file could not be decoded: its decoder crashed, or took too much time or memory."
+                    ) from None
+                self._has_died = True
+                continue
+            if isinstance(answer, End) and self._worker:
+                self._pool.put_back(self._worker)
                 self._worker = None
-            if has_answered and not self._is_cancelled:
-                self._pool.put_back(worker)
-            else:
-                worker.close()
-        if "error" in end:
-            raise REFUSALS[end["error"]](end["message"])
-        self.is_truncated = end["truncated"]
+            return answer
 
-    def _pieces(self, worker: Worker) -> Iterator[npt.NDArray[np.float32]]:
-        while piece := self._message(worker):
-            yield np.frombuffer(piece, np.float32)[None]
-
-    def _message(self, worker: Worker) -> bytes:
-        with self._slots.waiting():
-            return worker.receive()
+    async def _ask(self) -> Block | End:
+        self._began = time.monotonic()
+        if self._worker:
+            answer = await self._worker.ask(Next())
+        else:
+            worker = self._worker = await self._pool.borrow()
+            worker.files += 1
+            settings = self._settings
+            asked = Decode(settings.max_seconds, str(settings.filters), self._blocks)
+            # The worker's own descriptor of the same open file: its place in it is shared with ours.
+            os.lseek(self._upload, 0, os.SEEK_SET)
+            answer = await worker.ask(asked, (self._upload, self._audio.descriptor))
+        while isinstance(answer, NeedFilter):
+            await self._settings.make_filter(answer.rate)
+            assert self._worker is not None
+            answer = await self._worker.ask(Next())
+        return answer

@@ -1,72 +1,114 @@
-"""The media worker: a program that decodes files in processes of their own, under limits.
+"""Media workers: a program that decodes files in processes of their own, under limits.
 
-`pool.py` starts the program, and sends one socket for each worker that it needs to the program's standard input, itself
-a socket. For each socket the program forks a worker, in a millisecond or two, since nothing here has imported torch.
-
-A worker receives `REQUEST` with a file's descriptor over its socket. It answers with messages, each after its length
-(`LENGTH`): JSON with the sample rate, unless the file can't be opened; pieces of audio, float32 mono; an empty message;
-JSON with how decoding ended. Then it takes the next file. If the worker dies, its socket closes.
+The program listens at a Unix socket, and forks a worker for each connection, in a millisecond or two, since nothing
+here has imported torch. A worker gets `Decode` with a file, and answers each `Next` with a `Block` of mono 16 kHz
+samples that it has written to shared memory, or with the `End`. Then it takes the next file. It ends when its
+connection closes.
 """
 
 from __future__ import annotations
 
 import gc
-import json
 import os
 import resource
 import select
 import signal
 import socket
-import struct
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
+
+from parakeet_stt.audio import SAMPLE_RATE, Samples
+from parakeet_stt.detector_stream import DetectorStream
 from parakeet_stt.errors import AudioError
-from parakeet_stt.media import demux
+from parakeet_stt.ipc.channel import FrameParser, receive_some, send_all
+from parakeet_stt.ipc.shared_audio import SAMPLE_BYTES, write_samples
+from parakeet_stt.media import demux, filters, messages, resampling
+from parakeet_stt.media.messages import Block, Decode, End, NeedFilter
+from parakeet_stt.protocols import SpeechDetector
+from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
 
-REQUEST = struct.Struct("<d")  # limit of the seconds to decode
-LENGTH = struct.Struct("<I")
-MEMORY_BYTES = 512 << 20  # of a worker; ten hours of mp4 with its index need 60 MB
-STALL_SECONDS = 30.0  # for one piece of audio, about a second of it
+MEMORY_BYTES = 512 << 20  # that a worker may take beside what the program has; ten hours of mp4 with its index need 60
+# For one piece of audio, about a second of it: of the processor's time, and of the clock's, which runs on while the
+# machine gives the worker no time.
+COMPUTE_SECONDS, STALL_SECONDS = 30.0, 90.0
 NICENESS = 10  # a tenth of the processor share of the recognizer's threads
+BLOCK_SAMPLES = 30 * 1000 // 32 * WINDOW_SAMPLES  # about 30 s: short clips are one block
 
 
-def main() -> None:
-    """Fork a worker for each socket that arrives, until the service has ended."""
-    control = socket.socket(fileno=0)
-    for ignored in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # files that are being decoded are finished; the service closes the socket
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """A worker's end of its connection. Blocking."""
+
+    socket: socket.socket
+    parser: FrameParser
+
+    def receive(self) -> tuple[Decode | messages.Next, list[int]]:
+        """The next message, and its descriptors. Raises EOFError once the front is gone."""
+        while True:
+            data, descriptors = receive_some(self.socket)
+            if not data:
+                raise EOFError
+            for message, own in self.parser.push(data, descriptors):  # a front sends one and waits for the answer
+                return messages.decode_asked(message), own
+
+    def send(self, answer: NeedFilter | Block | End) -> None:
+        """Send an answer. Raises OSError once the front is gone."""
+        send_all(self.socket, messages.encode(answer))
+
+
+def serve(listening: socket.socket, lifeline: socket.socket, detector: SpeechDetector | None) -> None:
+    """Fork a worker for each connection, until the lifeline closes.
+
+    detector: used in the workers after the fork. listening: of the program; lifeline: open while the service lives.
+    """
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # files that are being decoded are finished
         signal.signal(ignored, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no parent waits for the children
     os.nice(NICENESS)
     gc.collect()
     gc.freeze()
-    while descriptors := socket.recv_fds(control, 1, 1)[1]:
+    while True:
+        ready, _, _ = select.select([listening, lifeline], [], [])
+        if lifeline in ready:
+            return
+        connection, _ = listening.accept()
         if os.fork() == 0:
-            control.close()
-            _serve(socket.socket(fileno=descriptors[0]))
-        os.close(descriptors[0])
+            listening.close()
+            lifeline.close()
+            _work(connection, detector)
+        connection.close()
 
 
-def _serve(connection: socket.socket) -> None:
-    """Decode file after file, until the service closes the connection."""
+def _work(connection: socket.socket, detector: SpeechDetector | None) -> None:
+    """Decode file after file, until the front closes the connection."""
     status = 1
     try:
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+        limit = _data_bytes() + MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
-        with suppress(BrokenPipeError):
+        with suppress(EOFError, OSError):
+            end = _Connection(connection, FrameParser())
             while True:
-                request, descriptors, _, _ = socket.recv_fds(connection, REQUEST.size, 1)
-                if not descriptors:
-                    break
-                _answer(descriptors[0], REQUEST.unpack(request)[0], connection)
+                asked, descriptors = end.receive()
+                if isinstance(asked, Decode):
+                    _answer(asked, descriptors, end, detector)
         status = 0
     finally:
         os._exit(status)
+
+
+def _data_bytes() -> int:
+    """What counts for RLIMIT_DATA now; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    except OSError:
+        return 0
 
 
 def _end_with(connection: socket.socket) -> None:
@@ -77,29 +119,75 @@ def _end_with(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def _answer(file: int, max_seconds: float, connection: socket.socket) -> None:
-    def send(message: bytes | memoryview) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)  # the service may read slowly
-        connection.sendall(LENGTH.pack(len(message)))
-        connection.sendall(message)
-        signal.setitimer(signal.ITIMER_REAL, STALL_SECONDS)  # when it expires, the kernel ends this process
-
-    signal.setitimer(signal.ITIMER_REAL, STALL_SECONDS)
-    end: dict[str, Any]
+def _answer(asked: Decode, descriptors: list[int], connection: _Connection, detector: SpeechDetector | None) -> None:
+    upload, audio = descriptors
+    limit = SAMPLE_BYTES * int(asked.max_seconds + 60) * SAMPLE_RATE
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    end = End()
+    _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)
     try:
-        with open(file, "rb") as source:
-            track = demux.open_track(source, max_seconds=max_seconds)
-            send(json.dumps({"rate": track.rate}).encode())
-            for piece in track.pieces:
-                if len(piece):
-                    send(piece.data.cast("B"))
-        end = {"truncated": track.is_truncated}
+        with open(upload, "rb") as source:
+            track = demux.open_track(source, max_seconds=asked.max_seconds)
+            written = 0
+            for number, (samples, probabilities) in enumerate(_blocks(track, asked, connection, detector)):
+                if number >= asked.skip:
+                    write_samples(audio, written, samples)
+                    _wind_clock(0, 0)  # the front may ask slowly
+                    found = None if probabilities is None else probabilities.tobytes()
+                    connection.send(Block(len(samples), found))
+                    connection.receive()
+                _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)
+                written += len(samples)
+        end = End(track.is_truncated)
     except AudioError as exc:
-        end = {"error": type(exc).__name__, "message": exc.message}
-    send(b"")
-    send(json.dumps(end).encode())
-    signal.setitimer(signal.ITIMER_REAL, 0)
+        end = End(error=type(exc).__name__, message=exc.message)
+    finally:
+        os.close(audio)
+    _wind_clock(0, 0)
+    connection.send(end)
 
 
-if __name__ == "__main__":
-    main()
+def _blocks(
+    track: demux.Track, asked: Decode, connection: _Connection, detector: SpeechDetector | None
+) -> Iterator[tuple[Samples, Probabilities | None]]:
+    """The file's audio in whole blocks, the last one shorter, and the probabilities of speech in each."""
+    made = _find_filter(track.rate, Path(asked.filters), connection)
+    stream = DetectorStream(detector) if detector else None
+    pieces = resampling.resample_pieces(track.pieces, made)
+    for samples, is_last in _regroup(pieces, lambda: _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)):
+        if stream is None:
+            yield samples, None
+        else:
+            found = stream.push(samples)
+            yield samples, np.concatenate([found, stream.flush()]) if is_last else found
+
+
+def _find_filter(rate: int, folder: Path, connection: _Connection) -> resampling.Filter | None:
+    if not filters.is_made(folder, rate):
+        _wind_clock(0, 0)
+        connection.send(NeedFilter(rate))
+        connection.receive()
+        _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)
+    return filters.find_filter(folder, rate)
+
+
+def _regroup(pieces: Iterator[Samples], on_piece: Callable[[], None]) -> Iterator[tuple[Samples, bool]]:
+    """The same samples in blocks of `BLOCK_SAMPLES`, the last one shorter; and whether it is the last."""
+    waiting: list[Samples] = []
+    count = 0
+    for piece in pieces:
+        on_piece()
+        waiting.append(piece)
+        count += len(piece)
+        while count > BLOCK_SAMPLES:
+            joined = np.concatenate(waiting)
+            yield joined[:BLOCK_SAMPLES], False
+            waiting = [joined[BLOCK_SAMPLES:]]
+            count -= BLOCK_SAMPLES
+    yield np.concatenate([np.zeros(0, np.float32), *waiting]), True
+
+
+def _wind_clock(compute: float, wait: float) -> None:
+    """Have the kernel end this process after so many seconds of its own time, or of the clock's; 0 for never."""
+    signal.setitimer(signal.ITIMER_PROF, compute)
+    signal.setitimer(signal.ITIMER_REAL, wait)

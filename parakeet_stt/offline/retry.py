@@ -41,7 +41,7 @@ def find_missed(utterance: Utterance, words: Sequence[Word], onset: float) -> li
         if len(windows) * WINDOW_SAMPLES >= shortest * SAMPLE_RATE:
             span = Span(
                 max(0, int(windows[0]) * WINDOW_SAMPLES - offset),
-                min((int(windows[-1]) + 1) * WINDOW_SAMPLES - offset, len(utterance.audio.samples)),
+                min((int(windows[-1]) + 1) * WINDOW_SAMPLES - offset, utterance.audio.length),
             )
             missed.append(span)
     return missed
@@ -54,7 +54,7 @@ def plan_attempts(utterance: Utterance, missed: Span) -> list[list[Span]]:
     of its middle third.
     """
     start, end = max(0, missed.start - int(LEAD_SECONDS * SAMPLE_RATE)), missed.end
-    end = min(end + int(NEAR_SECONDS * SAMPLE_RATE), len(utterance.audio.samples))
+    end = min(end + int(NEAR_SECONDS * SAMPLE_RATE), utterance.audio.length)
     if missed.length < HALVED_SECONDS * SAMPLE_RATE:
         return [[Span(start, end)]]
     first, count = missed.start // WINDOW_SAMPLES, missed.length // WINDOW_SAMPLES

@@ -3,9 +3,9 @@
 Speech without words is decoded again with other cuts (retry.py). Words of utterances that overlap are merged
 (overlap.py).
 
-Reading utterances and recognizing them take time, so both are passed in. The computing here also goes through the
-caller's threads for long recordings: hours of words would stall an event loop. For short recordings a thread would cost
-more than the work.
+Reading the recording and recognizing utterances take time, so both are passed in. Making the transcript of a long
+recording also goes through a thread of the caller's: hours of words would stall an event loop. For short recordings a
+thread would cost more than the work.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from typing import Protocol, TypeVar
 
-from parakeet_stt.audio import SAMPLE_RATE, Audio
+from parakeet_stt.audio import SAMPLE_RATE, Clip
 from parakeet_stt.offline.overlap import merge_overlap
 from parakeet_stt.offline.retry import find_missed, plan_attempts
 from parakeet_stt.offline.utterances import Utterance, Utterances
@@ -26,6 +24,7 @@ from parakeet_stt.protocols import HasAudio
 from parakeet_stt.text.alignment import join_tokens, split_segments
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.transcript import Hypothesis, Recording, Transcript, Word, WordList
+from parakeet_stt.vad import Probabilities
 
 T = TypeVar("T")
 U = TypeVar("U", bound=HasAudio)
@@ -67,7 +66,7 @@ class RunInThread(Protocol):
 class _Retry:
     """A part of an utterance. start: seconds from the start of the utterance."""
 
-    audio: Audio
+    audio: Clip
     start: float
 
 
@@ -76,6 +75,7 @@ class Transcription:
 
     The recognizer gets speech only, with a little silence around it: models invent words for silence, and some give no
     words after too much of it. All times count from the start of the recording.
+    blocks: the recording as it is read; each gives the probabilities of speech in the windows that it completes.
     language: of the transcript. phrases: to prefer. on_retry: called after each retry of speech without words, with
     whether it found words. is_truncated: called at the end.
     """
@@ -83,6 +83,7 @@ class Transcription:
     def __init__(
         self,
         utterances: Utterances,
+        blocks: AsyncIterator[Probabilities],
         *,
         recognize: Recognize,
         run_in_thread: RunInThread,
@@ -90,8 +91,9 @@ class Transcription:
         phrases: Phrases = NO_PHRASES,
         on_retry: Callable[[bool], None] = lambda _: None,
         is_truncated: Callable[[], bool] = lambda: False,
-    ) -> None:  # seven parameters: what it calls, and what the caller asked for; each is used on its own
+    ) -> None:  # eight parameters: what it calls, and what the caller asked for; each is used on its own
         self._utterances = utterances
+        self._blocks = blocks
         self._recognize = recognize
         self._run_in_thread = run_in_thread
         self._language = language
@@ -102,9 +104,8 @@ class Transcription:
 
     async def words(self) -> AsyncGenerator[tuple[Word, ...], None]:
         """Yield the words of each utterance that has any, in order. Closing the generator cancels the rest."""
-        first = await self._run_in_thread(self._read_first)
         async with (
-            aclosing(self._read_all(first)) as utterances,
+            aclosing(self._read()) as utterances,
             aclosing(self._recognize(utterances, phrases=self._phrases)) as results,
         ):
             tail: tuple[Word, ...] = ()  # words in the overlap with the next utterance
@@ -152,18 +153,15 @@ class Transcription:
             words = tuple(sorted((*words, *found), key=lambda word: word.start))
         return words
 
-    def _read_first(self) -> list[Utterance]:
-        """The first utterance, or all of them if the whole recording is read then, as with a short recording."""
-        first = list(islice(self._utterances, 1))
-        return [*first, *self._utterances] if self._utterances.is_read else first
-
-    async def _read_all(self, first: list[Utterance]) -> AsyncGenerator[Utterance, None]:
-        for utterance in first:
-            yield utterance
-        if self._utterances.is_read:
-            return
-        while (following := await self._run_in_thread(partial(next, self._utterances, None))) is not None:
-            yield following
+    async def _read(self) -> AsyncGenerator[Utterance, None]:
+        """The utterances; reads the recording as far as the next one needs."""
+        for utterance in self._utterances:
+            if utterance is not None:
+                yield utterance
+            elif (probabilities := await anext(self._blocks, None)) is not None:
+                self._utterances.push(probabilities)
+            else:
+                self._utterances.finish()
 
     def _make_recording(self) -> Recording:
         words = self._words

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from parakeet_stt.audio import SAMPLE_RATE, Audio, Samples, Span
+from parakeet_stt.audio import SAMPLE_RATE, AudioBuffer, AudioStore, Clip, Samples, Span
+from parakeet_stt.detector_stream import DetectorStream
 from parakeet_stt.offline.vad_segments import SpeechRules, Stretch, utterance_spans
-from parakeet_stt.protocols import SpeechStream
 from parakeet_stt.rolling_buffer import RollingBuffer
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
 
@@ -24,7 +25,7 @@ class Utterance:
     """
 
     span: Span
-    audio: Audio
+    audio: Clip
     probabilities: Probabilities
     overlap: float
 
@@ -40,82 +41,97 @@ class Utterance:
 
 
 class Utterances:
-    """An iterator over the utterances of one recording.
+    """The utterances of one recording, as they become known while it is read.
 
-    blocks: float32, shape (num_samples,), at 16 kHz, of any lengths; read as far as the next utterance needs.
-    longest: seconds of an utterance, at most; None for one utterance from the first to the last speech. short_first:
-    make the first utterances shorter, so that the first words come sooner.
+    Iterating gives the next utterance; None if more of the recording has to be read first.
     """
 
     def __init__(
-        self,
-        blocks: Iterable[Samples],
-        detector: SpeechStream,
-        *,
-        rules: SpeechRules,
-        longest: float | None,
-        short_first: bool = False,
+        self, audio: AudioStore, *, rules: SpeechRules, longest: float | None, short_first: bool = False
     ) -> None:
+        """audio: of the recording; it is appended to elsewhere, and discarded here.
+
+        longest: seconds of an utterance, at most; None for one utterance from the first to the last speech.
+        short_first: make the first utterances shorter, so that the first words come sooner.
+        """
         self.rules = rules
-        self._blocks = blocks
-        self._detector = detector
-        self._samples, self._windows = RollingBuffer(), RollingBuffer()
+        self._audio = audio
+        self._windows = RollingBuffer()
         self._probabilities = array("f")  # of the whole recording
+        self._unread: deque[Probabilities] = deque()
         self._is_read = False
         limit = float("inf") if longest is None else longest * SAMPLE_RATE
-        self._utterances = self._cut(utterance_spans(self._detect(), rules, limit, short_first=short_first))
+        self._utterances = self._cut(utterance_spans(self._arriving(), rules, limit, short_first=short_first))
 
-    def __iter__(self) -> Iterator[Utterance]:
+    def __iter__(self) -> Iterator[Utterance | None]:
         return self
 
-    def __next__(self) -> Utterance:
+    def __next__(self) -> Utterance | None:
         return next(self._utterances)
 
     @property
     def duration(self) -> float:
         """Seconds read so far; the recording's length once there are no more utterances."""
-        return self._samples.length / SAMPLE_RATE
-
-    @property
-    def is_read(self) -> bool:
-        """Whether the whole recording has been read, so that the remaining utterances cost no time."""
-        return self._is_read
+        return self._audio.length / SAMPLE_RATE
 
     @property
     def probabilities(self) -> Probabilities:
         """Probability of speech in each window of 32 ms that has been read."""
         return np.array(self._probabilities, np.float32)
 
-    def close(self) -> None:
-        """Stop reading, and close the blocks."""
-        self._utterances.close()
-        close: Callable[[], None] | None = getattr(self._blocks, "close", None)
-        if close:
-            close()
+    def push(self, probabilities: Probabilities) -> None:
+        """More of the recording is read. probabilities: of speech in the windows that it completes."""
+        self._unread.append(probabilities)
 
-    def _cut(self, stretches: Iterable[Stretch]) -> Generator[Utterance, None, None]:
+    def finish(self) -> None:
+        """All of the recording is read."""
+        self._is_read = True
+
+    def _cut(self, stretches: Iterable[Stretch | None]) -> Generator[Utterance | None, None, None]:
         for stretch in stretches:
+            if stretch is None:
+                yield None
+                continue
             span = stretch.span
             if span.length:
-                audio = Audio(self._samples.slice(span.start, span.end))
+                audio = self._audio.clip(span.start, span.end)
                 first, last = span.start // WINDOW_SAMPLES, -(-span.end // WINDOW_SAMPLES)
                 yield Utterance(
-                    Span(span.start, span.start + len(audio.samples)),
+                    Span(span.start, span.start + audio.length),
                     audio,
                     self._windows.slice(first, last),
                     stretch.overlap / SAMPLE_RATE,
                 )
-            self._samples.discard_before(span.end - stretch.overlap)
+            self._audio.discard_before(span.end - stretch.overlap)
             self._windows.discard_before((span.end - stretch.overlap) // WINDOW_SAMPLES)
 
-    def _detect(self) -> Iterator[Probabilities]:
-        for block in self._blocks:
-            self._samples.append(block)
-            yield self._store(self._detector.push(block))
-        self._is_read = True
-        yield self._store(self._detector.flush())
+    def _arriving(self) -> Iterator[Probabilities | None]:
+        while self._unread or not self._is_read:
+            if not self._unread:
+                yield None
+                continue
+            probabilities = self._unread.popleft()
+            self._windows.append(probabilities)
+            self._probabilities.extend(probabilities.tolist())
+            yield probabilities
 
-    def _store(self, probabilities: Probabilities) -> Probabilities:
-        self._windows.append(probabilities)
-        self._probabilities.extend(probabilities.tolist())
-        return probabilities
+
+def cut_blocks(
+    blocks: Iterable[Samples], detector: DetectorStream, *, rules: SpeechRules, longest: float | None
+) -> Iterator[Utterance]:
+    """The utterances of a recording in this process's memory; see `Utterances`.
+
+    blocks: float32, shape (num_samples,), at 16 kHz, of any lengths; read as far as the next utterance needs.
+    """
+    audio = AudioBuffer()
+    utterances = Utterances(audio, rules=rules, longest=longest)
+    arriving = iter(blocks)
+    for utterance in utterances:
+        if utterance is not None:
+            yield utterance
+        elif (block := next(arriving, None)) is not None:
+            audio.append(block)
+            utterances.push(detector.push(block))
+        else:
+            utterances.push(detector.flush())
+            utterances.finish()

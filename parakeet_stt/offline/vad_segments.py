@@ -3,12 +3,14 @@
 Generators, one after another: probabilities → speech spans → padded spans → utterances of bounded length. Each yields a
 span as soon as no later probability can change it. An empty span is a mark: the silence has lasted so long that what
 follows can't be joined to what was before. Speech that is too long without a pause is cut in two that overlap.
+
+A generator that is given None yields None: no more is known until more audio has been read.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 
@@ -51,11 +53,12 @@ class Stretch:
 
 
 def utterance_spans(
-    probabilities: Iterable[Probabilities], rules: SpeechRules, longest: float, *, short_first: bool = False
-) -> Iterator[Stretch]:
+    probabilities: Iterable[Probabilities | None], rules: SpeechRules, longest: float, *, short_first: bool = False
+) -> Iterator[Stretch | None]:
     """Yield the stretches that hold speech, in order; each begins and ends at a pause, if there is one.
 
     probabilities: one for each window of `WINDOW_SAMPLES`, in arrays of any length; their lengths make no difference.
+    None where no more are there yet, and then None is yielded.
     longest: samples of one stretch, at most; infinite for one stretch from the first to the last speech. Longer speech
     without a pause is cut where its probability is lowest, in the last third, and the parts overlap by
     `OVERLAP_SAMPLES`.
@@ -64,18 +67,18 @@ def utterance_spans(
     The last stretch may reach beyond the audio, by its padding.
     """
     pad = rules.pad_ms * SAMPLE_RATE // 1000
-    windows = chain.from_iterable(part.tolist() for part in probabilities)
+    windows = chain.from_iterable((None,) if part is None else part.tolist() for part in probabilities)
     spans = _padded(_spoken(windows, rules, longest - 2 * pad - OVERLAP_SAMPLES, longest), pad)
     limits: Iterator[float] = repeat(longest)
     if short_first:
-        first, is_all = _until(longest / 2, spans)
+        first, is_all = yield from _until(longest / 2, spans)
         spans = chain(first, spans)
         limits = limits if is_all else chain((longest / 4, longest / 2), limits)
     reach = max(0, rules.max_pause_ms * SAMPLE_RATE // 1000 - 2 * pad) if longest < math.inf else math.inf
     yield from _grouped(spans, limits, reach)
 
 
-def _spoken(windows: Iterable[float], rules: SpeechRules, longest: float, pause: float) -> Iterator[Span]:
+def _spoken(windows: Iterable[float | None], rules: SpeechRules, longest: float, pause: float) -> Iterator[Span | None]:
     """Yield speech spans, exact to the window, and a mark after each silence of `pause` samples.
 
     Two spans that touch are one span that was cut, since it was longer than `longest`.
@@ -89,6 +92,9 @@ def _spoken(windows: Iterable[float], rules: SpeechRules, longest: float, pause:
     recent: list[float] = []  # probabilities since `begun`
     position = 0
     for probability in windows:
+        if probability is None:
+            yield None
+            continue
         position += WINDOW_SAMPLES
         if begun is None:
             if probability >= rules.onset:
@@ -119,13 +125,16 @@ def _spoken(windows: Iterable[float], rules: SpeechRules, longest: float, pause:
             yield Span(begun, end)
 
 
-def _padded(spans: Iterable[Span], pad: int) -> Iterator[Span]:
+def _padded(spans: Iterable[Span | None], pad: int) -> Iterator[Span | None]:
     """Pad each span with silence; two spans share a pause that is too short for two paddings.
 
     Two spans that touch overlap afterwards.
     """
     start, last = 0, None  # padded start of the last span, and the span itself
     for span in spans:
+        if span is None:
+            yield None
+            continue
         if last is None:
             start = max(span.start - pad, start)
         elif span.start == last.end and span.length:
@@ -144,21 +153,27 @@ def _padded(spans: Iterable[Span], pad: int) -> Iterator[Span]:
         yield Span(start, last.end + pad)
 
 
-def _until(length: float, spans: Iterator[Span]) -> tuple[list[Span], bool]:
+def _until(length: float, spans: Iterator[Span | None]) -> Generator[None, None, tuple[list[Span], bool]]:
     """The first spans, up to the one that ends more than `length` after their start; and whether they are all."""
     first: list[Span] = []
     for span in spans:
+        if span is None:
+            yield None
+            continue
         first.append(span)
         if span.end - first[0].start > length:
             return first, False
     return first, True
 
 
-def _grouped(spans: Iterable[Span], limits: Iterator[float], reach: float) -> Iterator[Stretch]:
+def _grouped(spans: Iterable[Span | None], limits: Iterator[float], reach: float) -> Iterator[Stretch | None]:
     """Join neighbours that are within `reach` of each other, while the stretch stays within its limit."""
     group: Span | None = None
     longest = next(limits)
     for span in spans:
+        if span is None:
+            yield None
+            continue
         if group and span.length and span.end - group.start <= longest and span.start - group.end <= reach:
             group = Span(group.start, span.end)
             continue

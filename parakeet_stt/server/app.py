@@ -41,7 +41,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         components: Components = app.state.components
         await components.drain.finish(components.settings.drain_seconds)
 
-    async with drain_on_signal(finish):
+    async with app.state.components.running(), drain_on_signal(finish):
         yield
 
 

@@ -1,37 +1,50 @@
-"""Builds the parts of a running service, and ends them. service.py calls it; routes depend on the parts."""
+"""Builds the parts of a running front, and ends them. service.py calls it; routes depend on the parts."""
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import os
 import secrets
-import sys
-import threading
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from parakeet_stt.device.link import Device, DeviceClient
-from parakeet_stt.errors import DeviceLost
+from parakeet_stt.device.client import DeviceClient
+from parakeet_stt.media.filters import Filters
+from parakeet_stt.media.pool import WorkerPool
 from parakeet_stt.protocols import SpeechDetector
 from parakeet_stt.server.files.transcriber import FileTranscriber
 from parakeet_stt.server.http.client_secrets import ClientSecrets
 from parakeet_stt.server.http.drain import Drain
 from parakeet_stt.server.http.middleware import RequestContext
-from parakeet_stt.server.live.live_vad import LiveVad
+from parakeet_stt.server.live.live_vad import LiveDetector, LiveVad, LocalDetector, RemoteDetector
 from parakeet_stt.server.live.sessions import LiveSessions
-from parakeet_stt.server.metrics import Metrics
 from parakeet_stt.server.model import ServedModel
+from parakeet_stt.server.monitoring.metrics import Metrics
 from parakeet_stt.server.settings import Settings
 
-logger = logging.getLogger(__name__)
-# For how long a thread may keep Python's lock while another waits; Python's own is 5 ms. The event loop competes with
-# the device's thread and those that read media: with 1 ms its lag is half (docs/benchmarks.md).
-SWITCH_SECONDS = 0.001
-LAST_ANSWERS_SECONDS = 1.0  # for the answers that are being sent when the device is lost
+PARENT_SECONDS = 1.0  # between two looks at whether the service's parent is still there
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """The other processes, as a front sees them.
+
+    media: socket of the media program. filters: folder of the resampling filters. detector: for live speech, where no
+    device process has one.
+    """
+
+    device: DeviceClient
+    media: Path
+    filters: Path
+    detector: SpeechDetector | None
 
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """The parts of a running service."""
+    """The parts of a running front."""
 
     settings: Settings
     model: ServedModel
@@ -41,12 +54,11 @@ class Components:
     device: DeviceClient
     transcriber: FileTranscriber
     sessions: LiveSessions
-    link: Device
     live_vad: LiveVad
 
     @property
     def is_alive(self) -> bool:
-        """Whether a request that comes now will be answered."""
+        """Whether a request that comes now will be answered soon."""
         return self.device.is_alive and not self.drain.started.is_set()
 
     @property
@@ -56,23 +68,33 @@ class Components:
             self.settings, self.model, self.metrics, self.drain, self.client_secrets, lambda: self.is_alive
         )
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """While the context lasts, the front exchanges messages with the other processes."""
+        self.device.start()
+        self.metrics.on_exposition = lambda: self.metrics.queue_audio_seconds.set(self.device.waiting_seconds())
+        watching = asyncio.create_task(_end_with_parent())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            self.transcriber.close()
+            self.device.close()
+
     def close(self) -> None:
-        """End all threads and processes, after what they are doing."""
-        self.transcriber.close()
+        """End the threads, after what they are doing."""
         self.live_vad.close()
-        self.link.close()
 
 
-def build(
-    settings: Settings, model: ServedModel, link: Device, detector: SpeechDetector, metrics: Metrics
-) -> Components:
-    """Build the parts around a device that has been started. metrics: those that the device reports to."""
-    sys.setswitchinterval(SWITCH_SECONDS)
-    metrics.queue_audio_seconds.set_function(link.waiting_seconds)
-    metrics.batch_budget_seconds.set_function(lambda: link.batch_seconds)
-    metrics.device_memory_bytes.set_function(link.memory_bytes)
-    device, live_vad, drain = DeviceClient(link), LiveVad(detector), Drain(settings.max_sessions, metrics)
+def build(settings: Settings, model: ServedModel, processes: Processes, metrics: Metrics) -> Components:
+    """Build the parts around processes that are running."""
+    device, filters = processes.device, Filters(processes.filters, processes.device.make_filter)
+    detector: LiveDetector = LocalDetector(processes.detector) if processes.detector else RemoteDetector()
+    live_vad, drain = LiveVad(detector), Drain(metrics)
     signing_key = settings.signing_key.get_secret_value() if settings.signing_key else secrets.token_hex()
+    # Media workers that compute at once, of all fronts: half of the cores. The others are the recognizer's, where it
+    # runs on the CPU.
+    computing = max(2, (os.cpu_count() or 1) // 2 // settings.fronts_here)
     return Components(
         settings=settings,
         model=model,
@@ -80,14 +102,24 @@ def build(
         drain=drain,
         client_secrets=ClientSecrets(signing_key.encode()),
         device=device,
-        transcriber=FileTranscriber(settings, model.languages[0], device, detector, metrics),
-        sessions=LiveSessions(settings, live_vad, device, drain, metrics),
-        link=link,
+        transcriber=FileTranscriber(
+            settings,
+            model.languages[0],
+            device=device,
+            workers=WorkerPool(processes.media, computing=computing),
+            filters=filters,
+            metrics=metrics,
+        ),
+        sessions=LiveSessions(
+            settings, live_vad=live_vad, filters=filters, device=device, drain=drain, metrics=metrics
+        ),
         live_vad=live_vad,
     )
 
 
-def exit_on_lost_device(lost: DeviceLost) -> None:
-    """End this process, so that its supervisor starts a new one: only a new process can use the device again."""
-    logger.critical("the device is lost, the process ends: %s", lost.message)
-    threading.Timer(LAST_ANSWERS_SECONDS, os._exit, (1,)).start()
+async def _end_with_parent() -> None:
+    """Shut this front down when the service's parent is gone, which would have done so."""
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110  # the kernel sets no event
+        await asyncio.sleep(PARENT_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -14,8 +14,8 @@ from parakeet_stt.server.components import Components
 from parakeet_stt.server.files.transcriber import FileTranscriber
 from parakeet_stt.server.http.client_secrets import ClientSecrets
 from parakeet_stt.server.live.sessions import LiveSessions
-from parakeet_stt.server.metrics import Metrics
 from parakeet_stt.server.model import ServedModel
+from parakeet_stt.server.monitoring.metrics import Metrics
 from parakeet_stt.server.settings import Settings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from parakeet_stt.errors import StartupError
 
 PREFIX = "STT_"
+CORES_A_FRONT = 4  # one front's work is about that of three more cores in media workers and the device process
 HASHED = "sha256:"
 OPEN_PATHS = {
     "metrics": ("/metrics",),
@@ -120,12 +122,24 @@ class Settings(BaseSettings):
         validation_alias=_names("THREADS"),
         description="Threads of the recognizer on a CPU. 0: one fewer than there are cores.",
     )
-    workers: int = Field(
+    encoder: Annotated[Literal["eager", "compiled"], BeforeValidator(_lower)] = Field(
+        default="eager",
+        validation_alias=_names("ENCODER"),
+        description="eager, or on a GPU compiled: faster for small batches, and minutes later ready.",
+    )
+    devices: int = Field(
         default=1,
         ge=1,
         le=64,
-        validation_alias=_names("WORKERS"),
-        description="Processes, each with a model of its own: one for each GPU of this machine.",
+        validation_alias=_names("DEVICES", "STT_WORKERS"),
+        description="Device processes, each with a model of its own: one for each GPU of this machine.",
+    )
+    fronts: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        validation_alias=_names("FRONTS"),
+        description="Front processes, which answer HTTP and sockets. 0: one for every four cores, at least one.",
     )
     max_utterance_seconds: float = Field(
         default=24.0,
@@ -193,7 +207,7 @@ class Settings(BaseSettings):
         default=256,
         ge=1,
         validation_alias=_names("MAX_SESSIONS"),
-        description="Live sessions at a time, in each process; above it, 429. scripts/bench/streaming.py finds how "
+        description="Live sessions at a time, on each device; above it, 429. scripts/bench/streaming.py finds how "
         "many a device follows in time.",
     )
     session_idle_seconds: float = Field(
@@ -213,14 +227,19 @@ class Settings(BaseSettings):
         default=None,
         min_length=16,
         validation_alias=_names("SIGNING_KEY"),
-        description="Signs the short-lived keys of /v1/realtime/client_secrets. Unset: random, and such a key opens "
-        "only the process that made it; to be set where several processes answer.",
+        description="Signs the short-lived keys of /v1/realtime/client_secrets. Unset: random at each start; to be set "
+        "where several replicas answer.",
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         default="info",
         validation_alias=_names("LOG_LEVEL", "LOG_LEVEL"),
         description="debug, info, warning or error.",
     )
+
+    @property
+    def fronts_here(self) -> int:
+        """Number of front processes on this machine."""
+        return self.fronts or max(1, (os.cpu_count() or 1) // CORES_A_FRONT)
 
     @cached_property
     def key_hashes(self) -> frozenset[str]:
@@ -259,10 +278,10 @@ def load() -> Settings:
         raise StartupError("Wrong settings. " + "; ".join(problems)) from exc
 
 
-def worker_count() -> int:
-    """Number of processes; 1 if the settings are wrong, which the start itself reports."""
+def front_count() -> int:
+    """Number of front processes; 1 if the settings are wrong, which the start itself reports."""
     try:
-        return load().workers
+        return load().fronts_here
     except StartupError:
         return 1
 

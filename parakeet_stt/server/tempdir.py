@@ -13,12 +13,13 @@ PREFIX = "parakeet-stt-"
 LOCK = "lock"
 
 
-def create() -> Path:
+def create(parent: Path | None = None) -> Path:
     """Make a folder for this process's temporary files and set it as Python's own; remove those of dead processes.
 
-    Each folder has a file that its process locks; the kernel unlocks it, however the process ends.
+    parent: where the folders are; Python's own temporary folder unless given. Each folder has a file that its process
+    locks; the kernel unlocks it, however the process ends.
     """
-    parent = Path(tempfile.gettempdir())
+    parent = parent or Path(tempfile.gettempdir())
     for old in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):  # another user's, or in use
             lock = os.open(old / LOCK, os.O_RDWR)

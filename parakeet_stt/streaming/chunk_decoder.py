@@ -19,9 +19,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import takewhile
 
-from parakeet_stt.audio import SAMPLE_RATE, Audio
+from parakeet_stt.audio import SAMPLE_RATE, AudioStore
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult, DecoderState
-from parakeet_stt.rolling_buffer import RollingBuffer
 from parakeet_stt.text.alignment import WORD_START, join_tokens
 from parakeet_stt.text.transcript import Token, Word
 
@@ -135,8 +134,9 @@ class _Utterance:
 class ChunkDecoder:
     """Decides what the recognizer decodes next, and makes words of its answers."""
 
-    def __init__(self, rules: ChunkRules, audio: RollingBuffer) -> None:
+    def __init__(self, rules: ChunkRules, audio: AudioStore) -> None:
         """audio: of the stream; it is read here, appended to and discarded elsewhere."""
+        self.received = audio.length  # samples of the audio that count; more may be there already
         self.rules = rules
         self.state = ChunkState.EMPTY
         self._audio = audio
@@ -149,7 +149,7 @@ class ChunkDecoder:
     @property
     def backlog(self) -> int:
         """Samples that wait to be decoded."""
-        return self._audio.length - self._utterances[0].reached if self._utterances else 0
+        return self.received - self._utterances[0].reached if self._utterances else 0
 
     @property
     def needs_from(self) -> int | None:
@@ -210,7 +210,7 @@ class ChunkDecoder:
         now.previews += end == now.reached
         self._move(ChunkInput.SENT)
         self._decoding = now
-        self._chunk = Chunk(Audio(self._audio.slice(start, end + right)), now.reached - start, right, now.state)
+        self._chunk = Chunk(self._audio.clip(start, end + right), now.reached - start, right, now.state)
         return self._chunk
 
     def receive(self, result: ChunkResult) -> list[Result]:
@@ -223,7 +223,7 @@ class ChunkDecoder:
             self._drain()
             return []
         offset = (now.reached - chunk.left_context) / SAMPLE_RATE
-        length = len(chunk.audio.samples) - chunk.left_context - chunk.right_context
+        length = chunk.audio.length - chunk.left_context - chunk.right_context
         now.reached += length
         if length:
             now.state = result.state
@@ -249,7 +249,7 @@ class ChunkDecoder:
         """Where the next part ends, and its right context in samples; None if more audio is needed."""
         right = self.rules.right_context * FRAME_SAMPLES
         part = (self.rules.length or LONGEST_CHUNK) * FRAME_SAMPLES
-        received = self._audio.length
+        received = self.received
         available = received if now.end is None else min(received, now.end_known_at)
         if (preview := self._preview(now, available, part + right)) and not hurry:
             return now.reached, preview

@@ -16,9 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from parakeet_stt.audio import Samples
+from parakeet_stt.audio import AudioStore
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
-from parakeet_stt.rolling_buffer import RollingBuffer
 from parakeet_stt.streaming.chunk_decoder import (
     NO_RESULT,
     ChunkDecoder,
@@ -66,8 +65,9 @@ Event = SpeechStarted | SpeechStopped | Partial | Final | Failed
 class Session:
     """One stream of audio on its way to text."""
 
-    def __init__(self, endpoint_rules: EndpointRules, chunk_rules: ChunkRules) -> None:
-        self._audio = RollingBuffer()
+    def __init__(self, endpoint_rules: EndpointRules, chunk_rules: ChunkRules, audio: AudioStore) -> None:
+        """audio: of the stream; it is appended to elsewhere, before `receive_audio`, and discarded here."""
+        self._audio = audio
         self._endpointer = Endpointer(endpoint_rules, chunk_rules.right_context * FRAME_SAMPLES)
         self._decoder = ChunkDecoder(chunk_rules, self._audio)
 
@@ -92,17 +92,12 @@ class Session:
     @property
     def received(self) -> int:
         """Samples received."""
-        return self._audio.length
+        return self._decoder.received
 
     @property
     def backlog(self) -> int:
         """Samples that wait to be decoded."""
         return self._decoder.backlog
-
-    @property
-    def stored(self) -> int:
-        """Samples in memory."""
-        return self._audio.stored
 
     @property
     def open_samples(self) -> int:
@@ -121,18 +116,18 @@ class Session:
         self._endpointer.lookback_samples = chunk_rules.right_context * FRAME_SAMPLES
         self._decoder.rules = chunk_rules
 
-    def receive_audio(self, samples: Samples, probabilities: Sequence[float]) -> list[Event]:
-        """More audio, and the probability of speech in each window that it completes. Ignored after the end."""
+    def receive_audio(self, count: int, probabilities: Sequence[float]) -> list[Event]:
+        """So many more samples, and the probability of speech in each window that they complete. None after the end."""
         if self._endpointer.state is EndpointState.CLOSED:
             return []
         events: list[Event] = []
-        self._audio.append(samples)
+        self._decoder.received += count
         if self.endpoint_rules.detects:
             for probability in probabilities:
                 events += self._detect(probability)
         else:
             self._endpointer.skip(len(probabilities))
-            if len(samples) and self._endpointer.state is EndpointState.SILENCE:
+            if count and self._endpointer.state is EndpointState.SILENCE:
                 self._decoder.open(self._endpointer.open(self._audio.first).start)
         self._discard()
         return events

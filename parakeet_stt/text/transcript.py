@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
 
 from parakeet_stt.text.lazy_sequence import LazySequence
 from parakeet_stt.vad import Probabilities
@@ -35,11 +39,43 @@ class Token:
         return dataclasses.replace(self, start=self.start + seconds, end=self.end + seconds)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenArrays(Sequence[Token]):
+    """Tokens as arrays of shape (count,): what an engine gives, and what crosses to another process.
+
+    vocabulary: the piece of each id. ids: int32. starts, ends: float64, in seconds. logprobs: float32.
+    Reading an item makes a `Token`.
+    """
+
+    vocabulary: Sequence[str]
+    ids: npt.NDArray[np.int32]
+    starts: npt.NDArray[np.float64]
+    ends: npt.NDArray[np.float64]
+    logprobs: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Token]:
+        ids = self.ids.tolist()
+        pieces = map(self.vocabulary.__getitem__, ids)
+        return map(Token, ids, pieces, self.starts.tolist(), self.ends.tolist(), self.logprobs.tolist())
+
+    @overload
+    def __getitem__(self, index: int) -> Token: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Token]: ...
+
+    def __getitem__(self, index: int | slice) -> Token | Sequence[Token]:
+        return tuple(self)[index]
+
+
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
     """The decoder's output for one utterance."""
 
-    tokens: tuple[Token, ...]
+    tokens: Sequence[Token]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,11 @@ from statistics import median
 import torch
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio
+from parakeet_stt.detector_stream import DetectorStream
 from parakeet_stt.engines import catalogue, nemo_archive
 from parakeet_stt.engines.parakeet import Parakeet
-from parakeet_stt.engines.silero import SileroDetector
+from parakeet_stt.engines.resampling_filters import make_filter
+from parakeet_stt.engines.silero_onnx import OnnxDetector
 from parakeet_stt.media.demux import decode
 from parakeet_stt.vad import WINDOW_SAMPLES
 from scripts.bench.serving import ROOT, SAMPLE
@@ -70,7 +72,7 @@ class Contender:
 def cut_clips(count: int) -> list[Audio]:
     """`count` clips of 10 s of the bundled long sample, which are repeated if it has fewer."""
     with SAMPLE.open("rb") as file:
-        samples = decode(file, max_seconds=1000).samples
+        samples = decode(file, max_seconds=1000, make_filter=make_filter).samples
     size = CLIP_SECONDS * SAMPLE_RATE
     cut = [Audio(samples[start : start + size]) for start in range(0, len(samples) - size + 1, size)]
     return [cut[index % len(cut)] for index in range(count)]
@@ -202,9 +204,9 @@ def detect_by_window(audio: Audio) -> None:
 def measure_detectors(budget: float) -> Iterator[Row]:
     """A row for each form of the speech detector, on a minute of speech. Each form uses one thread."""
     minute = Audio(torch.cat([torch.from_numpy(clip.samples) for clip in cut_clips(6)]).numpy())
-    detector = SileroDetector()
+    detector = OnnxDetector()
     for name, work in (
-        ("detector, sequence form", lambda: detector.stream().push(minute.samples)),
+        ("detector, sequence form", lambda: DetectorStream(detector).push(minute.samples)),
         ("detector, window by window", partial(detect_by_window, minute)),
     ):
         work()

@@ -24,10 +24,11 @@ from typing import TypeVar
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 
-from parakeet_stt.audio import Samples
+from parakeet_stt.audio import Audio, AudioBuffer, Samples
+from parakeet_stt.detector_stream import DetectorStream
 from parakeet_stt.engines import catalogue
 from parakeet_stt.engines.parakeet import Parakeet
-from parakeet_stt.engines.silero import SileroDetector
+from parakeet_stt.engines.silero_onnx import OnnxDetector
 from parakeet_stt.offline.transcription import Transcription
 from parakeet_stt.offline.utterances import Utterances
 from parakeet_stt.offline.vad_segments import SpeechRules
@@ -37,7 +38,7 @@ from parakeet_stt.streaming.endpointer import EndpointRules
 from parakeet_stt.streaming.session import Event, Session
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis
-from parakeet_stt.vad import CONTEXT_SAMPLES, WINDOW_SAMPLES
+from parakeet_stt.vad import CONTEXT_SAMPLES, WINDOW_SAMPLES, Probabilities
 from scripts.bench.synthetic_speech import FLITE_SHARE, count_errors, split_plain, synthesize_sentences
 from scripts.train.tiny_corpus import SAMPLE_RATE, cut_pauses, to_float
 
@@ -101,8 +102,9 @@ def transcribe_live(
 
     watch: called after each window, with the seconds of audio so far, and how many samples all sessions store.
     """
-    detector = SileroDetector()
-    sessions = [Session(endpoint_rules, chunk_rules) for _ in speakers]
+    detector = OnnxDetector()
+    stores = [AudioBuffer() for _ in speakers]
+    sessions = [Session(endpoint_rules, chunk_rules, store) for store in stores]
     events: list[list[Event]] = [[] for _ in speakers]
     states = np.zeros((len(speakers), *DETECTOR_STATE_SHAPE), np.float32)
     padded = [np.concatenate([np.zeros(CONTEXT_SAMPLES, np.float32), one.samples]) for one in speakers]
@@ -117,13 +119,14 @@ def transcribe_live(
 
     for at in range(0, max(len(one.samples) for one in speakers), WINDOW_SAMPLES):
         speaking = [index for index, one in enumerate(speakers) if at < len(one.samples)]
-        windows = np.stack([padded[index][at : at + CONTEXT_SAMPLES + WINDOW_SAMPLES] for index in speaking])
+        windows = [padded[index][None, at : at + CONTEXT_SAMPLES + WINDOW_SAMPLES] for index in speaking]
         probabilities, states[speaking] = detector.detect(windows, states[speaking])
-        for index, probability in zip(speaking, probabilities.tolist(), strict=True):
+        for index, own in zip(speaking, probabilities, strict=True):
             window = speakers[index].samples[at : at + WINDOW_SAMPLES]
-            events[index] += sessions[index].receive_audio(window, [probability])
+            stores[index].append(window)
+            events[index] += sessions[index].receive_audio(len(window), own.tolist())
         decode_due_chunks()
-        watch(at / SAMPLE_RATE, sum(session.stored for session in sessions))
+        watch(at / SAMPLE_RATE, sum(store.stored for store in stores))
     for index, session in enumerate(sessions):
         events[index] += session.finish()
     decode_due_chunks()
@@ -140,14 +143,21 @@ def transcribe_files(model: Parakeet, speakers: Sequence[Speaker]) -> tuple[list
         nonlocal decoded
         async for item in items:
             decoded += item.audio.duration
+            assert isinstance(item.audio, Audio)
             yield item, model.recognize([item.audio])[0]
 
     async def run_here(work: Callable[[], T]) -> T:
         return work()
 
     async def transcribe(samples: Samples) -> str:
-        utterances = Utterances(iter([samples]), SileroDetector().stream(), rules=SpeechRules(), longest=24.0)
-        transcription = Transcription(utterances, recognize=recognize, run_in_thread=run_here, language="en")
+        audio, stream = AudioBuffer(), DetectorStream(OnnxDetector())
+
+        async def read() -> AsyncIterator[Probabilities]:
+            audio.append(samples)
+            yield np.concatenate([stream.push(samples), stream.flush()])
+
+        utterances = Utterances(audio, rules=SpeechRules(), longest=24.0)
+        transcription = Transcription(utterances, read(), recognize=recognize, run_in_thread=run_here, language="en")
         return " ".join([word.text async for words in transcription.words() for word in words])
 
     return [asyncio.run(transcribe(one.samples)) for one in speakers], decoded

@@ -33,8 +33,9 @@ import numpy.typing as npt
 import psutil  # type: ignore[import-untyped]
 import soundfile
 
-from parakeet_stt.engines.silero import SileroDetector
-from parakeet_stt.offline.utterances import Utterances
+from parakeet_stt.detector_stream import DetectorStream
+from parakeet_stt.engines.silero_onnx import OnnxDetector
+from parakeet_stt.offline.utterances import cut_blocks
 from parakeet_stt.offline.vad_segments import SpeechRules
 from scripts.bench.serving import add_server_arguments, read_counters, serve, wait_until_ready
 from scripts.bench.synthetic_speech import FLITE_SHARE, count_errors, split_plain, synthesize_sentences
@@ -159,7 +160,7 @@ def align(stretches: list[Stretch], words: list[dict[str, Any]]) -> Iterator[Pai
 def find_cuts(path: Path) -> list[float]:
     """Where speech is cut without a pause, in seconds."""
     blocks = soundfile.blocks(path, SAMPLE_RATE * 10, dtype="float32")
-    utterances = Utterances(blocks, SileroDetector().stream(), rules=SpeechRules(), longest=24.0)
+    utterances = cut_blocks(blocks, DetectorStream(OnnxDetector()), rules=SpeechRules(), longest=24.0)
     return [one.end - one.overlap / 2 for one in utterances if one.overlap]
 
 

@@ -137,7 +137,9 @@ def measure(minutes: float = 10) -> dict[str, dict[str, float]]:
     import soundfile
 
     from parakeet_stt.audio import SAMPLE_RATE
-    from parakeet_stt.engines.silero import SileroDetector
+    from parakeet_stt.detector_stream import DetectorStream
+    from parakeet_stt.engines.resampling_filters import make_filter
+    from parakeet_stt.engines.silero_onnx import OnnxDetector
     from parakeet_stt.media.demux import decode
     from scripts.bench.server import make_long_file
     from scripts.bench.serving import SAMPLE
@@ -151,14 +153,14 @@ def measure(minutes: float = 10) -> dict[str, dict[str, float]]:
         return out.getvalue()
 
     files = {f"wav, {rate} Hz": wav(1), f"wav, {3 * rate} Hz": wav(3), f"mp3, {rate} Hz": make_long_file(minutes / 60)}
-    detector = SileroDetector()
+    detector = OnnxDetector()
     figures = {}
     for name, data in files.items():
-        decode(io.BytesIO(data), max_seconds=HOUR)  # the first loads libraries
+        decode(io.BytesIO(data), max_seconds=HOUR, make_filter=make_filter)  # the first loads libraries
         began = time.process_time()
-        audio = decode(io.BytesIO(data), max_seconds=HOUR)
+        audio = decode(io.BytesIO(data), max_seconds=HOUR, make_filter=make_filter)
         decoded = time.process_time()
-        stream = detector.stream()
+        stream = DetectorStream(detector)
         stream.push(audio.samples)
         stream.flush()
         detected = time.process_time()

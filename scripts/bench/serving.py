@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,12 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def serve(url: str | None, model: str | None, *, target: str = "service:ParakeetSTT") -> Iterator[str]:
+def serve(
+    url: str | None, model: str | None, *, target: str = "service:ParakeetSTT", changes: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """The address of a server: `url`, or one that is started here with this model and stopped at the end.
 
-    target: what BentoML serves.
+    target: what BentoML serves. changes: of the environment.
     """
     if url:
         yield url
@@ -41,7 +43,7 @@ def serve(url: str | None, model: str | None, *, target: str = "service:Parakeet
     command = [str(Path(sys.executable).with_name("bentoml")), "serve", target, "--port", str(PORT),
                "--host", "127.0.0.1"]  # fmt: skip
     settings = {"STT_LOG_LEVEL": "warning", "STT_MAX_AUDIO_SECONDS": "100000"}
-    environment = {**os.environ, **settings, **({"STT_MODEL": model} if model else {})}
+    environment = {**os.environ, **settings, **({"STT_MODEL": model} if model else {}), **(changes or {})}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from parakeet_stt.server.metrics import Metrics
+from parakeet_stt.server.monitoring.metrics import Metrics
 from parakeet_stt.server.settings import settings_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"

@@ -15,6 +15,7 @@ from parakeet_stt.server.dependencies import Config, Model, Transcriber
 from parakeet_stt.server.files import form, openapi
 from parakeet_stt.server.files.form import TranscriptionRequest
 from parakeet_stt.server.files.transcriber import FileTranscriber
+from parakeet_stt.server.files.uploads import open_form
 from parakeet_stt.server.http.disconnects import cancel_on_disconnect
 from parakeet_stt.server.http.event_stream import Events, stream_events
 from parakeet_stt.server.http.openapi import ERRORS
@@ -31,7 +32,7 @@ router = APIRouter(responses=ERRORS)
 async def create_transcription(request: Request, transcriber: Transcriber, model: Model, settings: Config) -> Response:
     """OpenAI's transcription: the text of a recording, in the format asked for."""
     async with AsyncExitStack() as closing:
-        fields = await closing.enter_async_context(request.form())
+        fields = await closing.enter_async_context(open_form(request))
         asked = form.parse_transcription(fields, model)
         if asked.stream:
             events = _events(transcriber, asked, closing.pop_all())
@@ -43,7 +44,7 @@ async def create_transcription(request: Request, transcriber: Transcriber, model
 @router.post("/v1/audio/translations", **openapi.TRANSLATION)
 async def create_translation(request: Request, transcriber: Transcriber, model: Model) -> Response:
     """OpenAI's translation to English, of recordings in English: the model knows no other language."""
-    async with request.form() as fields:
+    async with open_form(request) as fields:
         asked = form.parse_translation(fields, model)
         recording = await cancel_on_disconnect(request, transcriber.transcribe(asked.file.file, asked.options))
     return await _respond(recording, asked.format, asked.detail)
@@ -52,7 +53,7 @@ async def create_translation(request: Request, transcriber: Transcriber, model: 
 @router.post("/transcribe", **openapi.SEED)
 async def transcribe(request: Request, transcriber: Transcriber) -> Response:
     """The original wrapper's endpoint: text, and NeMo's own timestamps if asked for."""
-    async with request.form() as fields:
+    async with open_form(request) as fields:
         asked = form.parse_seed(fields)
         recording = await cancel_on_disconnect(request, transcriber.transcribe(asked.file.file, asked.options))
     transcript = recording.transcript

@@ -1,57 +1,57 @@
-"""Transcribes an upload: media workers → speech detector → utterances → device → words."""
+"""Transcribes an upload: media worker → speech detector → utterances → device → words."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import BinaryIO, TypeVar
 
-from parakeet_stt.audio import SAMPLE_RATE, Samples
-from parakeet_stt.device.link import DeviceClient
-from parakeet_stt.errors import InvalidField
-from parakeet_stt.media.pool import MediaReader, WorkerPool
-from parakeet_stt.media.threads import CpuSlots, lower_priority
+import numpy as np
+
+from parakeet_stt.audio import SAMPLE_RATE
+from parakeet_stt.device.client import DeviceClient, RecordingQueue
+from parakeet_stt.errors import InvalidField, Overloaded
+from parakeet_stt.ipc.shared_audio import SharedAudio
+from parakeet_stt.media.filters import Filters
+from parakeet_stt.media.pool import MediaReader, MediaSettings, WorkerPool
 from parakeet_stt.offline.transcription import Transcription, TranscriptionOptions
 from parakeet_stt.offline.utterances import Utterances
 from parakeet_stt.offline.vad_segments import SpeechRules
-from parakeet_stt.protocols import SpeechDetector
-from parakeet_stt.server.metrics import Metrics, TimedStream, time_iteration
+from parakeet_stt.protocols import DETECTOR_STATE_SHAPE
+from parakeet_stt.server.monitoring.metrics import Metrics, time_iteration
 from parakeet_stt.server.settings import Settings
 from parakeet_stt.text.transcript import Recording
-from parakeet_stt.vad import offset_for
+from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities, offset_for
 
 # Above this, attention over the whole recording would need gigabytes: 1.6 GB at five minutes for 0.6B (docs/limits.md).
 LONGEST_UNCUT_SECONDS = 300
-# Threads that resample and detect speech at once, in C code that releases Python's lock. Half of the cores; the others
-# are the recognizer's, where it runs on the CPU.
-COMPUTING_THREADS = max(2, (os.cpu_count() or 1) // 2)
-# Recordings that are read at once, each by a thread that mostly waits for its media worker. A worker that stalls is
-# ended after half a minute; it takes this many stalled ones to keep other recordings waiting.
-READING_THREADS = 64
 DEFAULTS = TranscriptionOptions()
-
 T = TypeVar("T")
 
 
 class FileTranscriber:
     """Transcribes uploads, many at once."""
 
-    def __init__(
-        self, settings: Settings, language: str, device: DeviceClient, detector: SpeechDetector, metrics: Metrics
+    def __init__(  # the parts of the service that recordings use, each on its own
+        self,
+        settings: Settings,
+        language: str,
+        *,
+        device: DeviceClient,
+        workers: WorkerPool,
+        filters: Filters,
+        metrics: Metrics,
     ) -> None:
         """language: of transcripts whose caller names none."""
         self._settings = settings
         self._language = language
         self._device = device
-        self._detector = detector
+        self._workers = workers
         self._metrics = metrics
-        self._workers = WorkerPool()
-        self._slots = CpuSlots(COMPUTING_THREADS)
-        self._threads = ThreadPoolExecutor(READING_THREADS, thread_name_prefix="media", initializer=lower_priority)
+        self._media = MediaSettings(
+            settings.max_audio_seconds, filters.folder, filters.make, on_crash=metrics.decoder_failures.inc
+        )
         self._rules = SpeechRules(onset=settings.vad_threshold, offset=offset_for(settings.vad_threshold))
 
     async def transcribe(self, upload: BinaryIO, options: TranscriptionOptions = DEFAULTS) -> Recording:
@@ -73,73 +73,74 @@ class FileTranscriber:
     ) -> AsyncGenerator[Transcription, None]:
         """Begin to transcribe an upload; leaving the context cancels what is not done.
 
-        Raises Overloaded. Iterating over the words raises AudioError for a bad file, and RecognitionError.
+        upload: has a descriptor. Raises Overloaded. Iterating over the words raises AudioError for a bad file, and
+        RecognitionError.
         """
-        with self._device.recording() as queue:
-            reader = MediaReader(
-                upload,
-                self._workers,
-                self._slots,
-                max_seconds=self._settings.max_audio_seconds,
-                on_crash=self._metrics.decoder_failures.inc,
-            )
-            utterances = self._find_utterances(reader, options)
-            is_reading = threading.Lock()
-
-            async def run_in_thread(work: Callable[[], T]) -> T:
-                def compute() -> T:
-                    with is_reading, self._slots.computing():
-                        return work()
-
-                return await asyncio.get_running_loop().run_in_executor(self._threads, compute)
-
-            try:
-                yield Transcription(
-                    utterances,
-                    recognize=queue.recognize,
-                    run_in_thread=run_in_thread,
-                    language=options.language or self._language,
-                    phrases=options.phrases,
-                    on_retry=self._metrics.count_retry,
-                    is_truncated=lambda: reader.is_truncated,
+        audio = SharedAudio()
+        try:
+            with self._admit(audio) as queue:
+                reader = MediaReader(upload.fileno(), audio, self._workers, self._media)
+                utterances = Utterances(
+                    audio,
+                    rules=options.rules or self._rules,
+                    longest=self._settings.max_utterance_seconds if options.is_cut else None,
+                    short_first=options.short_first,
                 )
-            finally:
-                self._metrics.audio_seconds.inc(utterances.duration)
-                reader.cancel()
-
-                def close() -> None:
-                    with is_reading:
-                        utterances.close()
-                        reader.close()
-
-                if is_reading.locked():  # a thread still reads for a caller who has disconnected
-                    self._threads.submit(close)
-                else:
-                    close()
+                try:
+                    yield Transcription(
+                        utterances,
+                        _detect(self._read(reader, audio, options), audio, queue),
+                        recognize=queue.recognize,
+                        run_in_thread=_run_in_thread,
+                        language=options.language or self._language,
+                        phrases=options.phrases,
+                        on_retry=self._metrics.count_retry,
+                        is_truncated=lambda: reader.is_truncated,
+                    )
+                finally:
+                    self._metrics.audio_seconds.inc(utterances.duration)
+                    reader.close()
+        finally:
+            audio.close()
 
     def close(self) -> None:
-        """End all threads and media workers, after what they are doing."""
-        self._threads.shutdown(cancel_futures=True)
+        """End the media workers."""
         self._workers.close()
 
-    def _find_utterances(self, reader: MediaReader, options: TranscriptionOptions) -> Utterances:
-        blocks = time_iteration(reader, self._metrics.decode_seconds)
-        return Utterances(
-            blocks if options.is_cut else _limit_length(blocks),
-            TimedStream(self._detector.stream(), self._metrics.detect_seconds),
-            rules=options.rules or self._rules,
-            longest=self._settings.max_utterance_seconds if options.is_cut else None,
-            short_first=options.short_first,
-        )
+    @contextmanager
+    def _admit(self, audio: SharedAudio) -> Iterator[RecordingQueue]:
+        with ExitStack() as admitted:
+            try:
+                queue = admitted.enter_context(self._device.recording(audio))
+            except Overloaded:
+                self._metrics.refused.inc()
+                raise
+            yield queue
+
+    async def _read(
+        self, reader: MediaReader, audio: SharedAudio, options: TranscriptionOptions
+    ) -> AsyncIterator[Probabilities | None]:
+        """The reader's blocks. Raises InvalidField once they are too much for one pass, where one is asked for."""
+        async for found in time_iteration(reader.blocks(), self._metrics.decode_seconds):
+            if not options.is_cut and audio.length > LONGEST_UNCUT_SECONDS * SAMPLE_RATE:
+                raise InvalidField(
+                    f"should_chunk=false takes at most {LONGEST_UNCUT_SECONDS} s of audio", param="should_chunk"
+                )
+            yield found
 
 
-def _limit_length(blocks: Iterator[Samples]) -> Iterator[Samples]:
-    """The same blocks; raises InvalidField once they are too much for one pass."""
-    samples = 0
-    for block in blocks:
-        samples += len(block)
-        if samples > LONGEST_UNCUT_SECONDS * SAMPLE_RATE:
-            raise InvalidField(
-                f"should_chunk=false takes at most {LONGEST_UNCUT_SECONDS} s of audio", param="should_chunk"
-            )
-        yield block
+async def _run_in_thread(work: Callable[[], T]) -> T:
+    return await asyncio.to_thread(work)
+
+
+async def _detect(
+    blocks: AsyncIterator[Probabilities | None], audio: SharedAudio, queue: RecordingQueue
+) -> AsyncIterator[Probabilities]:
+    """The probabilities of each block: those of the media worker, or else the device's."""
+    detected, states = 0, np.zeros((1, *DETECTOR_STATE_SHAPE), np.float32)  # samples, and the state after them
+    async for found in blocks:
+        if found is None:  # all blocks but the last are whole windows
+            windows = -(-(audio.length - detected) // WINDOW_SAMPLES)
+            found, states = await queue.detect(detected, windows, states)
+            detected += windows * WINDOW_SAMPLES
+        yield found

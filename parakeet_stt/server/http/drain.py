@@ -12,8 +12,8 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from parakeet_stt.errors import Overloaded, ShuttingDown
-from parakeet_stt.server.metrics import Metrics
+from parakeet_stt.errors import ShuttingDown
+from parakeet_stt.server.monitoring.metrics import Metrics
 
 RETRY_SECONDS = 5
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -22,8 +22,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Drain:
     """The open requests and live sessions of one process."""
 
-    def __init__(self, max_sessions: int, metrics: Metrics) -> None:
-        self._max_sessions = max_sessions
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._sessions, self._requests = _Counter(), _Counter()
         self.started = asyncio.Event()  # set when shutdown begins: sessions are to deliver their last finals
@@ -35,14 +34,7 @@ class Drain:
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Count a live session while the context lasts. Raises Overloaded if there are too many."""
-        if self._sessions.value >= self._max_sessions:
-            self._metrics.sessions_refused.inc()
-            raise Overloaded(
-                f"No more live sessions are taken on: there are {self._max_sessions} already. Please retry after "
-                f"{RETRY_SECONDS} s.",
-                retry_after=RETRY_SECONDS,
-            )
+        """Count a live session while the context lasts."""
         with self._sessions.count_one(), self._metrics.sessions.track_inprogress():
             yield
 

@@ -24,12 +24,12 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parakeet_stt.errors import UploadStalled, UploadTooLarge
-from parakeet_stt.server import logs
 from parakeet_stt.server.http import auth, errors
 from parakeet_stt.server.http.client_secrets import ClientSecrets
 from parakeet_stt.server.http.drain import Drain
-from parakeet_stt.server.metrics import Metrics
 from parakeet_stt.server.model import ServedModel
+from parakeet_stt.server.monitoring import logs
+from parakeet_stt.server.monitoring.metrics import Metrics
 from parakeet_stt.server.settings import Settings
 
 logger = logging.getLogger(__name__)

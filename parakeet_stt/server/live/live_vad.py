@@ -1,7 +1,8 @@
 """Speech detection for live streams: the audio of all sessions goes through the detector together, once a tick.
 
-bytes → samples → windows → probabilities. A message costs its session no task, future or thread: its bytes wait for the
-next tick. One thread computes a tick for all streams; the event loop then delivers the results.
+bytes → samples → probabilities. A message costs its session no task, future or thread: its bytes wait for the next
+tick. The event loop decodes and resamples a tick's bytes of all streams, has speech detected in all of them with one
+call, and delivers the results.
 """
 
 from __future__ import annotations
@@ -9,51 +10,145 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 
-from parakeet_stt.audio import Samples
-from parakeet_stt.media.threads import lower_priority
+from parakeet_stt.device.link import DeviceLink, Source
+from parakeet_stt.ipc.shared_audio import SharedAudio
+from parakeet_stt.media.resampling import Filter
 from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, SpeechDetector
 from parakeet_stt.server.live.pcm import Encoding, PcmDecoder
-from parakeet_stt.vad import Probabilities, WindowFramer, Windows
+from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities, WindowFramer, Windows
 
 # Time from one tick to the next: for each stream in the last tick, and at most. A few streams wait for nothing.
 TICK_SECONDS_PER_STREAM, MAX_TICK_SECONDS = 0.001, 0.02
 MAX_BYTES = 1 << 15  # of one stream in a tick: a second at 16 kHz, so that a fast sender delays no other stream
 
-Detected = tuple[Samples, Probabilities]
-
 
 class StreamInput:
-    """What is kept of one stream between its messages."""
+    """What is kept of one stream between its ticks.
 
-    def __init__(self, encoding: Encoding, rate: int) -> None:
-        """rate: in Hz. Slow for rates that are seldom used; see `PcmDecoder`."""
-        self._decoder = PcmDecoder(encoding, rate)
-        self._framer = WindowFramer()
+    link, source: where its audio can be decoded. detected: samples that have gone through the detector. state: the
+    detector's.
+    """
+
+    def __init__(self, encoding: Encoding, made: Filter | None, link: DeviceLink, source: Source) -> None:
+        """made: the resampling filter of the stream's rate; None for 16 kHz."""
+        self.link = link
+        self.source = source
+        self.detected = 0
         self.state = np.zeros(DETECTOR_STATE_SHAPE, np.float32)
+        self.framer = WindowFramer()
+        self._decoder = PcmDecoder(encoding, made)
 
-    def push(self, data: bytes, *, is_last: bool) -> tuple[Samples, Windows]:
-        """Samples of the next bytes, and the windows that they complete; with is_last the rest too."""
-        samples = self._decoder.push(data, is_last=is_last)
-        windows = self._framer.push(samples)
-        return samples, np.concatenate([windows, self._framer.flush()]) if is_last else windows
+    @property
+    def audio(self) -> SharedAudio:
+        """All samples so far."""
+        return self.source.audio
+
+    def push(self, data: bytes, *, is_last: bool) -> None:
+        """Decode the next bytes into `audio`."""
+        self.audio.append(self._decoder.push(data, is_last=is_last))
+
+
+class LiveDetector(Protocol):
+    """Detects speech in what streams have got since the last call."""
+
+    async def detect(self, streams: Sequence[StreamInput], ends: Sequence[bool]) -> list[Probabilities]:
+        """Probability of speech in each window that was completed, stream by stream; with an end in the rest too."""
+        ...
+
+    def close(self) -> None:
+        """End its thread, if it has one."""
+        ...
+
+
+class LocalDetector:
+    """Detects in a thread of this process; see `LiveDetector`."""
+
+    def __init__(self, detector: SpeechDetector) -> None:
+        self._detector = detector
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="live-vad")
+
+    async def detect(self, streams: Sequence[StreamInput], ends: Sequence[bool]) -> list[Probabilities]:
+        """See `LiveDetector`."""
+        windows = [self._windows(stream, is_last=is_last) for stream, is_last in zip(streams, ends, strict=True)]
+        if not any(len(own) for own in windows):
+            return [np.zeros(0, np.float32)] * len(streams)
+        states = np.stack([stream.state for stream in streams])
+        loop = asyncio.get_running_loop()
+        found, following = await loop.run_in_executor(self._thread, self._detector.detect, windows, states)
+        for stream, state in zip(streams, following, strict=True):
+            stream.state = state
+        return found
+
+    def close(self) -> None:
+        """See `LiveDetector`."""
+        self._thread.shutdown()
+
+    @staticmethod
+    def _windows(stream: StreamInput, *, is_last: bool) -> Windows:
+        samples = stream.audio.clip(stream.detected, stream.audio.length).load().samples
+        stream.detected = stream.audio.length
+        windows = stream.framer.push(samples)
+        return np.concatenate([windows, stream.framer.flush()]) if is_last else windows
+
+
+class RemoteDetector:
+    """Detects in the device process; see `LiveDetector`."""
+
+    async def detect(self, streams: Sequence[StreamInput], ends: Sequence[bool]) -> list[Probabilities]:
+        """See `LiveDetector`."""
+        found = [np.zeros(0, np.float32)] * len(streams)
+        by_link: dict[DeviceLink, list[int]] = {}
+        counts = []
+        for index, (stream, is_last) in enumerate(zip(streams, ends, strict=True)):
+            waiting = stream.audio.length - stream.detected
+            counts.append(-(-waiting // WINDOW_SAMPLES) if is_last else waiting // WINDOW_SAMPLES)
+            if counts[-1]:
+                by_link.setdefault(stream.link, []).append(index)
+        await asyncio.gather(*(self._ask(link, own, streams, counts, found) for link, own in by_link.items()))
+        return found
+
+    def close(self) -> None:
+        """See `LiveDetector`."""
+
+    @staticmethod
+    async def _ask(
+        link: DeviceLink,
+        own: list[int],
+        streams: Sequence[StreamInput],
+        counts: list[int],
+        found: list[Probabilities],
+    ) -> None:
+        asked = [streams[index] for index in own]
+        probabilities, states = await link.detect(
+            [stream.source for stream in asked],
+            [stream.detected for stream in asked],
+            [counts[index] for index in own],
+            np.stack([stream.state for stream in asked]),
+        )
+        for index, stream, got, state in zip(own, asked, probabilities, states, strict=True):
+            found[index] = got
+            stream.state = state
+            stream.detected += counts[index] * WINDOW_SAMPLES
 
 
 class Feed:
     """One stream's bytes on their way to the detector. The event loop alone uses it.
 
-    deliver: called with the samples of each tick, and the probability of speech in each window that they complete.
-    fail: called if the detector fails.
+    deliver: called after each tick with the number of new samples, and the probability of speech in each window that
+    they complete. fail: called if the detector fails.
     """
 
     def __init__(
-        self, stream: StreamInput, deliver: Callable[[Samples, Probabilities], None], fail: Callable[[Exception], None]
+        self, stream: StreamInput, deliver: Callable[[int, Probabilities], None], fail: Callable[[Exception], None]
     ) -> None:
         self.stream = stream
         self.deliver = deliver
         self.fail = fail
+        self.delivered = 0  # samples
         self.is_closed = False
         self.flushed = asyncio.Event()  # set while all bytes are delivered
         self.flushed.set()
@@ -76,30 +171,24 @@ class Feed:
         self._ends = self._ends or is_last
         self.flushed.clear()
 
-    def take(self) -> tuple[bytes, bool]:
-        """The bytes for one tick, and whether the stream ends with them."""
+    def take(self) -> bool:
+        """Decode the bytes for one tick; returns whether the stream ends with them."""
         data = bytes(self._pending[:MAX_BYTES])
         del self._pending[:MAX_BYTES]
         ends = self._ends and not self._pending
         self._ends = self._ends and not ends
-        return data, ends
+        self.stream.push(data, is_last=ends)
+        return ends
 
 
 class LiveVad:
-    """Detects speech in all live streams."""
+    """Detects speech in all live streams of this process."""
 
-    def __init__(self, detector: SpeechDetector) -> None:
+    def __init__(self, detector: LiveDetector) -> None:
         self._detector = detector
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="live-vad", initializer=lower_priority)
-        # One thread, so that a hundred clients with odd sample rates build one filter after another.
-        self._opening = ThreadPoolExecutor(1, thread_name_prefix="live-open", initializer=lower_priority)
         self._waiting: dict[Feed, None] = {}  # feeds with pending bytes, in order of arrival
         self._ticking: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()  # a session waits for its results
-
-    def open_input(self, encoding: Encoding, rate: int) -> asyncio.Future[StreamInput]:
-        """A new stream, made off the event loop, which a filter for an odd rate would stall."""
-        return asyncio.get_running_loop().run_in_executor(self._opening, StreamInput, encoding, rate)
 
     def push(self, feed: Feed, data: bytes, *, is_last: bool = False) -> None:
         """Queue more bytes for the next tick. is_last: the stream ends with them."""
@@ -120,9 +209,8 @@ class LiveVad:
         self._waiting.pop(feed, None)
 
     def close(self) -> None:
-        """End the threads, after the present tick."""
-        self._thread.shutdown()
-        self._opening.shutdown(cancel_futures=True)
+        """End the detector's thread, after the present tick."""
+        self._detector.close()
 
     async def _run(self) -> None:
         """Tick until nothing waits."""
@@ -132,26 +220,29 @@ class LiveVad:
             began = loop.time()
             self._hurry.clear()
             feeds = list(self._waiting)
-            taken = [(feed.stream, *feed.take()) for feed in feeds]
+            ends = [feed.take() for feed in feeds]
+            lengths = [feed.stream.audio.length for feed in feeds]
             self._waiting = {feed: None for feed in feeds if feed.is_pending}
             is_behind = bool(self._waiting)
+            results: Sequence[Probabilities | Exception]
             try:
-                results: Sequence[Detected | Exception] = await loop.run_in_executor(self._thread, self._detect, taken)
+                results = await self._detector.detect([feed.stream for feed in feeds], ends)
             except Exception as exc:
                 results = [exc] * len(feeds)
-            for feed, result in zip(feeds, results, strict=True):
-                self._deliver(feed, result)
+            for feed, length, result in zip(feeds, lengths, results, strict=True):
+                self._deliver(feed, length, result)
             if not is_behind:
                 tick = min(MAX_TICK_SECONDS, TICK_SECONDS_PER_STREAM * len(feeds))
                 await self._rest(began + tick - loop.time())
 
     @staticmethod
-    def _deliver(feed: Feed, result: Detected | Exception) -> None:
+    def _deliver(feed: Feed, length: int, result: Probabilities | Exception) -> None:
+        count, feed.delivered = length - feed.delivered, length
         if not feed.is_closed:
             try:
                 if isinstance(result, Exception):
                     raise result
-                feed.deliver(*result)
+                feed.deliver(count, result)
             except Exception as exc:
                 feed.fail(exc)
         if not feed.is_pending:
@@ -164,17 +255,3 @@ class LiveVad:
                     await self._hurry.wait()
             except TimeoutError:
                 pass
-
-    def _detect(self, taken: list[tuple[StreamInput, bytes, bool]]) -> list[Detected]:
-        inputs = [stream.push(data, is_last=ends) for stream, data, ends in taken]
-        found: list[list[float]] = [[] for _ in taken]
-        for place in range(max((len(windows) for _, windows in inputs), default=0)):
-            busy = [index for index, (_, windows) in enumerate(inputs) if len(windows) > place]
-            probabilities, states = self._detector.detect(
-                np.stack([inputs[index][1][place] for index in busy]),
-                np.stack([taken[index][0].state for index in busy]),
-            )
-            for row, index in enumerate(busy):
-                found[index].append(float(probabilities[row]))
-                taken[index][0].state = states[row]
-        return [(samples, np.array(own, np.float32)) for (samples, _), own in zip(inputs, found, strict=True)]

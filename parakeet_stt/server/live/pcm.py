@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from parakeet_stt.audio import SAMPLE_RATE, Samples
 from parakeet_stt.media import resampling
+from parakeet_stt.media.resampling import Filter
 
 Encoding = Literal["pcm_s16le", "pcm_f32le", "mulaw", "alaw"]
 LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000  # Hz
@@ -42,23 +43,25 @@ _G711_TABLES = {"mulaw": _mulaw_table(), "alaw": _alaw_table()}
 class PcmDecoder:
     """Decodes one stream; keeps the bytes that complete no sample yet, and the resampler's state."""
 
-    def __init__(self, encoding: Encoding, rate: int) -> None:
-        """rate: in Hz. Builds a filter, which takes up to half a second. Raises ValueError; see `is_rate`."""
+    def __init__(self, encoding: Encoding, made: Filter | None) -> None:
+        """made: the resampling filter of the stream's rate; None for 16 kHz."""
         self._encoding = encoding
-        self._resampler = resampling.Resampler(rate)
+        self._resampler = resampling.Resampler(made)
         self._rest = b""
 
     def push(self, data: bytes, *, is_last: bool = False) -> Samples:
         """The next samples. data: the next bytes, of any length. is_last: no bytes follow."""
-        data = self._rest + data
-        whole = len(data) - len(data) % SAMPLE_BYTES[self._encoding]
-        self._rest = data[whole:]
-        samples = self._resampler.push(self._decode(data[:whole]))
+        if self._rest:
+            data = self._rest + data
+        rest = len(data) % SAMPLE_BYTES[self._encoding]
+        self._rest = data[len(data) - rest :] if rest else b""
+        samples = self._resampler.push(self._decode(data[: len(data) - rest] if rest else data))
         return np.concatenate([samples, self._resampler.flush()]) if is_last else samples
 
     def _decode(self, data: bytes) -> Samples:
         if self._encoding == "pcm_s16le":
-            return np.frombuffer(data, "<i2").astype(np.float32) / np.float32(32768)
+            scaled: Samples = np.multiply(np.frombuffer(data, "<i2"), np.float32(1 / 32768), dtype=np.float32)
+            return scaled
         if self._encoding == "pcm_f32le":
             return resampling.mix_down(np.frombuffer(data, "<f4").astype(np.float32)[None])
         samples: Samples = _G711_TABLES[self._encoding][np.frombuffer(data, np.uint8)]

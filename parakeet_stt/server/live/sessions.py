@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from starlette.websockets import WebSocket
 
-from parakeet_stt.device.link import DeviceClient
+from parakeet_stt.device.client import DeviceClient
+from parakeet_stt.errors import Overloaded
+from parakeet_stt.ipc.shared_audio import SharedAudio
+from parakeet_stt.media.filters import Filters
 from parakeet_stt.server.http.auth import SUBPROTOCOL
 from parakeet_stt.server.http.drain import Drain
 from parakeet_stt.server.live.connection import FAILED, IDLE, SLOW_READER, LiveProtocol, run_connection
 from parakeet_stt.server.live.live_vad import LiveVad
 from parakeet_stt.server.live.stream import LiveOptions, LiveStream
-from parakeet_stt.server.metrics import Metrics
+from parakeet_stt.server.monitoring.metrics import Metrics
 from parakeet_stt.server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -24,38 +28,60 @@ DROPPED = {SLOW_READER: "slow_reader", IDLE: "idle", FAILED: "failed"}  # as met
 class LiveSessions:
     """The live sessions of one process."""
 
-    def __init__(
-        self, settings: Settings, live_vad: LiveVad, device: DeviceClient, drain: Drain, metrics: Metrics
+    def __init__(  # the parts of the service that sessions use, each on its own
+        self,
+        settings: Settings,
+        *,
+        live_vad: LiveVad,
+        filters: Filters,
+        device: DeviceClient,
+        drain: Drain,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._live_vad = live_vad
+        self._filters = filters
         self._device = device
         self._drain = drain
         self._metrics = metrics
 
-    def open_stream(self, options: LiveOptions) -> LiveStream:
-        """A stream that runs; to be closed."""
-        return LiveStream(options, live_vad=self._live_vad, device=self._device, metrics=self._metrics)
+    @asynccontextmanager
+    async def open_stream(self, options: LiveOptions) -> AsyncIterator[LiveStream]:
+        """A stream that runs while the context lasts. Raises Overloaded if too many sessions are open."""
+        audio = SharedAudio()
+        try:
+            with self._device.session(audio) as queue:
+                stream = LiveStream(
+                    options, queue=queue, live_vad=self._live_vad, filters=self._filters, metrics=self._metrics
+                )
+                try:
+                    yield stream
+                finally:
+                    stream.close()
+        finally:
+            audio.close()
 
     async def run(
         self, websocket: WebSocket, options: LiveOptions, protocol: Callable[[LiveStream], LiveProtocol]
     ) -> None:
         """Run one session to its end. Raises Overloaded before the socket is accepted."""
         began = time.monotonic()
-        with self._drain.session():
-            stream = self.open_stream(options)
+        async with AsyncExitStack() as closing:
+            closing.enter_context(self._drain.session())
             try:
-                offered = [one for one in websocket.scope.get("subprotocols", ()) if not one.startswith(SUBPROTOCOL)]
-                await websocket.accept(subprotocol=offered[0] if offered else None)
-                reason = await run_connection(
-                    websocket,
-                    protocol(stream),
-                    self._drain,
-                    idle_seconds=self._settings.session_idle_seconds,
-                    final_seconds=self._settings.drain_seconds,
-                )
-            finally:
-                await stream.close()
+                stream = await closing.enter_async_context(self.open_stream(options))
+            except Overloaded:
+                self._metrics.sessions_refused.inc()
+                raise
+            offered = [one for one in websocket.scope.get("subprotocols", ()) if not one.startswith(SUBPROTOCOL)]
+            await websocket.accept(subprotocol=offered[0] if offered else None)
+            reason = await run_connection(
+                websocket,
+                protocol(stream),
+                self._drain,
+                idle_seconds=self._settings.session_idle_seconds,
+                final_seconds=self._settings.drain_seconds,
+            )
         if reason in DROPPED:
             self._metrics.sessions_dropped.labels(DROPPED[reason]).inc()
         seconds = time.monotonic() - began

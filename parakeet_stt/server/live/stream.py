@@ -8,12 +8,14 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from parakeet_stt.audio import SAMPLE_RATE, Samples
-from parakeet_stt.device.link import DeviceClient
+from parakeet_stt.audio import SAMPLE_RATE
+from parakeet_stt.device.client import SessionQueue
 from parakeet_stt.errors import RecognitionError
-from parakeet_stt.server.live.live_vad import MAX_BYTES, Feed, LiveVad
+from parakeet_stt.media.filters import Filters
+from parakeet_stt.protocols import ChunkResult
+from parakeet_stt.server.live.live_vad import MAX_BYTES, Feed, LiveVad, StreamInput
 from parakeet_stt.server.live.pcm import Encoding
-from parakeet_stt.server.metrics import Metrics
+from parakeet_stt.server.monitoring.metrics import Metrics
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final
 from parakeet_stt.streaming.endpointer import EndpointRules
 from parakeet_stt.streaming.session import Event, Session, SpeechStopped
@@ -41,21 +43,24 @@ class LiveOptions:
 class LiveStream:
     """One session that runs. One task calls its methods, and another reads `events`."""
 
-    def __init__(self, options: LiveOptions, *, live_vad: LiveVad, device: DeviceClient, metrics: Metrics) -> None:
+    def __init__(
+        self, options: LiveOptions, *, queue: SessionQueue, live_vad: LiveVad, filters: Filters, metrics: Metrics
+    ) -> None:
+        """queue: of the admitted session, which outlives this."""
         self._phrases = options.phrases
         self._live_vad = live_vad
-        self._device = device
-        self._owner = device.new_owner()
+        self._filters = filters
+        self._queue = queue
         self._metrics = metrics
-        self._session = Session(options.endpoint_rules, options.chunk_rules)
+        self._session = Session(options.endpoint_rules, options.chunk_rules, queue.source.audio)
         self._format = options.encoding, options.rate
-        self._input = live_vad.open_input(*self._format)
         self._feed: Feed | None = None  # once there is audio
         self._failure: Exception | None = None  # of the detector
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._changed, self._has_room = asyncio.Event(), asyncio.Event()
+        self._has_room = asyncio.Event()  # set when less may be waiting than before
         self._stopped_at: dict[int, float] = {}  # when the end of an utterance was noticed
-        self._decoding = asyncio.create_task(self._decode())
+        self._decoding: asyncio.Future[ChunkResult] | None = None  # the chunk that is with the device
+        self._is_over = False  # nothing more is decoded
 
     @property
     def received_seconds(self) -> float:
@@ -78,14 +83,13 @@ class LiveStream:
         self._session.configure(options.endpoint_rules, options.chunk_rules)
         if not self._session.received and self._format != (options.encoding, options.rate):
             self._format = options.encoding, options.rate
-            self._input = self._live_vad.open_input(*self._format)
             self._close_feed()
 
     async def receive_audio(self, data: bytes) -> None:
         """More of the stream, of any length. Returns once there is room for what follows."""
         feed = await self._open_feed()
         self._live_vad.push(feed, data)
-        while self._is_behind(feed) and not self._decoding.done():
+        while self._is_behind(feed) and not self._is_over:
             self._has_room.clear()
             await self._has_room.wait()
         self._raise_failure()
@@ -117,19 +121,22 @@ class LiveStream:
         while (event := await self._events.get()) is not None:
             yield event
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Cancel what is not decoded yet."""
-        self._input.cancel()
         self._close_feed()
-        self._decoding.cancel()
-        await asyncio.wait({self._decoding})
-        if not self._decoding.cancelled() and (failure := self._decoding.exception()):
-            logger.error("a live session failed", exc_info=failure)
+        self._end()
+        if self._decoding:
+            self._decoding.cancel()
+        if self._failure:
+            logger.error("a live session failed", exc_info=self._failure)
         self._metrics.audio_seconds.inc(self.received_seconds)
 
     async def _open_feed(self) -> Feed:
         if self._feed is None:
-            self._feed = Feed(await self._input, self._receive_samples, self._fail)
+            encoding, rate = self._format
+            made = await self._filters.find(rate)
+            source = StreamInput(encoding, made, self._queue.link, self._queue.source)
+            self._feed = Feed(source, self._receive_samples, self._fail)
         return self._feed
 
     def _close_feed(self) -> None:
@@ -137,14 +144,19 @@ class LiveStream:
             self._live_vad.discard(self._feed)
             self._feed = None
 
-    def _receive_samples(self, samples: Samples, probabilities: Probabilities) -> None:
-        self._emit(self._session.receive_audio(samples, probabilities.tolist()))
-        self._has_room.set()
+    def _receive_samples(self, count: int, probabilities: Probabilities) -> None:
+        self._emit(self._session.receive_audio(count, probabilities.tolist()))
 
     def _fail(self, failure: Exception) -> None:
-        self._failure = failure
+        self._failure = self._failure or failure
+        self._end()
+
+    def _end(self) -> None:
+        """No event follows."""
+        if not self._is_over:
+            self._is_over = True
+            self._events.put_nowait(None)
         self._has_room.set()
-        self._changed.set()
 
     def _raise_failure(self) -> None:
         if self._failure:
@@ -166,25 +178,28 @@ class LiveStream:
             elif isinstance(event, Final | Failed):
                 self._metrics.final_seconds.observe(time.perf_counter() - self._stopped_at.pop(event.item))
             self._events.put_nowait(event)
-        self._changed.set()
+        self._has_room.set()
+        self._advance()
 
-    async def _decode(self) -> None:
+    def _advance(self) -> None:
+        """Have the next chunk decoded, if one is due and none is with the device."""
+        if self._decoding is not None or self._is_over:
+            return
+        chunk = self._session.next_chunk(hurry=self._backlog_seconds() > HURRY_SECONDS)
+        if chunk is not None:
+            self._decoding = self._queue.decode_chunk(chunk, phrases=self._phrases)
+            self._decoding.add_done_callback(self._receive_answer)
+        elif self._session.is_over:
+            self._end()
+
+    def _receive_answer(self, answer: asyncio.Future[ChunkResult]) -> None:
+        self._decoding = None
+        if answer.cancelled():
+            return
         try:
-            while not self._session.is_over:
-                self._raise_failure()
-                self._changed.clear()
-                chunk = self._session.next_chunk(hurry=self._backlog_seconds() > HURRY_SECONDS)
-                if chunk is None:
-                    self._has_room.set()
-                    await self._changed.wait()
-                    continue
-                try:
-                    result = await self._device.decode_chunk(chunk, owner=self._owner, phrases=self._phrases)
-                except RecognitionError:
-                    self._emit(self._session.receive_failure())
-                else:
-                    self._emit(self._session.receive_result(result))
-                self._has_room.set()
-        finally:
-            self._has_room.set()
-            self._events.put_nowait(None)
+            if isinstance(answer.exception(), RecognitionError):
+                self._emit(self._session.receive_failure())
+            else:
+                self._emit(self._session.receive_result(answer.result()))
+        except Exception as exc:  # the event loop would only log it, and the session would wait for ever
+            self._fail(exc)

@@ -32,7 +32,7 @@ from websockets.asyncio.client import connect
 from scripts.bench.serving import SAMPLE, serve, wait_until_ready
 from scripts.bench.streaming import percentiles_ms
 
-TARGET = "scripts.bench.endless:ParakeetSTT"
+TARGET = "scripts.bench.host.endless:ParakeetSTT"
 RATE = 16_000
 FROM = 5 * RATE  # of the sample, where the clips begin
 FRAME_SECONDS = 0.02
@@ -197,9 +197,12 @@ async def measure_live(url: str, samples: npt.NDArray[np.int16], sessions: int) 
 
 
 @contextmanager
-def endless_service(url: str | None) -> Iterator[str]:
-    """A running service with an endless device."""
-    with serve(url, None, target=TARGET) as address:
+def endless_service(detector: str, fronts: int) -> Iterator[str]:
+    """A running service with an endless device. detector: where it is, device or cpu."""
+    # Batches of a fast GPU's size.
+    changes = {"ENDLESS_DETECTOR": detector, "STT_FRONTS": str(fronts), "STT_BATCH_SECONDS": "1140",
+               "STT_MAX_SESSIONS": "10000"}  # fmt: skip
+    with serve(None, None, target=TARGET, changes=changes) as address:
         wait_until_ready(address)
         yield address
 
@@ -209,12 +212,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", action="store_true", help="files only")
     parser.add_argument("--live", type=int, nargs="*", metavar="SESSIONS", help="live sessions only, so many")
+    parser.add_argument("--detector", choices=("device", "cpu"), default="device", help="where speech is detected")
+    parser.add_argument("--fronts", type=int, default=1, help="front processes")
     parser.add_argument("--short", action="store_true", help="a tenth of the requests")
     arguments = parser.parse_args()
     samples, _ = soundfile.read(SAMPLE, dtype="int16")
     files: list[FileRow] = []
     live: list[LiveRow] = []
-    with endless_service(None) as url:
+    with endless_service(arguments.detector, arguments.fronts) as url:
         print(f"endless device; {os.cpu_count()} processors, the clients on them too; times in ms\n")
         for load in FILES if arguments.live is None else ():
             requests = max(load.callers, load.requests // (10 if arguments.short else 1))

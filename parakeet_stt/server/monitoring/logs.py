@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
-from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.settings import Settings
 
 logger = logging.getLogger("parakeet_stt")
@@ -58,10 +57,10 @@ def configure(level: str) -> None:
     logger.setLevel(level.upper())
 
 
-def announce(model: ServedModel) -> None:
+def announce(name: str, device: str, precision: str, *, is_demo: bool) -> None:
     """Print what is served, at any log level, so that nobody mistakes the tiny model for Parakeet."""
-    print(f"parakeet-stt: serving {model.name} on {model.device} in {model.precision}", file=sys.stderr, flush=True)
-    if model.is_demo:
+    print(f"parakeet-stt: serving {name} on {device} in {precision}", file=sys.stderr, flush=True)
+    if is_demo:
         print(DEMO_NOTICE, file=sys.stderr, flush=True)
 
 

@@ -1,9 +1,17 @@
-"""The metrics of one process, and their names for Prometheus."""
+"""The metrics of the service, and their names for Prometheus.
+
+All processes of the service keep theirs in files of one folder (prometheus_client's multiprocess mode), and each front
+answers with the sum of all.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Literal, TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -11,15 +19,13 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    ProcessCollector,
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.multiprocess import MultiProcessCollector
 
-from parakeet_stt.audio import Samples
 from parakeet_stt.device.reports import BatchReport, DeviceEvent, Report, WaitReport
-from parakeet_stt.protocols import SpeechStream
-from parakeet_stt.vad import Probabilities
+from parakeet_stt.server.monitoring.process_metrics import service_collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # or each counter has a second series, which nothing reads
 NAMESPACE = "stt"
@@ -27,14 +33,23 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1)
 
+T = TypeVar("T")
+LIVE_FILE = re.compile(r"gauge_live\w*_(\d+)\.db")  # of a process of this number
+
+
+GaugeMode = Literal["livesum", "livemostrecent"]
+
 
 class Metrics:
     """The metrics of one process. Every label takes values from a small fixed set: routes are templates."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        """folder: that the processes share, as in PROMETHEUS_MULTIPROC_DIR; None for metrics of this process only."""
+        self._folder = folder
+        self.on_exposition: Callable[[], object] = lambda: None  # called before each
+        self._processes = service_collector()
         self._registry = CollectorRegistry()
         self._rows: list[str] = []  # of the table
-        ProcessCollector(registry=self._registry)
         self.requests = self._counter("requests", "Requests answered.", "route", "method", "code")
         self.request_seconds = self._histogram("request_seconds", "From a request to its answer.", SECONDS, "route")
         self.audio_seconds = self._counter("audio_seconds", "Audio received, in seconds, after decoding.")
@@ -42,7 +57,9 @@ class Metrics:
         self.decoder_failures = self._counter(
             "decoder_failures", "Files whose media worker crashed, or was ended for its time or memory."
         )
-        self.detect_seconds = self._histogram("detect_seconds", "Finding speech in a recording.", SECONDS)
+        self.detect_seconds = self._histogram(
+            "detect_seconds", "Finding speech in a part of a recording, where the device does it.", SECONDS
+        )
         self.queue_seconds = self._histogram(
             "queue_seconds", "Time of an utterance in the queue of the device.", SECONDS
         )
@@ -57,7 +74,7 @@ class Metrics:
         self._rescues = self._counter("rescues", "The same as stt_retries, until version 0.3.", "found")
         self.out_of_memory = self._counter("out_of_memory", "Batches that did not fit into the device's memory.")
         self.refused = self._counter("refused", "Recordings refused because too much audio was waiting.")
-        self.device_restarts = self._counter("device_restarts", "Restarts of the device's thread.")
+        self.device_restarts = self._counter("device_restarts", "Restarts of a device process.")
         self.sessions = self._gauge("sessions", "Live sessions that are open.")
         self.sessions_refused = self._counter("sessions_refused", "Live sessions that were refused.")
         self.sessions_dropped = self._counter(
@@ -66,8 +83,10 @@ class Metrics:
         self.final_seconds = self._histogram(
             "final_seconds", "From the end of a live utterance to its final text.", SECONDS
         )
-        self.rtfx = self._gauge("rtfx", "Seconds of audio decoded in a second, in the latest batch.")
-        self.queue_audio_seconds = self._gauge("queue_audio_seconds", "Audio that has no answer yet, in seconds.")
+        self.rtfx = self._gauge("rtfx", "Seconds of audio decoded in a second, in the latest batch.", "livemostrecent")
+        self.queue_audio_seconds = self._gauge(
+            "queue_audio_seconds", "Audio that has no answer yet, in seconds.", "livemostrecent"
+        )
         self.batch_budget_seconds = self._gauge("batch_budget_seconds", "Padded seconds that a batch may hold now.")
         self.device_memory_bytes = self._gauge("device_memory_bytes", "Memory in use on the device.")
 
@@ -83,14 +102,10 @@ class Metrics:
                 self.inference_seconds.observe(report.seconds)
                 self.inference_audio_seconds.inc(report.audio)
                 self.rtfx.set(report.audio / report.seconds)
-            case DeviceEvent.REFUSED:
-                self.refused.inc()
             case DeviceEvent.OUT_OF_MEMORY:
                 self.out_of_memory.inc()
             case DeviceEvent.RECOGNITION_ERROR:
                 self.recognition_errors.inc()
-            case DeviceEvent.RESTARTED:
-                self.device_restarts.inc()
 
     def count_retry(self, found: bool) -> None:
         """Count a span of speech that was decoded again."""
@@ -98,8 +113,15 @@ class Metrics:
             counter.labels("yes" if found else "no").inc()
 
     def exposition(self) -> tuple[bytes, str]:
-        """Everything in Prometheus' text format, and its media type."""
-        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+        """Everything in Prometheus' text format, of all processes, and its media type."""
+        self.on_exposition()
+        if self._folder is None:
+            return generate_latest(self._registry), CONTENT_TYPE_LATEST
+        _forget_dead(self._folder)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(self._folder))  # type: ignore[no-untyped-call]
+        registry.register(self._processes)
+        return generate_latest(registry), CONTENT_TYPE_LATEST
 
     def table(self) -> str:
         """The service's own metrics as a Markdown table, for docs/operations.md."""
@@ -109,9 +131,9 @@ class Metrics:
         self._describe(f"{name}_total", "counter", meaning, labels)
         return Counter(name, meaning, labels, namespace=NAMESPACE, registry=self._registry)
 
-    def _gauge(self, name: str, meaning: str) -> Gauge:
+    def _gauge(self, name: str, meaning: str, mode: GaugeMode = "livesum") -> Gauge:
         self._describe(name, "gauge", meaning)
-        return Gauge(name, meaning, namespace=NAMESPACE, registry=self._registry)
+        return Gauge(name, meaning, namespace=NAMESPACE, registry=self._registry, multiprocess_mode=mode)
 
     def _histogram(self, name: str, meaning: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         self._describe(name, "histogram", meaning, labels)
@@ -122,38 +144,36 @@ class Metrics:
         self._rows.append(f"| `{NAMESPACE}_{name}` | {kind} | {shown} | {meaning} |")
 
 
-def time_iteration(blocks: Iterator[Samples], histogram: Histogram) -> Iterator[Samples]:
-    """The same blocks; observes the time that making them took, once they end."""
+def _forget_dead(folder: Path) -> None:
+    """Remove the gauges of processes that have ended: they count what is open now."""
+    for file in folder.glob("gauge_live*.db"):
+        found = LIVE_FILE.fullmatch(file.name)
+        if found and not _is_running(int(found[1])):
+            file.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+async def time_iteration(items: AsyncIterator[T], histogram: Histogram) -> AsyncIterator[T]:
+    """The same items; observes the time that making them took, once they end."""
     seconds = 0.0
     try:
         while True:
             began = time.perf_counter()
-            block = next(blocks, None)
-            seconds += time.perf_counter() - began
-            if block is None:
+            try:
+                item = await anext(items)
+            except StopAsyncIteration:
                 break
-            yield block
+            finally:
+                seconds += time.perf_counter() - began
+            yield item
     finally:
         histogram.observe(seconds)
-
-
-class TimedStream:
-    """A detector's stream; observes the time that it took, at its end. See `protocols.SpeechStream`."""
-
-    def __init__(self, stream: SpeechStream, histogram: Histogram) -> None:
-        self._stream = stream
-        self._histogram = histogram
-        self._seconds = 0.0
-
-    def push(self, samples: Samples) -> Probabilities:
-        """Probability of speech in each window that these samples complete."""
-        began = time.perf_counter()
-        probabilities = self._stream.push(samples)
-        self._seconds += time.perf_counter() - began
-        return probabilities
-
-    def flush(self) -> Probabilities:
-        """Probability for the last window, filled up with zeros."""
-        probabilities = self._stream.flush()
-        self._histogram.observe(self._seconds)
-        return probabilities

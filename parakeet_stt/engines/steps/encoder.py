@@ -1,0 +1,137 @@
+"""Samples → encoder output: the mel front end, the network, and the shapes that the network is given.
+
+NeMo's front end checks the lengths on the device and so makes the host wait for all that is queued there; the
+normalization here does not. The number of encoder frames is computed on the host, where the lengths are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from parakeet_stt.audio import SAMPLE_RATE
+from parakeet_stt.engines import devices
+
+EncoderMode = Literal["eager", "compiled"]
+Network = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+# Buckets of the compiled encoder. A batch of at most so many padded seconds takes less time to compute than to launch
+# (about 1,000 kernels of a few µs each, against 16 GFLOP a second of audio), so it is replayed as one CUDA graph, of
+# which there is one for each shape. Larger batches keep their own shape: padding would cost more than it gains.
+GRAPH_SECONDS = 128
+LENGTHS = (2, 4, 6, 8, 12, 16, 24, 32)  # seconds
+ITEMS = (1, 2, 4, 8, 16, 32, 64)
+STD_FLOOR = 1e-5  # NeMo's, added to the standard deviation
+
+
+def bucket_shapes(max_items: int, max_seconds: float) -> list[tuple[int, int]]:
+    """Items and seconds of every bucket that a batch of at most so many items and of such utterances may fall into."""
+    longest = next((length for length in LENGTHS if length >= max_seconds), LENGTHS[-1])
+    most = next((items for items in ITEMS if items >= max_items), ITEMS[-1])
+    return [
+        (items, length)
+        for length in LENGTHS
+        for items in ITEMS
+        if items <= most and length <= longest and items * length <= GRAPH_SECONDS
+    ]
+
+
+def find_bucket(items: int, samples: int) -> tuple[int, int] | None:
+    """The smallest bucket, as items and samples, that such a batch fits into; None if it keeps its own shape."""
+    fitting = [
+        (count, length * SAMPLE_RATE)
+        for count, length in bucket_shapes(ITEMS[-1], LENGTHS[-1])
+        if count >= items and length * SAMPLE_RATE >= samples
+    ]
+    return min(fitting, key=lambda shape: shape[0] * shape[1], default=None)
+
+
+class Encoder:
+    """The front end and the encoder of a model on its device."""
+
+    def __init__(self, model: Any, device: torch.device, *, mode: EncoderMode = "eager") -> None:
+        """model: NeMo's, prepared and on the device; its front end is changed to one that does not wait."""
+        self._model = model
+        self._dtype = next(model.encoder.parameters()).dtype
+        self._featurizer = model.preprocessor.featurizer
+        self.has_buckets = mode == "compiled"
+        # TF32 rounds the factors of a float32 product to 10 bits of mantissa. Only the encoder uses it: the mel front
+        # end takes the logarithm of its products, and the search is bound by latency.
+        self._uses_tf32 = device.type == "cuda" and self._dtype == torch.float32
+        if self._featurizer.normalize == "per_feature":
+            model.preprocessor.featurizer = _Features(self._featurizer)
+        self._eager: Network = model.encoder.forward_internal
+        self._fused, self._graphs = self._eager, self._eager
+        if mode == "compiled":
+            # Symbolic shapes: compiled once for one item and once for several, not for every shape.
+            self._fused = torch.compile(self._eager, dynamic=True)
+            self._graphs = torch.compile(self._eager, dynamic=True, mode="reduce-overhead")
+
+    def shape(self, lengths: Sequence[int]) -> tuple[int, int]:
+        """Items and samples of the padded batch that `__call__` wants. lengths: in samples."""
+        own = len(lengths), max(lengths)
+        return (find_bucket(*own) if self.has_buckets else None) or own
+
+    def frames(self, lengths: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The number of encoder frames of each utterance. lengths: in samples."""
+        front, layer = self._featurizer, self._model.encoder.pre_encode
+        padding = 2 * (front.n_fft // 2 if front.stft_pad_amount is None else front.stft_pad_amount)
+        samples = np.array(lengths)
+        frames = np.where(samples > 0, (samples + padding - front.n_fft) // front.hop_length, 0)
+        round_frames = np.ceil if layer._ceil_mode else np.floor
+        for _ in range(layer._sampling_num):  # NeMo's `calc_length`, which wants tensors
+            padded = frames + layer._left_padding + layer._right_padding - layer._kernel_size
+            frames = round_frames(padded / layer._stride + 1)
+        return frames.astype(np.int64)
+
+    def __call__(self, audio: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encoder output, shape (batch, frames, features), and each item's number of frames.
+
+        audio: float32, shape (items, samples). lengths: of each item in samples, int64, shape (batch,). Items of the
+        audio beyond the batch are padding, and have no output.
+        """
+        count, items = len(lengths), len(audio)
+        if items > count:  # rows of zeros, as long as they can be: an empty one would divide by zero
+            lengths = torch.cat([lengths, lengths.new_full((items - count,), audio.shape[1])])
+        features, feature_lengths = self._model.preprocessor(input_signal=audio, length=lengths)
+        self._model.encoder.update_max_seq_length(seq_length=features.shape[2], device=features.device)
+        network = self._fused
+        if self.has_buckets and find_bucket(*audio.shape) == tuple(audio.shape):
+            network = self._graphs
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # the last batch's output may be overwritten
+        with devices.tf32(enabled=self._uses_tf32):
+            encoded, frames = network(features.to(self._dtype), feature_lengths)
+        return encoded[:count].transpose(1, 2), frames[:count]
+
+
+class _Features(nn.Module):
+    """NeMo's front end with the normalization of `normalize` in place of its own."""
+
+    def __init__(self, plain: Any) -> None:
+        super().__init__()
+        self._plain = plain
+        plain.normalize = None
+
+    def forward(self, samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features, frames = self._plain(samples, lengths)
+        return normalize(features, frames), frames
+
+
+def normalize(features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Mean 0 and deviation 1 of each feature over each item's frames, and 0 beyond them.
+
+    features: shape (batch, features, frames), 0 beyond each item's length. lengths: in frames.
+    The same arithmetic as NeMo's `normalize_batch`, which also reads `torch.any(lengths == 1)` on the host.
+    """
+    known = (torch.arange(features.shape[2], device=features.device) < lengths[:, None])[:, None]
+    count = lengths[:, None].clamp(min=1)
+    mean = features.sum(2) / count
+    centred = torch.where(known, features - mean[:, :, None], 0.0)
+    deviation = torch.sqrt(torch.sum(centred**2, 2) / (lengths[:, None] - 1.0))
+    deviation = deviation.masked_fill(deviation.isnan(), 0.0) + STD_FLOOR  # NaN: a single frame
+    return centred / deviation[:, :, None]

@@ -1,0 +1,64 @@
+"""The folder of resampling filters: one file for each rate, made by a device process, read by workers and fronts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from parakeet_stt.audio import SAMPLE_RATE
+from parakeet_stt.media.resampling import Filter
+
+MAX_FILTERS = 8  # that a process keeps; each is 1 MB or less for the rates in use
+
+
+def find_filter(folder: Path, rate: int) -> Filter | None:
+    """The filter for a rate in Hz; None for 16 kHz. Raises FileNotFoundError if it is not made yet."""
+    return None if rate == SAMPLE_RATE else _load(_path(folder, rate), rate)
+
+
+def is_made(folder: Path, rate: int) -> bool:
+    """Whether `find_filter` finds it."""
+    return rate == SAMPLE_RATE or _path(folder, rate).exists()
+
+
+def save_filter(folder: Path, rate: int, make: Callable[[int], npt.NDArray[np.float32]]) -> None:
+    """Make the filter for a rate and put it into the folder, unless it is there. Any process and thread may call."""
+    path = _path(folder, rate)
+    if not path.exists():
+        written = path.with_suffix(f".{os.getpid()}")
+        with written.open("wb") as file:
+            np.save(file, make(rate))
+        written.rename(path)
+
+
+def _path(folder: Path, rate: int) -> Path:
+    return folder / f"filter-{rate}.npy"
+
+
+@lru_cache(maxsize=MAX_FILTERS)
+def _load(path: Path, rate: int) -> Filter:
+    return Filter(rate, np.load(path))
+
+
+class Filters:
+    """The folder of filters as a front uses it."""
+
+    def __init__(self, folder: Path, make: Callable[[int], Awaitable[None]]) -> None:
+        """make: has a device process put the filter for a rate into the folder."""
+        self.folder = folder
+        self._make = make
+
+    async def make(self, rate: int) -> None:
+        """Have the filter for a rate in Hz made, unless it is there."""
+        if not is_made(self.folder, rate):
+            await self._make(rate)
+
+    async def find(self, rate: int) -> Filter | None:
+        """The filter for a rate in Hz; None for 16 kHz."""
+        await self.make(rate)
+        return find_filter(self.folder, rate)

@@ -1,0 +1,54 @@
+"""The messages between a front and a media worker, in MessagePack."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _Message(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
+    pass
+
+
+class Decode(_Message, frozen=True):
+    """Decode a file; two descriptors come along: of the file, and of shared audio to write to.
+
+    max_seconds: to decode. filters: folder of the resampling filters. skip: blocks that an earlier worker has answered
+    for the same file before it died; they are neither written nor answered again.
+    """
+
+    max_seconds: float
+    filters: str
+    skip: int = 0
+
+
+class Next(_Message, frozen=True):
+    """Decode the next block."""
+
+
+class NeedFilter(_Message, frozen=True):
+    """The filter for this rate, in Hz, is not in the folder; `Next` says that it is."""
+
+    rate: int
+
+
+class Block(_Message, frozen=True):
+    """The next samples are written. probabilities: of speech in the windows that they complete, float32; None if the
+
+    worker has no detector.
+    """
+
+    samples: int
+    probabilities: bytes | None
+
+
+class End(_Message, frozen=True):
+    """Nothing more comes. error: the name of an `AudioError`, or None."""
+
+    is_truncated: bool = False
+    error: str | None = None
+    message: str = ""
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_asked = msgspec.msgpack.Decoder(Decode | Next).decode
+decode_answer = msgspec.msgpack.Decoder(NeedFilter | Block | End).decode

@@ -1,0 +1,1 @@
+"""Measures what the host costs beside the device."""

@@ -1,0 +1,116 @@
+"""The service over a device of endless speed, which gives three tokens a second at once: for this folder.
+
+bentoml serve scripts.bench.host.endless:ParakeetSTT
+
+As a program it is the device process. With ENDLESS_DETECTOR=device in the environment it also detects speech, by
+energy; otherwise media workers and fronts do, as on a CPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from parakeet_stt.audio import SAMPLE_RATE, Audio
+from parakeet_stt.processes import device
+from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult, DetectorStates, Engine, Pending
+from parakeet_stt.server.settings import Settings
+from parakeet_stt.text.phrases import Phrases
+from parakeet_stt.text.transcript import Hypothesis, TokenArrays
+from parakeet_stt.vad import Probabilities, Windows
+
+PIECES = ["▁the", "▁quick", "▁brown", "▁fox", "."]
+TOKENS_PER_SECOND = 3
+DETECTOR = "ENDLESS_DETECTOR"
+T = TypeVar("T")
+LOUD = 1e-4  # mean square of a window of speech in the sample
+
+
+def tokens_of(start: float, end: float) -> TokenArrays:
+    """Tokens at fixed places of the audio from start to end, in seconds."""
+    numbers = np.arange(int(np.ceil(start * TOKENS_PER_SECOND)), int(end * TOKENS_PER_SECOND))
+    times = numbers / TOKENS_PER_SECOND
+    logprobs = np.full(len(numbers), -0.1, np.float32)
+    return TokenArrays(PIECES, (numbers % len(PIECES)).astype(np.int32), times, times + 0.24, logprobs)
+
+
+@dataclass(frozen=True)
+class _Done(Generic[T]):
+    """Work that is done; see `protocols.Pending`."""
+
+    found: T
+
+    def result(self) -> T:
+        """The result."""
+        return self.found
+
+
+class EndlessRecognizer:
+    """A recognizer that answers at once; see `protocols.Recognizer`."""
+
+    device, precision, config, frame_samples, vocabulary = "endless", "none", "endless: true", FRAME_SAMPLES, PIECES
+
+    def warm_up(self, max_items: int, max_seconds: float) -> None:
+        """There is nothing to warm up."""
+
+    def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
+        """Three tokens a second for each utterance."""
+        return [Hypothesis(tokens_of(0, audio.duration)) for audio in batch]
+
+    def decode_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> list[ChunkResult]:
+        """Three tokens a second for each chunk, divided where its right context begins."""
+        results = []
+        for chunk in batch:
+            start = chunk.left_context / SAMPLE_RATE
+            end = (chunk.audio.length - chunk.right_context) / SAMPLE_RATE
+            results.append(ChunkResult(tokens_of(start, end), tokens_of(end, chunk.audio.duration), STATE))
+        return results
+
+    def launch(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> Pending[list[Hypothesis]]:
+        """Done at once."""
+        return _Done(self.recognize(batch, phrases))
+
+    def launch_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> Pending[list[ChunkResult]]:
+        """Done at once."""
+        return _Done(self.decode_chunks(batch, phrases))
+
+    def capacity_seconds(self) -> float | None:
+        """Without limit."""
+        return None
+
+    def memory_bytes(self) -> float:
+        """None."""
+        return 0.0
+
+
+STATE = [np.zeros((2, 640), np.float32)] * 2 + [np.zeros((1, 640), np.float32)]  # of the size of the real model's
+
+
+class EnergyDetector:
+    """Loud windows are speech; see `protocols.SpeechDetector`."""
+
+    def detect(self, windows: Sequence[Windows], states: DetectorStates) -> tuple[list[Probabilities], DetectorStates]:
+        """1 for loud windows, 0 for others."""
+        energies = [np.einsum("ij,ij->i", own, own) / own.shape[1] if len(own) else own[:, 0] for own in windows]
+        return [(energy > LOUD).astype(np.float32) for energy in energies], states
+
+
+def load_endless(path: Path, settings: Settings, number: int) -> Engine:
+    """The endless engine, whatever the settings."""
+    return Engine(EndlessRecognizer(), EnergyDetector() if os.environ.get(DETECTOR) == "device" else None)
+
+
+if __name__ == "__main__":
+    device.main(load_endless)
+else:
+    import service
+
+    service.DEVICE_MODULE = __name__
+    if os.environ.get(DETECTOR) == "device":
+        service._has_gpu = lambda settings: True
+    ParakeetSTT = service.ParakeetSTT
