@@ -13,14 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-RUN_FOLDER = "PARAKEET_STT_RUN_FOLDER"  # set by the service's parent for its children: where processes find each other
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before bentoml reads it: a private service calls nobody
-# Before prometheus_client reads it: our folder for metrics, not BentoML's; none in the parent, which counts nothing.
-os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-os.environ.update({"PROMETHEUS_MULTIPROC_DIR": f"{os.environ[RUN_FOLDER]}/metrics"} if RUN_FOLDER in os.environ else {})
-
 # BentoML removes this folder from the path after importing this file.
 sys.path.append(str(Path(__file__).parent))
+
+from parakeet_stt.processes.paths import RUN_FOLDER, Paths
+
+# Before prometheus_client reads it: our folder for metrics, not BentoML's. The parent, without one yet, counts nothing.
+os.environ.update(PROMETHEUS_MULTIPROC_DIR=f"{os.environ.get(RUN_FOLDER)}/metrics")
 
 import bentoml
 import uvicorn
@@ -30,7 +30,6 @@ from parakeet_stt.device.link import DeviceLink
 from parakeet_stt.engines import catalogue
 from parakeet_stt.errors import StartupError
 from parakeet_stt.ipc.limits import allow_many_descriptors
-from parakeet_stt.processes.paths import Paths
 from parakeet_stt.processes.supervisor import Program, Supervisor
 from parakeet_stt.server import components, tempdir
 from parakeet_stt.server.app import create_app
@@ -44,7 +43,7 @@ from parakeet_stt.server.monitoring.metrics import Metrics
 from parakeet_stt.server.settings import Settings, front_count, load
 
 DEVICE_MODULE, MEDIA_MODULE = "parakeet_stt.processes.device", "parakeet_stt.processes.media"
-# glibc's: a worker keeps the memory of a clip. To give it back and get it again costs as much as decoding.
+# glibc's: a process keeps the memory of a clip. To give it back and get it again costs as much as decoding.
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(64 << 20)}
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # on Linux, on WSL; without one there is no need to ask torch
 app = create_app()
@@ -69,17 +68,20 @@ def start_processes(settings: Settings) -> Paths:
     paths = Paths(tempdir.create())
     paths.create()
     os.environ[RUN_FOLDER] = str(paths.folder)  # of the fronts, which BentoML starts later
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(paths.metrics)
     os.environ.setdefault("STT_SIGNING_KEY", secrets.token_hex())  # one for all fronts
+    programs_of_devices = [
+        Program(f"device process {number}", DEVICE_MODULE, [str(paths.folder), str(number)], counts_restarts=True)
+        for number in range(settings.devices)
+    ]
+    os.environ.update(KEEP_MEMORY)  # of all but the device processes, which return memory themselves
     without_settings = {name: value for name, value in os.environ.items() if not name.startswith("STT_")}
     detects = [] if _has_gpu(settings) else ["--detect"]
     programs = [
         # A process that reads untrusted files gets no keys.
         Program("the media program", MEDIA_MODULE, [str(paths.media), *detects],
-                {**without_settings, "OPENBLAS_NUM_THREADS": "1", **KEEP_MEMORY}),
-        *(
-            Program(f"device process {number}", DEVICE_MODULE, [str(paths.folder), str(number)], counts_restarts=True)
-            for number in range(settings.devices)
-        ),
+                {**without_settings, "OPENBLAS_NUM_THREADS": "1"}),
+        *programs_of_devices,
     ]  # fmt: skip
 
     def fail(reason: str) -> None:

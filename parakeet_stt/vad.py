@@ -27,7 +27,9 @@ def frame_windows(samples: Samples) -> Windows:
     width = CONTEXT_SAMPLES + WINDOW_SAMPLES
     if not count:
         return np.zeros((0, width), np.float32)
-    return np.lib.stride_tricks.sliding_window_view(samples, width)[: count * WINDOW_SAMPLES : WINDOW_SAMPLES]
+    # `sliding_window_view` does the same and takes 40 µs, which is most of the time of a window of live speech.
+    whole, strides = np.ascontiguousarray(samples), (WINDOW_SAMPLES * samples.itemsize, samples.itemsize)
+    return np.ndarray((count, width), np.float32, whole.data, strides=strides)
 
 
 class WindowFramer:

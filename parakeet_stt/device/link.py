@@ -93,6 +93,7 @@ class DeviceLink:
         self._descriptors: list[int] = []  # of the sources in the outbox
         self._is_flushing = False
         self._channel: Channel | None = None
+        self._alive_since = 0.0
         self._connecting: asyncio.Task[None] | None = None
         self._first: tuple[socket.socket, FrameParser] | None = None
         self.welcome: Welcome | None = None
@@ -101,6 +102,11 @@ class DeviceLink:
     def is_alive(self) -> bool:
         """Whether the device process is there and loaded."""
         return self._channel is not None
+
+    @property
+    def alive_seconds(self) -> float:
+        """For how long the device process has been there; 0 while it is not."""
+        return time.monotonic() - self._alive_since if self.is_alive else 0.0
 
     def connect(self, check: Callable[[], None]) -> Welcome:
         """Wait until the device is loaded. Blocking, before `start`. check: called meanwhile; what it raises ends this.
@@ -125,7 +131,7 @@ class DeviceLink:
         """Begin to exchange messages, in the running event loop."""
         self.ledger.join()
         if self._first is not None:
-            self._channel = Channel(self._first[0], self._receive, self._lose)
+            self._attach(self._first[0])
             self._first = None
         else:
             self._connecting = asyncio.ensure_future(self._connect_again())
@@ -276,6 +282,10 @@ class DeviceLink:
         else:
             request.answer.set_result(request.read(answer))
 
+    def _attach(self, connection: socket.socket) -> None:
+        self._channel = Channel(connection, self._receive, self._lose)
+        self._alive_since = time.monotonic()
+
     def _lose(self) -> None:
         logger.warning("the device process has ended; what it was asked is asked again when it is back")
         self._channel = None
@@ -303,7 +313,7 @@ class DeviceLink:
             except BaseException:
                 connection.close()
                 raise
-        self._channel = Channel(connection, self._receive, self._lose)
+        self._attach(connection)
         for source in self._sources.values():
             self._tell(source)
         for request in self._requests.values():

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from parakeet_stt.audio import Audio
+from parakeet_stt.audio import SAMPLE_RATE, Audio, Samples
 from parakeet_stt.device import messages
 from parakeet_stt.device.batcher import Batcher, DetectWork, Work
 from parakeet_stt.device.messages import (
@@ -41,9 +41,11 @@ from parakeet_stt.device.messages import (
 )
 from parakeet_stt.errors import RecognitionError
 from parakeet_stt.ipc.channel import PolledEnd, ProtocolError
-from parakeet_stt.ipc.shared_audio import read_into, read_samples
+from parakeet_stt.ipc.shared_audio import read_into
 from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, Chunk, Priority
 from parakeet_stt.vad import CONTEXT_SAMPLES, WINDOW_SAMPLES, Windows, frame_windows
+
+SCRATCH_SAMPLES = 300 * SAMPLE_RATE  # 19 MB: the batches of a CPU, and part of a GPU's
 
 
 class DeviceServer:
@@ -54,6 +56,7 @@ class DeviceServer:
         self.batcher = batcher
         self.make_filter = make_filter
         self.vocabulary = welcome.vocabulary
+        self.scratch = _Scratch()
         self._welcome = welcome
         self._selector = selectors.DefaultSelector()
         self._fronts: set[_Front] = set()
@@ -76,6 +79,7 @@ class DeviceServer:
                     for key, _ in self._selector.select(0 if self.batcher.has_work else None):
                         key.data()
                     self.batcher.step()
+                    self.scratch.reset()
                     for front in list(self._fronts):
                         front.flush()
                     on_step()
@@ -99,21 +103,45 @@ class DeviceServer:
         self._is_ending = True
 
 
+class _Scratch:
+    """Memory for the audio of one step, used again in the next: fresh memory costs as much as the reading."""
+
+    def __init__(self) -> None:
+        self._samples = np.zeros(SCRATCH_SAMPLES, np.float32)
+        self._used = 0
+
+    def take(self, count: int) -> Samples:
+        """So many zeros, until `reset`."""
+        if self._used + count > len(self._samples):
+            return np.zeros(count, np.float32)
+        taken = self._samples[self._used : self._used + count]
+        self._used += count
+        taken[:] = 0
+        return taken
+
+    def reset(self) -> None:
+        """All that was taken may be taken again."""
+        self._used = 0
+
+
 class _Source:
     """The descriptor of a source's audio; closed when nothing refers to it any more."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, scratch: _Scratch) -> None:
         self.descriptor = descriptor
+        self._scratch = scratch
 
     def __del__(self) -> None:
         os.close(self.descriptor)
 
     def read(self, start: int, length: int) -> Audio:
-        return Audio(read_samples(self.descriptor, start, length))
+        samples = self._scratch.take(length)
+        read_into(self.descriptor, start, samples)
+        return Audio(samples)
 
     def read_windows(self, start: int, count: int) -> Windows:
         """Windows with their context, as `SpeechDetector.detect` takes them."""
-        samples = np.zeros(CONTEXT_SAMPLES + count * WINDOW_SAMPLES, np.float32)
+        samples = self._scratch.take(CONTEXT_SAMPLES + count * WINDOW_SAMPLES)
         missing = max(0, CONTEXT_SAMPLES - start)  # before the first sample
         read_into(self.descriptor, start - CONTEXT_SAMPLES + missing, samples[missing:])
         return frame_windows(samples)
@@ -153,21 +181,22 @@ class _Front:
             self._end.close()
             for work in self._pending.values():
                 work.is_cancelled = True
+            self._pending.clear()  # which refer to their sources, and to this front
             self._sources.clear()
             self._server.forget(self)
 
     def _exchange(self) -> None:
         """The front has sent something, or takes more, or is gone."""
         try:
-            received = self._end.receive()
+            while received := self._end.receive():  # the kernel ends each read after a message with descriptors
+                for data, descriptors in received:
+                    for asked in messages.decode_asked(data):
+                        self._handle(asked, descriptors)
+                    for descriptor in descriptors:
+                        os.close(descriptor)
         except (OSError, ProtocolError):
             self.close()
             return
-        for data, descriptors in received:
-            for asked in messages.decode_asked(data):
-                self._handle(asked, descriptors)
-            for descriptor in descriptors:
-                os.close(descriptor)
         self._write()
 
     def _write(self) -> None:
@@ -190,7 +219,7 @@ class _Front:
             case Detect():
                 self._submit_detection(asked)
             case Open(source):
-                self._sources[source] = _Source(descriptors.pop(0))
+                self._sources[source] = _Source(descriptors.pop(0), self._server.scratch)
             case Close(source):
                 self._sources.pop(source, None)
             case Cancel(request):

@@ -87,7 +87,8 @@ class Parakeet:
         self._dtype = devices.weight_type(precision, self._device, parameters)
         self._model = _prepare(model, self._device, self._dtype)
         self._encoder = Encoder(self._model, self._device, mode=encoder)
-        self._scorer = Scorer(self._model, list(durations), self._device)
+        self._durations = list(durations)
+        self._scorer = Scorer(self._model, self._durations, self._device)
         self._upload = Upload(self._device)
         self._trimmer = cpu.MemoryTrimmer() if self._device.type == "cpu" else None
         self._waits = self._device.type == "cpu"  # where reading a number costs nothing, it is read

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +30,7 @@ def save_filter(folder: Path, rate: int, make: Callable[[int], npt.NDArray[np.fl
     """Make the filter for a rate and put it into the folder, unless it is there. Any process and thread may call."""
     path = _path(folder, rate)
     if not path.exists():
-        written = path.with_suffix(f".{os.getpid()}")
+        written = path.with_suffix(f".{threading.get_native_id()}")  # no other thread of any process has it
         with written.open("wb") as file:
             np.save(file, make(rate))
         written.rename(path)

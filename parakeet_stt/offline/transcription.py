@@ -113,6 +113,7 @@ class Transcription:
             async for utterance, hypothesis in results:
                 decoded = join_tokens(hypothesis.tokens, utterance.audio.duration)
                 complete = await self._retry_missed(utterance, decoded)
+                self._utterances.release()
                 words = tuple(word.shift(utterance.start) for word in complete)
                 if overlap:
                     words = merge_overlap(tail, words, utterance.start, utterance.start + overlap)

@@ -43,7 +43,8 @@ class Utterance:
 class Utterances:
     """The utterances of one recording, as they become known while it is read.
 
-    Iterating gives the next utterance; None if more of the recording has to be read first.
+    Iterating gives the next utterance; None if more of the recording has to be read first. The audio of an utterance
+    stays until it is released.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Utterances:
         self._windows = RollingBuffer()
         self._probabilities = array("f")  # of the whole recording
         self._unread: deque[Probabilities] = deque()
+        self._needed: deque[int] = deque()  # starts of the utterances that are not released
+        self._cut_until = 0  # no later utterance begins before it
         self._is_read = False
         limit = float("inf") if longest is None else longest * SAMPLE_RATE
         self._utterances = self._cut(utterance_spans(self._arriving(), rules, limit, short_first=short_first))
@@ -87,6 +90,14 @@ class Utterances:
         """All of the recording is read."""
         self._is_read = True
 
+    def release(self) -> None:
+        """The first utterance that was not released is decoded: its audio is not needed any more."""
+        self._needed.popleft()
+        self._discard()
+
+    def _discard(self) -> None:
+        self._audio.discard_before(self._needed[0] if self._needed else self._cut_until)
+
     def _cut(self, stretches: Iterable[Stretch | None]) -> Generator[Utterance | None, None, None]:
         for stretch in stretches:
             if stretch is None:
@@ -95,6 +106,7 @@ class Utterances:
             span = stretch.span
             if span.length:
                 audio = self._audio.clip(span.start, span.end)
+                self._needed.append(span.start)
                 first, last = span.start // WINDOW_SAMPLES, -(-span.end // WINDOW_SAMPLES)
                 yield Utterance(
                     Span(span.start, span.start + audio.length),
@@ -102,8 +114,9 @@ class Utterances:
                     self._windows.slice(first, last),
                     stretch.overlap / SAMPLE_RATE,
                 )
-            self._audio.discard_before(span.end - stretch.overlap)
-            self._windows.discard_before((span.end - stretch.overlap) // WINDOW_SAMPLES)
+            self._cut_until = span.end - stretch.overlap
+            self._discard()
+            self._windows.discard_before(self._cut_until // WINDOW_SAMPLES)
 
     def _arriving(self) -> Iterator[Probabilities | None]:
         while self._unread or not self._is_read:
@@ -129,6 +142,7 @@ def cut_blocks(
     for utterance in utterances:
         if utterance is not None:
             yield utterance
+            utterances.release()
         elif (block := next(arriving, None)) is not None:
             audio.append(block)
             utterances.push(detector.push(block))

@@ -38,6 +38,7 @@ from parakeet_stt.server.settings import Settings
 logger = logging.getLogger("parakeet_stt.device")
 SOURCE = Path(__file__).parents[2]
 BEAT_SECONDS = 1.0
+PACE_SECONDS = 0.25  # between two notes of how fast the device is
 USUAL_RATES = (8_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz; their filters are made before the first request
 
 LoadEngine = Callable[[Path, Settings, int], Engine]
@@ -107,7 +108,13 @@ def _serve(paths: Paths, number: int, restarts: int, lifeline: Lifeline, load: L
     server = DeviceServer(batcher, welcome, make_filter=partial(_make_filter, paths.filters))
     ledger.set_limits(max_waiting=settings.max_queue_seconds, max_sessions=settings.max_sessions)
 
+    measured = 0.0
+
     def measure() -> None:
+        nonlocal measured
+        if time.monotonic() - measured < PACE_SECONDS:
+            return
+        measured = time.monotonic()
         ledger.set_pace(speed=budget.speed, batch_seconds=budget.limits.seconds)
         metrics.batch_budget_seconds.set(budget.limits.seconds)
         metrics.device_memory_bytes.set(recognizer.memory_bytes())

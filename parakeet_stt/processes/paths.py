@@ -7,6 +7,7 @@ from pathlib import Path
 
 from parakeet_stt.errors import StartupError
 
+RUN_FOLDER = "PARAKEET_STT_RUN_FOLDER"  # in the environment of a service's processes: the folder, set by their parent
 LONGEST_SOCKET_PATH = 100  # bytes; Linux has room for 107
 
 

@@ -64,7 +64,7 @@ class Encoder:
         # end takes the logarithm of its products, and the search is bound by latency.
         self._uses_tf32 = device.type == "cuda" and self._dtype == torch.float32
         if self._featurizer.normalize == "per_feature":
-            model.preprocessor.featurizer = _Features(self._featurizer)
+            model.preprocessor.featurizer = _Features(self._featurizer).eval()
         self._eager: Network = model.encoder.forward_internal
         self._fused, self._graphs = self._eager, self._eager
         if mode == "compiled":

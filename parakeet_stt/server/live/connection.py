@@ -106,7 +106,7 @@ async def _finish(
         reading.cancel()
         await asyncio.wait({reading})
         await protocol.stream.finish()
-        return await _finish_disconnected(sending, final_seconds)
+        return await _finish_disconnected(sending, protocol.stream, final_seconds)
     if not reading.done() or reading.exception():
         failures = [task.exception() for task in (sending, reading) if task.done()]
         logger.error("a live session failed", exc_info=next(filter(None, failures), None))
@@ -114,10 +114,10 @@ async def _finish(
     reason = reading.result()
     await protocol.stream.finish()
     if reason is DISCONNECTED:
-        return await _finish_disconnected(sending, final_seconds)
-    await asyncio.wait({sending, writer.writing}, timeout=final_seconds, return_when=asyncio.FIRST_COMPLETED)
+        return await _finish_disconnected(sending, protocol.stream, final_seconds)
+    await _wait_for_finals({sending, writer.writing}, protocol.stream, final_seconds)
     if writer.is_broken:
-        return await _finish_disconnected(sending, final_seconds)
+        return await _finish_disconnected(sending, protocol.stream, final_seconds)
     writer.send(None)
     await asyncio.wait({writer.writing}, timeout=READ_SECONDS)
     if not sending.done() or sending.exception():
@@ -126,9 +126,16 @@ async def _finish(
     return reason if writer.writing.done() else SLOW_READER
 
 
-async def _finish_disconnected(sending: asyncio.Task[int], final_seconds: float) -> CloseReason:
+async def _wait_for_finals(tasks: set[asyncio.Task[Any]], stream: LiveStream, final_seconds: float) -> None:
+    """Wait until one of the tasks is done, at most so long; the time in which the device is away does not count."""
+    while not (await asyncio.wait(tasks, timeout=final_seconds, return_when=asyncio.FIRST_COMPLETED))[0]:
+        if stream.device_seconds >= final_seconds:
+            return
+
+
+async def _finish_disconnected(sending: asyncio.Task[int], stream: LiveStream, final_seconds: float) -> CloseReason:
     """The client has disconnected: what it sent is decoded to its end all the same, and logged."""
-    await asyncio.wait({sending}, timeout=final_seconds)
+    await _wait_for_finals({sending}, stream, final_seconds)
     if sending.done() and not sending.exception():
         logger.info("the client disconnected; %d words were still found", sending.result())
     return DISCONNECTED

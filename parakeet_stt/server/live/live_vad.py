@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from parakeet_stt.device.link import DeviceLink, Source
+from parakeet_stt.errors import RecognitionError
 from parakeet_stt.ipc.shared_audio import SharedAudio
 from parakeet_stt.media.resampling import Filter
 from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, SpeechDetector
@@ -55,8 +56,11 @@ class StreamInput:
 class LiveDetector(Protocol):
     """Detects speech in what streams have got since the last call."""
 
-    async def detect(self, streams: Sequence[StreamInput], ends: Sequence[bool]) -> list[Probabilities]:
-        """Probability of speech in each window that was completed, stream by stream; with an end in the rest too."""
+    async def detect(self, streams: Sequence[StreamInput], ends: Sequence[bool]) -> Sequence[Probabilities | Exception]:
+        """Probability of speech in each window that was completed, stream by stream; with an end in the rest too.
+
+        Instead of a stream's, what made its detection fail; or raises what made all fail.
+        """
         ...
 
     def close(self) -> None:
@@ -98,9 +102,9 @@ class LocalDetector:
 class RemoteDetector:
     """Detects in the device process; see `LiveDetector`."""
 
-    async def detect(self, streams: Sequence[StreamInput], ends: Sequence[bool]) -> list[Probabilities]:
+    async def detect(self, streams: Sequence[StreamInput], ends: Sequence[bool]) -> Sequence[Probabilities | Exception]:
         """See `LiveDetector`."""
-        found = [np.zeros(0, np.float32)] * len(streams)
+        found: list[Probabilities | Exception] = [np.zeros(0, np.float32)] * len(streams)
         by_link: dict[DeviceLink, list[int]] = {}
         counts = []
         for index, (stream, is_last) in enumerate(zip(streams, ends, strict=True)):
@@ -120,15 +124,20 @@ class RemoteDetector:
         own: list[int],
         streams: Sequence[StreamInput],
         counts: list[int],
-        found: list[Probabilities],
+        found: list[Probabilities | Exception],
     ) -> None:
         asked = [streams[index] for index in own]
-        probabilities, states = await link.detect(
-            [stream.source for stream in asked],
-            [stream.detected for stream in asked],
-            [counts[index] for index in own],
-            np.stack([stream.state for stream in asked]),
-        )
+        try:
+            probabilities, states = await link.detect(
+                [stream.source for stream in asked],
+                [stream.detected for stream in asked],
+                [counts[index] for index in own],
+                np.stack([stream.state for stream in asked]),
+            )
+        except RecognitionError as exc:  # streams on other devices go on
+            for index in own:
+                found[index] = exc
+            return
         for index, stream, got, state in zip(own, asked, probabilities, states, strict=True):
             found[index] = got
             stream.state = state

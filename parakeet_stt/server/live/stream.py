@@ -77,6 +77,11 @@ class LiveStream:
         """Audio since the last utterance ended, or was cleared."""
         return self._session.buffered / SAMPLE_RATE
 
+    @property
+    def device_seconds(self) -> float:
+        """For how long the device process has been there; 0 while it is started again."""
+        return self._queue.link.alive_seconds
+
     def configure(self, options: LiveOptions) -> None:
         """Change the options for what follows; the format may change only before any audio has come."""
         self._phrases = options.phrases
