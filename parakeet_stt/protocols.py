@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from parakeet_stt.text.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Toke
 from parakeet_stt.vad import Probabilities, Windows
 
 FRAME_SAMPLES = round(ENCODER_FRAME_SECONDS * SAMPLE_RATE)  # of one encoder frame; every engine has to have it
+T = TypeVar("T")
 Result = TypeVar("Result", covariant=True)
 DecoderState = object  # where the search of an utterance stands; only the engine reads it. Can be pickled
 
@@ -79,6 +80,17 @@ class Pending(Protocol[Result]):
         Raises as the call that queued it: an error may show only now. Only the thread that queued it may ask.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done(Generic[T]):
+    """Work that is done already; see `Pending`."""
+
+    found: T
+
+    def result(self) -> T:
+        """The result."""
+        return self.found
 
 
 class Recognizer(Protocol):

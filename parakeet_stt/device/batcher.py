@@ -19,7 +19,7 @@ from parakeet_stt.device.batch_budget import BatchBudget
 from parakeet_stt.device.reports import BatchReport, DeviceEvent, OnReport, WaitReport
 from parakeet_stt.device.scheduler import Scheduler
 from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError
-from parakeet_stt.protocols import Chunk, DetectorStates, Priority, Recognizer, SpeechDetector
+from parakeet_stt.protocols import Chunk, DetectorStates, Pending, Priority, Recognizer, SpeechDetector
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.vad import Windows
 
@@ -63,6 +63,15 @@ class DetectWork:
     is_cancelled: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """A batch that the device has. began: by the clock, when its audio was read."""
+
+    batch: list[Work]
+    pending: Pending[Any]
+    began: float
+
+
 class Batcher:
     """The queue of one device, and what works on it. One thread calls.
 
@@ -78,11 +87,14 @@ class Batcher:
         self._report = on_report
         self._scheduler: Scheduler[Work] = Scheduler()
         self._detections: deque[DetectWork] = deque()
+        self._launched: _Launched | None = None
+        self._collected_at = 0.0
+        self._runs_ahead = recognizer.device.startswith("cuda")
 
     @property
     def has_work(self) -> bool:
-        """Whether anything is queued."""
-        return bool(self._detections) or len(self._scheduler) > 0
+        """Whether anything is queued, or launched."""
+        return bool(self._detections) or len(self._scheduler) > 0 or self._launched is not None
 
     def submit(self, work: Work) -> None:
         """Queue work."""
@@ -94,19 +106,28 @@ class Batcher:
         self._detections.append(work)
 
     def step(self) -> None:
-        """Detect what waits for that, and decode one batch. Raises DeviceLost: only a new process can go on."""
+        """Detect what waits for that, launch one batch, and collect the one that was launched before.
+
+        On a GPU the next batch is prepared and queued while one runs; on a CPU each batch is collected at once. Raises
+        DeviceLost: only a new process can go on.
+        """
         self._detect()
         self._scheduler.discard(lambda work: work.is_cancelled)
         batch = self._scheduler.take(self.budget.limits)
-        if not batch:
-            return
-        now = time.perf_counter()
-        self._report(WaitReport(tuple(now - work.since for work in batch)))
-        self._decode([work for work in batch if work.on_start is None])
+        if batch:
+            now = time.perf_counter()
+            self._report(WaitReport(tuple(now - work.since for work in batch)))
+        launched = self._launch([work for work in batch if work.on_start is None])
+        self._collect()
+        self._launched = launched
+        if not self._runs_ahead:
+            self._collect()
         for work in batch:
             if work.on_start is not None:
+                self._collect()
                 work.on_start()
-                self._decode([work])
+                self._launched = self._launch([work])
+                self._collect()
 
     def _detect(self) -> None:
         """Take what waits through the detector, as much as goes at once; the rest follows after the next batch."""
@@ -139,48 +160,72 @@ class Batcher:
             detection.answer((found[first:last], states[first:last]))
             first = last
 
-    def _decode(self, batch: list[Work]) -> None:
+    def _launch(self, batch: list[Work]) -> _Launched | None:
+        """Queue a batch on the device; None if there is nothing, or if it failed, and then it is answered."""
         if not batch:
-            return
-        failure = self._decode_or_error(batch)
-        if failure is None:
-            return
-        if len(batch) == 1:
-            self._report(DeviceEvent.RECOGNITION_ERROR)
-            batch[0].answer(failure)
-            return
-        # Either one item is to blame, or all together were too much: decode the halves apart, after the memory of the
-        # failed batch is freed.
-        self._decode(batch[: len(batch) // 2])
-        self._decode(batch[len(batch) // 2 :])
-
-    def _decode_or_error(self, batch: list[Work]) -> RecognitionError | None:
-        """Decode one batch and answer it; return what went wrong, if anything. Raises DeviceLost."""
-        lengths = [work.length / SAMPLE_RATE for work in batch]
-        padded = max(lengths) * len(batch)
+            return None
         began = time.perf_counter()
+        failure = RecognitionError("")
         try:
             phrases = [work.phrases for work in batch]
             contents = [work.load() for work in batch]
             chunks = [one for one in contents if isinstance(one, Chunk)]
             audio = [one for one in contents if isinstance(one, Audio)]
-            results = (
-                self._recognizer.decode_chunks(chunks, phrases)
-                if chunks
-                else self._recognizer.recognize(audio, phrases)
-            )
-            answers = list(zip(batch, results, strict=True))
-        except OutOfMemory as exc:
-            self._report(DeviceEvent.OUT_OF_MEMORY)
-            self.budget.shrink(padded)
-            return OutOfMemory(exc.message)
+            if chunks:
+                return _Launched(batch, self._recognizer.launch_chunks(chunks, phrases), began)
+            return _Launched(batch, self._recognizer.launch(audio, phrases), began)
         except DeviceLost:
             raise
-        except Exception as exc:  # whatever the model raises belongs to the callers
-            return RecognitionError(f"the model failed: {exc}")
-        seconds = time.perf_counter() - began
-        self.budget.learn(padded, seconds)
-        self._report(BatchReport(items=len(batch), audio=sum(lengths), padded=padded, seconds=seconds))
-        for work, answer in answers:
-            work.answer(answer)
+        except Exception as exc:
+            failure = self._to_error(exc, batch)
+        self._collect()  # the batch before is the older one
+        self._fail(batch, failure)
         return None
+
+    def _collect(self) -> None:
+        """Wait for the batch that was launched, if there is one, and answer it."""
+        launched, self._launched = self._launched, None
+        if launched is None:
+            return
+        batch = launched.batch
+        failure = RecognitionError("")
+        try:
+            answers = list(zip(batch, launched.pending.result(), strict=True))
+        except DeviceLost:
+            raise
+        except Exception as exc:
+            failure = self._to_error(exc, batch)
+        else:
+            now = time.perf_counter()
+            seconds, self._collected_at = now - max(launched.began, self._collected_at), now
+            lengths, padded = _lengths(batch)
+            self.budget.learn(padded, seconds)
+            self._report(BatchReport(items=len(batch), audio=sum(lengths), padded=padded, seconds=seconds))
+            for work, answer in answers:
+                work.answer(answer)
+            return
+        self._fail(batch, failure)
+
+    def _to_error(self, exc: Exception, batch: list[Work]) -> RecognitionError:
+        """What went wrong, without what the exception refers to: the memory of the failed batch is to be freed."""
+        if isinstance(exc, OutOfMemory):
+            self._report(DeviceEvent.OUT_OF_MEMORY)
+            self.budget.shrink(_lengths(batch)[1])
+            return OutOfMemory(exc.message)
+        return RecognitionError(f"the model failed: {exc}")  # whatever it raises belongs to the callers
+
+    def _fail(self, batch: list[Work], failure: RecognitionError) -> None:
+        """Either one item is to blame, or all together were too much: decode the halves apart."""
+        if len(batch) == 1:
+            self._report(DeviceEvent.RECOGNITION_ERROR)
+            batch[0].answer(failure)
+            return
+        for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+            self._launched = self._launch(half)
+            self._collect()
+
+
+def _lengths(batch: list[Work]) -> tuple[list[float], float]:
+    """Seconds of each item, and padded seconds of all."""
+    lengths = [work.length / SAMPLE_RATE for work in batch]
+    return lengths, max(lengths) * len(batch)

@@ -104,14 +104,17 @@ class DeviceServer:
 
 
 class _Scratch:
-    """Memory for the audio of one step, used again in the next: fresh memory costs as much as the reading."""
+    """Memory for the audio of one step, used again in the next but one: fresh memory costs as much as the reading.
+
+    Not in the next: the batch that is launched then may still be copied from.
+    """
 
     def __init__(self) -> None:
-        self._samples = np.zeros(SCRATCH_SAMPLES, np.float32)
+        self._samples, self._others = np.zeros(SCRATCH_SAMPLES, np.float32), np.zeros(SCRATCH_SAMPLES, np.float32)
         self._used = 0
 
     def take(self, count: int) -> Samples:
-        """So many zeros, until `reset`."""
+        """So many zeros, until the second `reset` from now."""
         if self._used + count > len(self._samples):
             return np.zeros(count, np.float32)
         taken = self._samples[self._used : self._used + count]
@@ -120,7 +123,8 @@ class _Scratch:
         return taken
 
     def reset(self) -> None:
-        """All that was taken may be taken again."""
+        """A step is over."""
+        self._samples, self._others = self._others, self._samples
         self._used = 0
 
 

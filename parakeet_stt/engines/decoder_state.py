@@ -166,7 +166,7 @@ class StateCache:
 
     def _read(self, slots: torch.Tensor) -> BatchedLabelLoopingState:
         return BatchedLabelLoopingState(
-            predictor_states=(self._hidden[:, slots], self._cell[:, slots]),
+            predictor_states=(self._hidden.index_select(1, slots), self._cell.index_select(1, slots)),
             predictor_outputs=self._predicted[slots],
             labels=self._labels[slots],
             decoded_lengths=torch.zeros_like(slots),
@@ -186,7 +186,7 @@ def trim(state: BatchedLabelLoopingState, count: int) -> BatchedLabelLoopingStat
     """
     assert state.time_jumps is not None
     return BatchedLabelLoopingState(
-        predictor_states=tuple(part[:, :count] for part in state.predictor_states),
+        predictor_states=tuple(part[:, :count].contiguous() for part in state.predictor_states),  # as cuDNN wants them
         predictor_outputs=state.predictor_outputs[:count],
         labels=state.labels[:count],
         decoded_lengths=torch.zeros_like(state.labels[:count]),

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.processes import device
-from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult, DetectorStates, Engine, Pending
+from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult, DetectorStates, Done, Engine, Pending
 from parakeet_stt.server.settings import Settings
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis, TokenArrays
@@ -27,7 +25,6 @@ from parakeet_stt.vad import Probabilities, Windows
 PIECES = ["▁the", "▁quick", "▁brown", "▁fox", "."]
 TOKENS_PER_SECOND = 3
 DETECTOR = "ENDLESS_DETECTOR"
-T = TypeVar("T")
 LOUD = 1e-4  # mean square of a window of speech in the sample
 
 
@@ -37,17 +34,6 @@ def tokens_of(start: float, end: float) -> TokenArrays:
     times = numbers / TOKENS_PER_SECOND
     logprobs = np.full(len(numbers), -0.1, np.float32)
     return TokenArrays(PIECES, (numbers % len(PIECES)).astype(np.int32), times, times + 0.24, logprobs)
-
-
-@dataclass(frozen=True)
-class _Done(Generic[T]):
-    """Work that is done; see `protocols.Pending`."""
-
-    found: T
-
-    def result(self) -> T:
-        """The result."""
-        return self.found
 
 
 class EndlessRecognizer:
@@ -73,11 +59,11 @@ class EndlessRecognizer:
 
     def launch(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> Pending[list[Hypothesis]]:
         """Done at once."""
-        return _Done(self.recognize(batch, phrases))
+        return Done(self.recognize(batch, phrases))
 
     def launch_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> Pending[list[ChunkResult]]:
         """Done at once."""
-        return _Done(self.decode_chunks(batch, phrases))
+        return Done(self.decode_chunks(batch, phrases))
 
     def capacity_seconds(self) -> float | None:
         """Without limit."""
@@ -96,8 +82,10 @@ class EnergyDetector:
 
     def detect(self, windows: Sequence[Windows], states: DetectorStates) -> tuple[list[Probabilities], DetectorStates]:
         """1 for loud windows, 0 for others."""
-        energies = [np.einsum("ij,ij->i", own, own) / own.shape[1] if len(own) else own[:, 0] for own in windows]
-        return [(energy > LOUD).astype(np.float32) for energy in energies], states
+        together = np.concatenate(windows)
+        energies = np.einsum("ij,ij->i", together, together) / together.shape[1]
+        ends = np.cumsum([len(own) for own in windows])[:-1]
+        return np.split((energies > LOUD).astype(np.float32), ends), states
 
 
 def load_endless(path: Path, settings: Settings, number: int) -> Engine:
