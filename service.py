@@ -201,6 +201,8 @@ class ParakeetSTT:
             catalogue.check_archive(source.path)
             catalogue.read_ahead(source.path)
             start_processes(settings)
+            # BentoML starts a front again that has ended, except where this says that it is in a container.
+            os.environ.pop("BENTOML_CONTAINERIZED", None)
         except StartupError as exc:
             sys.exit(f"parakeet-stt: {exc}")
 
