@@ -44,7 +44,7 @@ class TokenArrays(Sequence[Token]):
     """Tokens as arrays of shape (count,): what an engine gives, and what crosses to another process.
 
     vocabulary: the piece of each id. ids: int32. starts, ends: float64, in seconds. logprobs: float32.
-    Reading an item makes a `Token`.
+    Reading an item makes a `Token`. Equal to any sequence of the same tokens.
     """
 
     vocabulary: Sequence[str]
@@ -55,6 +55,12 @@ class TokenArrays(Sequence[Token]):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
 
     def __iter__(self) -> Iterator[Token]:
         ids = self.ids.tolist()

@@ -18,6 +18,7 @@ import numpy as np
 from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from parakeet_stt.engines.parakeet import Parakeet
+from parakeet_stt.engines.resampling_filters import make_filter
 from parakeet_stt.media.demux import decode
 from parakeet_stt.text.alignment import join_tokens
 from parakeet_stt.text.phrases import Phrases, normalize_phrases
@@ -61,7 +62,7 @@ def clips() -> list[Clip]:
     described = {one["file"]: one for one in json.loads((FOLDER / "samples" / "samples.json").read_text())}
     words = described["two-minutes.flac"]["words"]
     with (FOLDER / "samples" / "two-minutes.flac").open("rb") as file:
-        samples = decode(file, max_seconds=1000).samples
+        samples = decode(file, max_seconds=1000, make_filter=make_filter).samples
     counts = Counter(_bare(word["word"]) for word in words)
     vocabulary = [_bare(word) for word in (FOLDER / "vocabulary.txt").read_text().split()]
     pick = random.Random(SEED)

@@ -162,7 +162,8 @@ def test_a_gpu_that_is_not_there_is_named() -> None:
 
 
 def test_importing_the_detector_leaves_torch_its_threads() -> None:
-    code = "import torch; torch.set_num_threads(3); import parakeet_stt.engines.silero; print(torch.get_num_threads())"
+    load = "import parakeet_stt.engines.silero_torch"
+    code = f"import torch; torch.set_num_threads(3); {load}; print(torch.get_num_threads())"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True).stdout
     assert printed.split() == [b"3"]
 

@@ -1,0 +1,120 @@
+"""The parts that start the real service: its speed over HTTP, and how many live sessions it follows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+from typing import Any
+
+import httpx
+
+from scripts.bench.gpu.plan import Setup
+
+CALLERS = (64, 256)
+LIMIT_MS = 700.0  # for 95 % of the finals, the pause included
+SPEAKERS_A_PROCESS = 48  # 50 messages a second each; one Python process sends about 5,000 without being late
+FIRST_SPEAKERS = 64
+ROUND_SECONDS = 15.0  # of one number of speakers; the first five do not count
+
+
+def best_rtfx(setup: Setup) -> float | None:
+    """The engine's best speed in bfloat16, or whatever was measured, if that part succeeded."""
+    cells = setup.rows_of.get("engine", {}).get("cells", [])
+    chosen = [cell["rtfx"] for cell in cells if cell["precision"] == "bfloat16"] or [cell["rtfx"] for cell in cells]
+    return max(chosen, default=None)
+
+
+def _configure(setup: Setup) -> None:
+    os.environ["STT_DEVICE"] = setup.device
+
+
+def wait_until_ready(url: str, seconds: float) -> float:
+    """Seconds until /readyz answers 200. Raises TimeoutError after so many."""
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                return time.monotonic() - began
+        time.sleep(0.1)
+    raise TimeoutError(f"the service was not ready in {seconds:.0f} s")
+
+
+def measure_served(setup: Setup, seconds: float) -> dict[str, Any]:
+    """The part `served`: closed loops of many callers over HTTP, clips of 1 to 30 s."""
+    from scripts.bench.server import cut_clips, measure_load
+    from scripts.bench.serving import read_health, serve
+
+    _configure(setup)
+    until = time.monotonic() + seconds
+    rows = []
+    with serve(None, str(setup.model)) as url:
+        ready = wait_until_ready(url, seconds)
+        health = read_health(url)
+        clips = cut_clips()
+        for number, callers in enumerate(CALLERS):
+            share = (until - time.monotonic()) / (len(CALLERS) - number)
+            if share < 3:
+                break
+            row = asdict(asyncio.run(measure_load(url, clips, min(30.0, share), callers=callers)))
+            bound = best_rtfx(setup)
+            row["share_of_engine"] = round(row["rtfx"] / bound, 3) if bound else None
+            rows.append(row)
+    return {"ready_seconds": round(ready, 1), "health": health, "rows": rows}
+
+
+def _measure_speakers(url: str, count: int, seconds: float) -> dict[str, Any]:
+    from scripts.bench.streaming import measure_speakers
+
+    return asdict(asyncio.run(measure_speakers(url, count, seconds, partials=True)))
+
+
+def measure_round(url: str, count: int, seconds: float) -> dict[str, Any]:
+    """So many speakers, from several processes. Of their percentiles the worst counts."""
+    processes = math.ceil(count / SPEAKERS_A_PROCESS)
+    shares = [count // processes + (index < count % processes) for index in range(processes)]
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        rows = list(pool.map(_measure_speakers, [url] * processes, shares, [seconds] * processes))
+    return {
+        "speakers": count,
+        "errors": sum(row["errors"] for row in rows),
+        "finals": sum(row["finals"] for row in rows),
+        **{name: max(row[name] for row in rows)
+           for name in ("final_p50", "final_p95", "first_partial_p50", "first_partial_p95", "speakers_behind_p99")},
+        "device_busy": rows[0]["device_busy"],
+    }  # fmt: skip
+
+
+def measure_live(setup: Setup, seconds: float) -> dict[str, Any]:
+    """The part `live`: the largest number of sessions of whose finals 95 % are within 700 ms.
+
+    Doubles the number until it is too large, then halves the interval while there is time. `speakers_behind_p99` says
+    how late the speakers themselves were: where that is large, the measuring processes are the limit.
+    """
+    from scripts.bench.serving import serve
+
+    _configure(setup)
+    until = time.monotonic() + seconds
+    rows: list[dict[str, Any]] = []
+    good, bad = 0, 0
+    count = FIRST_SPEAKERS if setup.is_gpu else 2
+    with serve(None, str(setup.model)) as url:
+        wait_until_ready(url, seconds)
+        while time.monotonic() + ROUND_SECONDS + 5 < until or not rows:
+            row = measure_round(url, count, ROUND_SECONDS)
+            rows.append(row)
+            if row["final_p95"] <= LIMIT_MS and not row["errors"] and row["finals"]:
+                good = count
+            else:
+                bad = count
+            if bad and bad - good <= max(1, good // 10):
+                break
+            count = (good + bad) // 2 if bad else good * 2
+            if count == 0:
+                break
+    return {"at_most": good, "too_many": bad or None, "limit_ms": LIMIT_MS, "rows": rows}
