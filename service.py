@@ -45,6 +45,7 @@ from parakeet_stt.server.settings import Settings, front_count, load
 DEVICE_MODULE, MEDIA_MODULE = "parakeet_stt.processes.device", "parakeet_stt.processes.media"
 # glibc's: a process keeps the memory of a clip. To give it back and get it again costs as much as decoding.
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(64 << 20)}
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # numpy's products would spread over the cores, and wait for each other
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # on Linux, on WSL; without one there is no need to ask torch
 app = create_app()
 
@@ -64,9 +65,13 @@ image = (
 
 
 def start_processes(settings: Settings) -> Paths:
-    """Start the device processes and the media program, which end with this process."""
+    """Start the device processes and the media program, which end with this process. Raises StartupError."""
+    source = catalogue.resolve(settings.model)
+    catalogue.check_archive(source.path)
+    catalogue.read_ahead(source.path)
     paths = Paths(tempdir.create())
     paths.create()
+    catalogue.write_source(source, paths.source)
     os.environ[RUN_FOLDER] = str(paths.folder)  # of the fronts, which BentoML starts later
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(paths.metrics)
     os.environ.setdefault("STT_SIGNING_KEY", secrets.token_hex())  # one for all fronts
@@ -74,13 +79,12 @@ def start_processes(settings: Settings) -> Paths:
         Program(f"device process {number}", DEVICE_MODULE, [str(paths.folder), str(number)], counts_restarts=True)
         for number in range(settings.devices)
     ]
-    os.environ.update(KEEP_MEMORY)  # of all but the device processes, which return memory themselves
+    os.environ.update({**KEEP_MEMORY, **ONE_THREAD})  # of all but the device processes, which see to it themselves
     without_settings = {name: value for name, value in os.environ.items() if not name.startswith("STT_")}
     detects = [] if _has_gpu(settings) else ["--detect"]
     programs = [
         # A process that reads untrusted files gets no keys.
-        Program("the media program", MEDIA_MODULE, [str(paths.media), *detects],
-                {**without_settings, "OPENBLAS_NUM_THREADS": "1"}),
+        Program("the media program", MEDIA_MODULE, [str(paths.media), *detects], without_settings),
         *programs_of_devices,
     ]  # fmt: skip
 
@@ -144,7 +148,7 @@ class ParakeetSTT:
                 raise StartupError(paths.failure.read_text())
 
         welcome, *_ = [link.connect(check) for link in links]
-        source = catalogue.resolve(settings.model)
+        source = catalogue.read_source(paths.source)
         model = ServedModel(
             name=source.name,
             languages=source.languages,
@@ -196,11 +200,7 @@ class ParakeetSTT:
         Exit status 1 if they can't work.
         """
         try:
-            settings = load()
-            source = catalogue.resolve(settings.model)
-            catalogue.check_archive(source.path)
-            catalogue.read_ahead(source.path)
-            start_processes(settings)
+            start_processes(load())
             # BentoML starts a front again that has ended, except where this says that it is in a container.
             os.environ.pop("BENTOML_CONTAINERIZED", None)
         except StartupError as exc:

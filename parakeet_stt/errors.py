@@ -14,7 +14,8 @@ SpeechError
 │   ├── NotAuthorized
 │   └── OriginRefused
 ├── Overloaded              too much is waiting: retry later
-│   └── ShuttingDown        the service takes on nothing more; another instance may be there
+│   └── Unavailable         what is needed is not there now, and will be soon
+│       └── ShuttingDown    the service takes on nothing more; another instance may be there
 ├── RecognitionError        our fault, while recognizing
 │   ├── OutOfMemory         a batch did not fit
 │   └── DeviceLost          nothing will work until the process is restarted
@@ -122,7 +123,11 @@ class Overloaded(SpeechError):
         self.retry_after = retry_after
 
 
-class ShuttingDown(Overloaded):
+class Unavailable(Overloaded):
+    """A process of the service is being started again, and has not come back in time."""
+
+
+class ShuttingDown(Unavailable):
     """The service takes on nothing more."""
 
 

@@ -24,6 +24,7 @@ import pytest
 from parakeet_stt.audio import Audio, Samples
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from parakeet_stt.engines.parakeet import Parakeet
+from parakeet_stt.engines.resampling_filters import make_filter
 from parakeet_stt.media.demux import decode
 from parakeet_stt.server.settings import Settings
 
@@ -43,7 +44,7 @@ class Sample:
 
     def audio(self) -> Audio:
         with self.path.open("rb") as file:
-            return decode(file, max_seconds=1000)
+            return decode(file, max_seconds=1000, make_filter=make_filter)
 
 
 @pytest.fixture(scope="session")
@@ -62,11 +63,12 @@ def engine() -> Parakeet:
 
 @dataclass(frozen=True)
 class Server:
-    """A running service. refused: a file with the addresses elsewhere that it tried to reach."""
+    """A running service. refused: a file with the addresses elsewhere that it tried to reach. process: the parent's."""
 
     url: str
     log: Path
     refused: Path
+    process: int
 
     @property
     def openai_url(self) -> str:
@@ -106,11 +108,11 @@ class Serve:
         **env: str,
     ) -> None:
         self.port = free_port()
-        self.server = Server(f"http://127.0.0.1:{self.port}", log, log.with_name("refused"))
-        self.server.refused.touch()
+        refused = log.with_name("refused")
+        refused.touch()
         offline = {
             "PYTHONPATH": str(ROOT / "tests" / "offline"),
-            "REFUSED_CONNECTIONS": str(self.server.refused),
+            "REFUSED_CONNECTIONS": str(refused),
         }
         self.environment = clean_environment(**offline, **env)
         bentoml = Path(sys.executable).with_name("bentoml")
@@ -119,18 +121,25 @@ class Serve:
                 [bentoml, "serve", target, "--host", host, "--port", str(self.port)],
                 cwd=folder, stdout=output, stderr=subprocess.STDOUT, env=self.environment,
             )  # fmt: skip
+        self.server = Server(f"http://127.0.0.1:{self.port}", log, refused, self.process.pid)
 
     def __enter__(self) -> Server:
+        if self.becomes_healthy():
+            return self.server
+        self.__exit__()
+        raise AssertionError(f"the server did not start:\n{self.server.log.read_text()[-4000:]}")
+
+    def becomes_healthy(self) -> bool:
+        """Whether it is there in time."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 if httpx.get(f"{self.server.url}/healthz", timeout=5).status_code == 200:
-                    return self.server
+                    return True
             except httpx.TransportError:
                 pass  # not listening yet
             time.sleep(0.2)
-        self.__exit__()
-        raise AssertionError(f"the server did not start:\n{self.server.log.read_text()[-4000:]}")
+        return False
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()

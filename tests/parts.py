@@ -1,31 +1,51 @@
-"""Parts of a service that tests put together themselves: a recognizer to be overridden, and components over it."""
+"""Parts of a service that tests put together themselves: a device over a recognizer to be overridden, a front over it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
 
 from parakeet_stt.audio import Audio
 from parakeet_stt.device.batch_budget import BatchBudget, Cost
 from parakeet_stt.device.batcher import Batcher
-from parakeet_stt.engines.silero import SileroDetector
-from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult, Recognizer, SpeechDetector
+from parakeet_stt.device.client import DeviceClient
+from parakeet_stt.device.ledger import Ledger
+from parakeet_stt.device.link import DeviceLink
+from parakeet_stt.device.messages import VERSION, Welcome
+from parakeet_stt.device.server import DeviceServer
+from parakeet_stt.engines.resampling_filters import make_filter
+from parakeet_stt.engines.silero_onnx import OnnxDetector
+from parakeet_stt.media.filters import save_filter
+from parakeet_stt.processes.paths import Paths
+from parakeet_stt.processes.supervisor import Program
+from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult, Done, Pending, Recognizer, SpeechDetector
 from parakeet_stt.server import components
-from parakeet_stt.server.components import Components
+from parakeet_stt.server.components import Components, Processes
 from parakeet_stt.server.digests import Digests
-from parakeet_stt.server.metrics import Metrics
 from parakeet_stt.server.model import ServedModel
+from parakeet_stt.server.monitoring.metrics import Metrics
 from parakeet_stt.server.settings import Settings
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis
 
 SERVED = ServedModel("test", ("en",), "test", 0, True, "cpu", "float32", "", Digests("", "", ""))
+MEDIA_PROGRAM = "parakeet_stt.processes.media"
+T = TypeVar("T")
 
 
 class FakeRecognizer:
     """A recognizer that a test overrides in part: `protocols.Recognizer` without a model."""
 
     device, precision, config, frame_samples = "cpu", "float32", "", FRAME_SAMPLES
+    vocabulary: Sequence[str] = ()
 
     def warm_up(self, max_items: int, max_seconds: float) -> None:
         """Nothing."""
@@ -36,6 +56,12 @@ class FakeRecognizer:
     def decode_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> list[ChunkResult]:
         raise AssertionError("no live speech was expected")
 
+    def launch(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> Pending[list[Hypothesis]]:
+        return Done(self.recognize(batch, phrases))
+
+    def launch_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> Pending[list[ChunkResult]]:
+        return Done(self.decode_chunks(batch, phrases))
+
     def capacity_seconds(self) -> float | None:
         return None
 
@@ -43,22 +69,141 @@ class FakeRecognizer:
         return 0.0
 
 
-def components_over(
-    recognizer: Recognizer,
-    thread: ThreadPoolExecutor | None = None,
-    *,
-    cost: Cost = Cost(0.1, 100),  # noqa: B008  # a value
-    detector: SpeechDetector | None = None,
-) -> Components:
-    """A service over this recognizer. thread: that owns it."""
-    settings, metrics = Settings(), Metrics()
+class RunningDevice:
+    """A device server in a thread of this process, at a real socket. `client` is there while `run` runs.
+
+    load: makes the recognizer, in that thread, which owns it. on_lost: what ends the thread.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Recognizer],
+        budget: BatchBudget,
+        *,
+        detector: SpeechDetector | None = None,
+        max_waiting: float | None = None,
+        max_sessions: int = 256,
+    ) -> None:
+        self.paths = Paths(Path(tempfile.mkdtemp(prefix="stt-test-")))
+        self.paths.create()
+        self.metrics = Metrics()
+        self.lost: list[BaseException] = []
+        self.client: DeviceClient
+        self._load = load
+        self._budget = budget
+        self._detector = detector
+        self.ledger = Ledger(self.paths.ledger(0))
+        self.ledger.set_limits(max_waiting=max_waiting, max_sessions=max_sessions)
+        self.start()
+
+    def start(self) -> None:
+        """Start the thread; again, after it has ended, as the supervisor starts a process."""
+        self._lifeline, theirs = socket.socketpair()
+        self.thread = threading.Thread(target=self._serve, args=(theirs,), name="device")
+        self.thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a front's work in an event loop, connected to the device."""
+
+        async def main() -> T:
+            async with self.connected():
+                return await work
+
+        return asyncio.run(main())
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[DeviceClient]:
+        """A front that is connected while the context lasts."""
+        link = DeviceLink(self.paths.device(0), self.paths.ledger(0))
+        await asyncio.to_thread(link.connect, lambda: None)
+        self.client = DeviceClient([link])
+        self.client.start()
+        try:
+            yield self.client
+        finally:
+            self.client.close()
+
+    def close(self) -> None:
+        """End the thread, once no front is connected, and remove the folder."""
+        self._lifeline.close()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        shutil.rmtree(self.paths.folder, ignore_errors=True)
+
+    def _serve(self, lifeline: socket.socket) -> None:
+        recognizer = self._load()
+        batcher = Batcher(recognizer, self._detector, self._budget, on_report=self.metrics.record)
+        welcome = Welcome(
+            VERSION, recognizer.device, recognizer.precision, recognizer.config, list(recognizer.vocabulary),
+            self._detector is not None, {"source": "", "lock": "", "model": ""},
+        )  # fmt: skip
+        server = DeviceServer(batcher, welcome, make_filter=lambda rate: save_filter(self.paths.filters, rate, make_filter))
+
+        def measure() -> None:
+            self.ledger.set_pace(speed=self._budget.speed, batch_seconds=self._budget.limits.seconds)
+
+        measure()
+        with lifeline:
+            try:
+                server.serve(self.paths.device(0), lifeline, measure)
+            except BaseException as exc:  # the end of the process
+                self.lost.append(exc)
+
+
+@contextmanager
+def media_program(path: Path, *, module: str = MEDIA_PROGRAM, detect: bool = True) -> Iterator[Any]:
+    """The program that forks media workers, at a socket; ended with the context."""
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # as the service has it
+    program = Program("media", module, [str(path), *(["--detect"] if detect else [])], environment)
+    process, lifeline = program.start()
+    try:
+        assert lifeline.recv(100).startswith(b"ready")
+        yield process
+    finally:
+        lifeline.close()
+        with suppress(Exception):
+            process.wait(20)
+        process.kill()
+
+
+class Front:
+    """A device and a front over it in this process, with real media workers. `components` is there while `run` runs."""
+
+    def __init__(self, device: RunningDevice, **settings: Any) -> None:
+        self.device = device
+        self.components: Components
+        self._settings = Settings(**settings)
+        self._media = media_program(device.paths.media, detect=device._detector is None)
+        self._media.__enter__()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run work that uses `components`, in an event loop."""
+
+        async def main() -> T:
+            device = self.device
+            link = DeviceLink(device.paths.device(0), device.paths.ledger(0))
+            welcome = await asyncio.to_thread(link.connect, lambda: None)
+            processes = Processes(
+                DeviceClient([link]), device.paths.media, device.paths.filters,
+                None if welcome.detects else OnnxDetector(),
+            )  # fmt: skip
+            self.components = components.build(self._settings, SERVED, processes, device.metrics)
+            try:
+                async with self.components.running():
+                    return await work
+            finally:
+                self.components.close()
+
+        return asyncio.run(main())
+
+    def close(self) -> None:
+        """End everything."""
+        self._media.__exit__(None, None, None)
+        self.device.close()
+
+
+def front_over(load: Callable[[], Recognizer], *, cost: Cost = Cost(0.1, 100), **device: Any) -> Front:  # noqa: B008
+    """A front over this recognizer. load: makes it, in the device's thread. device: as `RunningDevice` takes it."""
+    settings = Settings()
     budget = BatchBudget(cost, seconds=settings.max_utterance_seconds, items=settings.max_batch)
-    batcher = Batcher(
-        recognizer,
-        budget,
-        thread=thread or ThreadPoolExecutor(1),
-        max_waiting=None,
-        on_report=metrics.record,
-        on_lost=components.exit_on_lost_device,
-    )
-    return components.build(settings, SERVED, batcher, detector or SileroDetector(), metrics)
+    return Front(RunningDevice(load, budget, **device))

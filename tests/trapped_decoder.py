@@ -1,4 +1,4 @@
-"""The decoders' program, for which some files are traps: they do what real files are feared to do to a decoder."""
+"""The media program, for which some files are traps: they do what real files are feared to do to a decoder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import BinaryIO
 import numpy as np
 
 from parakeet_stt.audio import Samples
-from parakeet_stt.media import demux
-from parakeet_stt.media import worker as decoder_process
+from parakeet_stt.media import demux, worker
+from parakeet_stt.processes import media
 
-decoder_process.STALL_SECONDS = 2.0
+worker.COMPUTE_SECONDS = worker.STALL_SECONDS = 2.0
 TRAPS = ("crash", "crash later", "sleep", "spin", "bomb", "leave without a word")
 open_track = demux.open_track
 
@@ -61,4 +61,4 @@ def trapped(source: BinaryIO, *, max_seconds: float) -> demux.Track:
 demux.open_track = trapped
 
 if __name__ == "__main__":
-    decoder_process.main()
+    media.main()

@@ -1,12 +1,11 @@
-"""The service, with decoders for which some files are traps."""
+"""The service, with media workers for which some files are traps."""
 
-import sys
+import service
+from parakeet_stt.media import pool
 
-from parakeet_stt.media import pool as media
+service.MEDIA_MODULE = "tests.trapped_decoder"  # before BentoML has the processes started
+pool.HELD_SECONDS = 0.2  # as much shorter as a worker's limits are in `trapped_decoder`
 
-media.PROGRAM = (sys.executable, "-m", "tests.trapped_decoder")
-
-from service import ParakeetSTT  # noqa: E402
-
+ParakeetSTT = service.ParakeetSTT
 # BentoML's; traps take longer, and are to be answered all the same.
 ParakeetSTT.config["traffic"]["timeout"] = 1.0  # type: ignore[attr-defined]

@@ -53,13 +53,14 @@ class DetectWork:
     """Windows of several streams.
 
     load: reads them, as `SpeechDetector.detect` takes them. count: of all windows. answer: called with the
-    probabilities of each stream and the next states, or with the RecognitionError.
+    probabilities of each stream and the next states, or with the RecognitionError. on_start: see `Work`.
     """
 
     load: Callable[[], list[Windows]]
     count: int
     states: DetectorStates
     answer: Answer
+    on_start: Callable[[], None] | None = None
     is_cancelled: bool = False
 
 
@@ -138,6 +139,13 @@ class Batcher:
             if not detection.is_cancelled:
                 taken.append(detection)
                 count += detection.count
+        self._detect_together([one for one in taken if one.on_start is None])
+        for detection in taken:
+            if detection.on_start is not None:
+                detection.on_start()
+                self._detect_together([detection])
+
+    def _detect_together(self, taken: list[DetectWork]) -> None:
         if not taken:
             return
         if self._detector is None:

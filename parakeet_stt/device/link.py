@@ -316,7 +316,8 @@ class DeviceLink:
         self._attach(connection)
         for source in self._sources.values():
             self._tell(source)
-        for request in self._requests.values():
+        self._flush()  # while all descriptors are open
+        for request in [one for one in self._requests.values() if not one.answer.done()]:
             message = request.message
             self._send(message if isinstance(message, MakeFilter) else msgspec.structs.replace(message, again=True))
 

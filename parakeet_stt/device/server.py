@@ -80,13 +80,17 @@ class DeviceServer:
                         key.data()
                     self.batcher.step()
                     self.scratch.reset()
-                    for front in list(self._fronts):
-                        front.flush()
+                    self.flush()
                     on_step()
             finally:
                 for front in list(self._fronts):
                     front.close()
                 path.unlink(missing_ok=True)
+
+    def flush(self) -> None:
+        """Send all fronts what there is to tell."""
+        for front in list(self._fronts):
+            front.flush()
 
     def forget(self, front: _Front) -> None:
         """The front is gone."""
@@ -284,14 +288,18 @@ class _Front:
             sum(asked.windows),
             np.frombuffer(asked.states, np.float32).reshape(-1, *DETECTOR_STATE_SHAPE),
             partial(self._answer, asked.request, _render_detection),
+            partial(self._notice, asked.request) if asked.again else None,
         )
         self._pending[asked.request] = work
         self._batcher.detect(work)
 
     def _notice(self, request: int) -> None:
-        """Tell the front at once that its work begins, which may be the end of this process again."""
+        """Tell the front at once that its work begins, which may be the end of this process again.
+
+        What is answered goes with it, to all fronts: else that would count as lost together with this work.
+        """
         self.tell(Started(request))
-        self.flush()
+        self._server.flush()
 
     def _answer(self, request: int, render: Callable[[int, Any], Told], found: Any) -> None:
         self._pending.pop(request, None)

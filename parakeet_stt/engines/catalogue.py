@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import tarfile
 import tomllib
@@ -72,6 +74,18 @@ class ModelSource:
     tag: str | None = None
     sha256: str | None = None
     is_demo: bool = False
+
+
+def write_source(source: ModelSource, file: Path) -> None:
+    """Write down what was found, for the service's other processes: in a Bento they would not find it themselves."""
+    file.write_text(json.dumps(dataclasses.asdict(source), default=str))
+
+
+def read_source(file: Path) -> ModelSource:
+    """What `write_source` has written."""
+    written = json.loads(file.read_text())
+    written.update(path=Path(written["path"]), languages=tuple(written["languages"]))
+    return ModelSource(**written)
 
 
 def read_catalogue(folder: Path) -> dict[str, CatalogueEntry]:

@@ -38,20 +38,24 @@ class FrameParser:
         """The messages that these bytes complete, each with its descriptors. Raises ProtocolError."""
         self._bytes += data
         self._descriptors.extend(descriptors)
-        found = []
+        found: list[tuple[bytes, list[int]]] = []
         start = 0
-        while len(self._bytes) - start >= HEADER.size:
-            length, count = HEADER.unpack_from(self._bytes, start)
-            if length > MAX_MESSAGE or count > MAX_DESCRIPTORS:
-                raise ProtocolError(f"a message of {length} bytes with {count} descriptors")
-            end = start + HEADER.size + length
-            if len(self._bytes) < end:
-                break
-            if len(self._descriptors) < count:
-                raise ProtocolError(f"{count} descriptors were announced, {len(self._descriptors)} came")
-            own = [self._descriptors.popleft() for _ in range(count)]
-            found.append((bytes(self._bytes[start + HEADER.size : end]), own))
-            start = end
+        try:
+            while len(self._bytes) - start >= HEADER.size:
+                length, count = HEADER.unpack_from(self._bytes, start)
+                if length > MAX_MESSAGE or count > MAX_DESCRIPTORS:
+                    raise ProtocolError(f"a message of {length} bytes with {count} descriptors")
+                end = start + HEADER.size + length
+                if len(self._bytes) < end:
+                    break
+                if len(self._descriptors) < count:
+                    raise ProtocolError(f"{count} descriptors were announced, {len(self._descriptors)} came")
+                own = [self._descriptors.popleft() for _ in range(count)]
+                found.append((bytes(self._bytes[start + HEADER.size : end]), own))
+                start = end
+        except ProtocolError:
+            self._descriptors.extend(one for _, own in found for one in own)  # nobody gets them: `close` closes them
+            raise
         del self._bytes[:start]
         return found
 

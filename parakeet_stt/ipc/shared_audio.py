@@ -77,7 +77,8 @@ class SharedAudio:
 
     def clip(self, start: int, end: int) -> SharedClip:
         """See `audio.AudioStore`."""
-        return SharedClip(self, Span(max(start, self.first), max(self.first, min(end, self.length))))
+        last = max(self.first, min(end, self.length))
+        return SharedClip(self, Span(min(max(start, self.first), last), last))
 
     def discard_before(self, end: int) -> None:
         """See `audio.AudioStore`. Frees memory in large parts."""
@@ -112,7 +113,8 @@ class SharedClip:
 
     def slice(self, span: Span) -> SharedClip:
         """The part inside `span`."""
-        return SharedClip(self.source, Span(self.span.start + span.start, self.span.start + min(span.end, self.length)))
+        end = min(span.end, self.length)
+        return SharedClip(self.source, Span(self.span.start + min(span.start, end), self.span.start + end))
 
     def load(self) -> Audio:
         """Its samples, copied into this process's memory."""

@@ -7,12 +7,13 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from parakeet_stt.errors import AudioError, AudioTooLong, AudioTooShort, UndecodableAudio
+from parakeet_stt.errors import AudioError, AudioTooLong, AudioTooShort, Unavailable, UndecodableAudio
 from parakeet_stt.ipc.channel import Channel
 from parakeet_stt.ipc.shared_audio import SharedAudio
 from parakeet_stt.media import messages
@@ -21,9 +22,11 @@ from parakeet_stt.vad import Probabilities
 
 MAX_IDLE = 16  # workers kept for later files, of a few MB each
 MAX_FILES = 100  # of one worker: what a file may have done to it does not last
+RETRY_SECONDS = 5
 CONNECT_SECONDS, CONNECT_TRIES = 0.05, 200  # the program is started again when it has ended
 # A worker that dies sooner after its last answer has been ended by somebody; one that dies later of what it decoded.
 STALLED_SECONDS = 10.0
+HELD_SECONDS = 5.0  # that a worker counts as one that computes: a file that stalls its worker holds others up no longer
 REFUSALS: dict[str, type[AudioError]] = {
     kind.__name__: kind for kind in (UndecodableAudio, AudioTooLong, AudioTooShort)
 }
@@ -41,9 +44,11 @@ class Worker:
         self._answer: asyncio.Future[bytes] | None = None
         self.is_alive = True
         self.files = 0  # that it has been sent
+        self.asked_at = 0.0
 
     async def ask(self, message: Decode | Next, descriptors: tuple[int, ...] = ()) -> NeedFilter | Block | End:
         """Its answer to a message. Raises WorkerLost."""
+        self.asked_at = time.monotonic()
         if not self.is_alive:
             raise WorkerLost
         self._answer = asyncio.get_running_loop().create_future()
@@ -73,10 +78,28 @@ class WorkerPool:
         """path: of the socket of the program that forks workers. computing: workers that compute at once."""
         self._path = path
         self._idle: list[Worker] = []
-        self.slots = asyncio.Semaphore(computing)
+        self._slots = asyncio.Semaphore(computing)
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Wait until another worker may compute, and count it while the context lasts, for `HELD_SECONDS` at most."""
+        await self._slots.acquire()
+        held = [True]
+
+        def give_up() -> None:
+            held.clear()
+            self._slots.release()
+
+        timer = asyncio.get_running_loop().call_later(HELD_SECONDS, give_up)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if held:
+                self._slots.release()
 
     async def borrow(self) -> Worker:
-        """A worker that is free, to be returned or closed. Raises WorkerLost if the program does not come back."""
+        """A worker that is free, to be returned or closed. Raises Unavailable if the program does not come back."""
         while self._idle:
             worker = self._idle.pop()
             if worker.is_alive:
@@ -96,7 +119,7 @@ class WorkerPool:
                 connection.close()
                 raise
             return Worker(connection)
-        raise WorkerLost
+        raise Unavailable("The server can't decode files now. Please retry.", retry_after=RETRY_SECONDS)
 
     def put_back(self, worker: Worker) -> None:
         """Keep a worker for another file, once it has answered all about the last."""
@@ -139,7 +162,6 @@ class MediaReader:
         self._worker: Worker | None = None
         self._blocks = 0  # that are read
         self._has_died = False
-        self._began = time.monotonic()
         self.is_truncated = False  # whether the file ends before the length it announces; known at its end
 
     async def blocks(self) -> AsyncIterator[Probabilities | None]:
@@ -166,10 +188,10 @@ class MediaReader:
         """The next block, or the end; from another worker if the present one dies for the first time."""
         while True:
             try:
-                async with self._pool.slots:
+                async with self._pool.slot():
                     answer = await self._ask()
             except WorkerLost:
-                is_stalled = time.monotonic() - self._began > STALLED_SECONDS
+                is_stalled = self._worker is not None and time.monotonic() - self._worker.asked_at > STALLED_SECONDS
                 self.close()
                 if self._has_died or is_stalled:
                     self._settings.on_crash()
@@ -184,7 +206,6 @@ class MediaReader:
             return answer
 
     async def _ask(self) -> Block | End:
-        self._began = time.monotonic()
         if self._worker:
             answer = await self._worker.ask(Next())
         else:

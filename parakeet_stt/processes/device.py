@@ -83,7 +83,7 @@ def _serve(paths: Paths, number: int, restarts: int, lifeline: Lifeline, load: L
 
     settings = service_settings.load()
     configure(settings.log_level)
-    source = catalogue.resolve(settings.model)
+    source = catalogue.read_source(paths.source)
     metrics, ledger = Metrics(paths.metrics), Ledger(paths.ledger(number))
     metrics.device_restarts.inc(min(restarts, 1))
     gc.disable()  # loading makes no garbage, and looking for it takes a third of the time

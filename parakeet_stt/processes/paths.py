@@ -33,6 +33,11 @@ class Paths:
         return self.folder / "filters"
 
     @property
+    def source(self) -> Path:
+        """The file that says where the model is; see `catalogue.write_source`."""
+        return self.folder / "model.json"
+
+    @property
     def failure(self) -> Path:
         """The file that says why the service can't run."""
         return self.folder / "failure"

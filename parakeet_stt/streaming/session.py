@@ -28,6 +28,7 @@ from parakeet_stt.streaming.chunk_decoder import (
     Partial,
 )
 from parakeet_stt.streaming.endpointer import Endpointer, EndpointRules, EndpointState, Opened, Paused, TooLong
+from parakeet_stt.vad import CONTEXT_SAMPLES
 
 JOINT_STATES = {
     (EndpointState.SILENCE, ChunkState.EMPTY),
@@ -190,6 +191,7 @@ class Session:
         return [SpeechStopped(item, self._endpointer.start, end), *self._decoder.settle()]
 
     def _discard(self) -> None:
-        """Free the audio that neither the decoder nor a later utterance needs."""
+        """Free the audio that neither the decoder, nor a later utterance, nor the detector's next window needs."""
         needed = self._decoder.needs_from
-        self._audio.discard_before(self._endpointer.needs_from if needed is None else needed)
+        needed = self._endpointer.needs_from if needed is None else needed
+        self._audio.discard_before(max(0, min(needed, self._endpointer.position - CONTEXT_SAMPLES)))

@@ -1,370 +1,280 @@
-"""The batcher and its client, with a recognizer written by hand: failing and blocking at will is what no model does."""
+"""The batcher by itself: which batches it makes of what is queued, what fails alone, and what ends the process."""
 
 from __future__ import annotations
 
-import asyncio
-import gc
-import time
-import weakref
-from collections.abc import AsyncGenerator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.device.batch_budget import BatchBudget, Cost
-from parakeet_stt.device.batcher import Batcher
-from parakeet_stt.device.link import FIRST_SECONDS
-from parakeet_stt.errors import DeviceLost, OutOfMemory, Overloaded, RecognitionError
-from parakeet_stt.protocols import Priority
-from parakeet_stt.server.metrics import Metrics
-from tests.device.echo import Echo, arriving, ask, audio, busy, recognize, seconds, speak
+from parakeet_stt.device.batcher import MAX_DETECTED, Batcher, DetectWork, Work
+from parakeet_stt.device.reports import BatchReport, DeviceEvent, Report, WaitReport
+from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError
+from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, Chunk, DetectorStates, Priority, SpeechDetector
+from parakeet_stt.text.phrases import Phrases
+from parakeet_stt.text.transcript import Hypothesis
+from parakeet_stt.vad import CONTEXT_SAMPLES, WINDOW_SAMPLES, Probabilities, Windows
+from tests.device.echo import Echo, numbers_of, seconds
 
 
-@pytest.fixture
-def echo() -> Echo:
-    return Echo()
+class Desk:
+    """A batcher over an echo, and the answers that it gives: an error, or the length that the echo heard."""
+
+    def __init__(self, echo: Echo, *, budget: float = 8.0, detector: SpeechDetector | None = None) -> None:
+        self.reports: list[Report] = []
+        self.budget = BatchBudget(Cost(overhead=1.0, speed=10.0), seconds=budget, items=16)
+        self.batcher = Batcher(echo, detector, self.budget, on_report=self.reports.append)
+        self.answers: list[tuple[int, int | RecognitionError]] = []
+        self.detected: list[Any] = []
+        self.loaded: list[int] = []
+
+    def submit(self, length: int, priority: Priority = Priority.SHORT, **more: Any) -> Work:
+        """Queue an utterance, or a chunk where it is live."""
+
+        def load() -> Audio | Chunk:
+            self.loaded.append(length)
+            audio = Audio(np.zeros(length, np.float32))
+            return Chunk(audio, 0, 0, None) if priority is Priority.LIVE else audio
+
+        def answer(found: Any) -> None:
+            if not isinstance(found, RecognitionError):
+                (found,) = numbers_of(found.tokens if isinstance(found, Hypothesis) else found.stable)
+            self.answers.append((length, found))
+
+        work = Work(load, length, priority, len(self.answers), more.pop("phrases", ()), answer, **more)
+        self.batcher.submit(work)
+        return work
+
+    def detect(self, *streams: Windows, states: DetectorStates | None = None) -> DetectWork:
+        """Queue windows of several streams."""
+        states = no_states(len(streams)) if states is None else states
+        work = DetectWork(lambda: list(streams), sum(map(len, streams)), states, self.detected.append)
+        self.batcher.detect(work)
+        return work
+
+    def work(self) -> None:
+        """Take step after step until nothing is queued."""
+        while self.batcher.has_work:
+            self.batcher.step()
 
 
-Make = Callable[..., Batcher]
+class Sums:
+    """A detector whose probabilities are the sums of the windows; a state counts its stream's windows."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+        self.error: BaseException | None = None
+
+    def detect(self, windows: Sequence[Windows], states: DetectorStates) -> tuple[list[Probabilities], DetectorStates]:
+        self.calls.append([len(one) for one in windows])
+        if self.error:
+            raise self.error
+        counts = np.array([len(one) for one in windows], np.float32)[:, None, None]
+        return [one.sum(axis=1) for one in windows], states + counts
 
 
-@pytest.fixture
-def make(echo: Echo) -> Iterator[Make]:
-    made: list[Batcher] = []
-
-    def make_batcher(
-        *,
-        budget: float = 8.0,
-        batches: BatchBudget | None = None,
-        max_waiting: float = 1e9,
-        on_lost: Callable[[DeviceLost], None] = lambda _: None,
-    ) -> Batcher:
-        batches = batches or BatchBudget(Cost(overhead=1.0, speed=10.0), seconds=budget, items=16)
-        made.append(
-            Batcher(
-                echo,
-                batches,
-                thread=ThreadPoolExecutor(1),
-                max_waiting=max_waiting,
-                on_report=Metrics().record,
-                on_lost=on_lost,
-            )
-        )
-        return made[-1]
-
-    yield make_batcher
-    echo.go.set()
-    for device in made:
-        device.close()
+def no_states(streams: int) -> DetectorStates:
+    return np.zeros((streams, *DETECTOR_STATE_SHAPE), np.float32)
 
 
-def test_each_result_returns_to_its_asker(make: Make, echo: Echo) -> None:
-    device = make()
-
-    async def all_ask() -> list[list[int]]:
-        return await asyncio.gather(*(ask(device, audio(n), audio(1000 + n)) for n in range(1, 101)))
-
-    assert asyncio.run(all_ask()) == [[n, 1000 + n] for n in range(1, 101)]
-    assert len(echo.threads) == 1
+def windows(count: int, value: float = 0.0) -> Windows:
+    return np.full((count, CONTEXT_SAMPLES + WINDOW_SAMPLES), value, np.float32)
 
 
-def test_what_waits_while_the_device_is_busy_is_decoded_together(make: Make, echo: Echo) -> None:
-    device = make(budget=8.0)
-
-    async def main() -> None:
-        first = await busy(echo, device)
-        others = [asyncio.create_task(ask(device, seconds(1))) for _ in range(12)]
-        await asyncio.sleep(0.05)
-        echo.go.set()
-        await asyncio.gather(first, *others)
-
-    asyncio.run(main())
-    assert [len(batch) for batch in echo.batches] == [1, 8, 4]
+def test_a_step_decodes_one_batch_of_one_priority_and_answers_it(echo: Echo) -> None:
+    desk = Desk(echo)
+    for length in (3, 1, 2):
+        desk.submit(length)
+    desk.submit(4, Priority.LIVE)
+    desk.batcher.step()
+    assert desk.answers == [(4, 4)]
+    desk.batcher.step()
+    assert sorted(desk.answers[1:]) == [(1, 1), (2, 2), (3, 3)]
+    assert not desk.batcher.has_work
 
 
-def test_live_audio_goes_first_and_a_clip_waits_for_no_more_than_the_running_batch_of_a_long_file(
-    make: Make, echo: Echo
-) -> None:
-    device = make(budget=2.0)
-
-    async def main() -> list[int]:
-        long = asyncio.create_task(ask(device, *[seconds(2)] * 2000))
-        while len(echo.decoded) * 2 <= FIRST_SECONDS:  # noqa: ASYNC110  # the device's thread sets no event
-            await asyncio.sleep(0.001)
-        echo.go.clear()
-        await asyncio.sleep(0.05)
-        before = len(echo.decoded)
-        clip = asyncio.create_task(ask(device, seconds(1)))
-        live = asyncio.create_task(speak(device, seconds(0.5)))
-        await asyncio.sleep(0.05)
-        echo.go.set()
-        await asyncio.gather(long, clip, live)
-        return echo.decoded[before:]
-
-    order = asyncio.run(main())
-    assert order[:3] == [2 * SAMPLE_RATE, SAMPLE_RATE // 2, SAMPLE_RATE]
-    assert len(order) > 10
+def test_a_step_without_work_does_nothing(echo: Echo) -> None:
+    desk = Desk(echo)
+    desk.batcher.step()
+    assert echo.batches == []
+    assert desk.reports == []
 
 
-def test_a_long_recording_has_only_a_few_batches_waiting(make: Make, echo: Echo) -> None:
-    device = make(budget=4.0)
-
-    async def main() -> float:
-        first = await busy(echo, device)
-        long = asyncio.create_task(ask(device, *[seconds(2)] * 50))
-        await asyncio.sleep(0.05)
-        waiting = device.waiting_seconds()
-        echo.go.set()
-        await asyncio.gather(first, long)
-        return waiting
-
-    assert asyncio.run(main()) == pytest.approx(8, abs=0.01)
-    assert len(echo.decoded) == 51
+def test_a_batch_keeps_to_the_budget(echo: Echo) -> None:
+    desk = Desk(echo, budget=8.0)
+    for _ in range(12):
+        desk.submit(seconds(1))
+    desk.work()
+    assert [len(batch) for batch in echo.batches] == [8, 4]
 
 
-def test_a_bad_item_in_a_batch_of_16_fails_alone_and_the_next_request_is_served(make: Make, echo: Echo) -> None:
-    device = make()
-
-    async def main() -> list[list[int] | BaseException]:
-        echo.poison = {5}
-        first = await busy(echo, device)
-        waiting = [asyncio.create_task(ask(device, audio(n))) for n in range(2, 18)]
-        await asyncio.sleep(0.05)
-        echo.go.set()
-        answers = await asyncio.gather(first, *waiting, return_exceptions=True)
-        return [*answers, await ask(device, audio(99))]
-
-    answers = asyncio.run(main())
-    assert len(echo.batches[1]) == 16
-    assert isinstance(answers.pop(4), RecognitionError)
-    assert answers == [[n] for n in (1, 2, 3, 4, *range(6, 18), 99)]
+def test_a_bad_item_in_a_batch_of_16_fails_alone(echo: Echo) -> None:
+    desk = Desk(echo)
+    echo.poison = {5}
+    for length in range(1, 17):
+        desk.submit(length)
+    desk.work()
+    answers = dict(desk.answers)
+    assert len(desk.answers) == len(answers) == 16
+    assert isinstance(answers.pop(5), RecognitionError)
+    assert answers == {length: length for length in range(1, 17) if length != 5}
+    assert desk.reports.count(DeviceEvent.RECOGNITION_ERROR) == 1
 
 
-def test_out_of_memory_is_the_askers_never_notice_and_the_budget_recovers(make: Make, echo: Echo) -> None:
-    batches = BatchBudget(Cost(overhead=1.0, speed=10.0), seconds=16.0, items=16)
-    device = make(batches=batches)
+def test_audio_that_cannot_be_read_fails_alone(echo: Echo) -> None:
+    desk = Desk(echo)
+
+    def fail() -> Audio:
+        raise OSError("no such audio")
+
+    desk.submit(1)
+    desk.submit(2).load = fail
+    desk.work()
+    answers = dict(desk.answers)
+    assert answers[1] == 1
+    assert isinstance(answers[2], RecognitionError)
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_budget_shrinks(echo: Echo) -> None:
+    desk = Desk(echo, budget=16.0)
     echo.room = 5 * SAMPLE_RATE
-
-    async def main() -> list[list[int]]:
-        first = await busy(echo, device)
-        waiting = [asyncio.create_task(ask(device, seconds(1))) for _ in range(32)]
-        await asyncio.sleep(0.05)
-        echo.go.set()
-        return await asyncio.gather(first, *waiting)
-
-    assert asyncio.run(main()) == [[1], *[[SAMPLE_RATE]] * 32]
-    assert max(map(len, echo.batches)) <= 5
-    assert batches.limits.seconds <= 8
-    echo.room = float("inf")
-
-    async def many() -> None:
-        for _ in range(400):
-            await ask(device, audio(10))
-
-    asyncio.run(many())
-    assert batches.limits.seconds == 16
+    for _ in range(16):
+        desk.submit(seconds(1))
+    desk.work()
+    assert desk.answers == [(SAMPLE_RATE, SAMPLE_RATE)] * 16
+    assert [len(batch) for batch in echo.batches] == [4] * 4
+    assert desk.budget.limits.seconds == 4
+    assert DeviceEvent.RECOGNITION_ERROR not in desk.reports
 
 
-def test_a_single_item_that_does_not_fit_is_an_error_and_not_a_loop(make: Make, echo: Echo) -> None:
-    device = make()
+def test_a_single_item_that_does_not_fit_is_answered_with_the_error(echo: Echo) -> None:
+    desk = Desk(echo)
     echo.room = SAMPLE_RATE
-    with pytest.raises(OutOfMemory):
-        asyncio.run(ask(device, seconds(2)))
-    assert asyncio.run(ask(device, audio(7))) == [7]
+    desk.submit(seconds(2))
+    desk.submit(7)
+    desk.work()
+    answers = dict(desk.answers)
+    assert isinstance(answers[seconds(2)], OutOfMemory)
+    assert answers[7] == 7
 
 
-def test_a_lost_device_is_told_once_and_nobody_waits_for_it(make: Make, echo: Echo) -> None:
-    reported: list[DeviceLost] = []
-    device = make(on_lost=reported.append)
+@pytest.mark.parametrize("end", [DeviceLost("gone"), SystemExit(), MemoryError()])
+def test_only_what_ends_the_process_comes_out_of_a_step(echo: Echo, end: BaseException) -> None:
+    desk = Desk(echo)
 
-    async def main() -> list[list[int] | BaseException]:
-        first = await busy(echo, device)
-        waiting = [asyncio.create_task(ask(device, audio(n))) for n in range(2, 40)]
-        await asyncio.sleep(0.05)
-        echo.lost = True
-        echo.go.set()
-        return [*await asyncio.gather(first, *waiting, return_exceptions=True)]
+    def recognize(batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
+        raise end
 
-    assert all(isinstance(answer, DeviceLost) for answer in asyncio.run(main()))
-    assert len(reported) == 1
-    assert not device.is_alive
+    echo.recognize = recognize  # type: ignore[method-assign]
+    desk.submit(1)
+    if isinstance(end, MemoryError):
+        desk.batcher.step()
+        assert isinstance(desk.answers[0][1], RecognitionError)
+    else:
+        with pytest.raises(type(end)):
+            desk.batcher.step()
+        assert desk.answers == []
+
+
+def test_work_that_is_cancelled_is_not_even_read(echo: Echo) -> None:
+    desk = Desk(echo)
+    gone = [desk.submit(length) for length in range(10, 20)]
+    desk.submit(1)
+    for work in gone:
+        work.is_cancelled = True
+    desk.work()
+    assert echo.batches == [[1]]
+    assert desk.loaded == [1]
+
+
+def test_work_that_was_lost_before_is_announced_and_decoded_alone_after_the_others(echo: Echo) -> None:
+    desk = Desk(echo)
+    events: list[object] = []
+    echo.batches = events  # type: ignore[assignment]  # what is announced goes in between
+    for length in (1, 2):
+        desk.submit(length, on_start=lambda length=length: events.append(f"starts {length}"))
+    for length in (3, 4):
+        desk.submit(length)
+    desk.batcher.step()
+    assert events == [[3, 4], "starts 1", [1], "starts 2", [2]]
+
+
+def test_each_batch_is_reported_with_its_padding_and_its_waits(echo: Echo) -> None:
+    desk = Desk(echo)
+    desk.submit(seconds(1))
+    desk.submit(seconds(2))
+    desk.work()
+    waits, batch = desk.reports
+    assert isinstance(waits, WaitReport)
+    assert len(waits.seconds) == 2
+    assert min(waits.seconds) > 0
+    assert isinstance(batch, BatchReport)
+    assert (batch.items, batch.audio, batch.padded) == (2, 3, 4)
+
+
+def test_speech_is_detected_before_the_batch_for_all_who_wait_together(echo: Echo) -> None:
+    detector = Sums()
+    desk = Desk(echo, detector=detector)
+    desk.submit(1)
+    desk.detect(windows(2, 1.0), windows(0), states=no_states(2) + 5)
+    desk.detect(windows(3, 2.0))
+    echo.poison = {1}  # its answer comes after all others
+    desk.batcher.step()
+    assert detector.calls == [[2, 0, 3]]
+    (first, none), states = desk.detected[0]
+    np.testing.assert_array_equal(first, [576, 576])
+    assert len(none) == 0
+    np.testing.assert_array_equal(states[:, 0, 0], [7, 5])
+    (third,), states = desk.detected[1]
+    np.testing.assert_array_equal(third, [1152] * 3)
+    np.testing.assert_array_equal(states[:, 0, 0], [3])
+    assert len(desk.answers) == 1
+
+
+def test_no_more_windows_go_through_the_detector_at_once_than_its_limit(echo: Echo) -> None:
+    detector = Sums()
+    desk = Desk(echo, detector=detector)
+    for count in (MAX_DETECTED + 1, MAX_DETECTED - 1, 1, 1):
+        desk.detect(windows(count))
+    desk.submit(1)
+    desk.batcher.step()
+    assert desk.answers == [(1, 1)]
+    desk.work()
+    assert detector.calls == [[MAX_DETECTED + 1], [MAX_DETECTED - 1, 1], [1]]
+    assert len(desk.detected) == 4
+
+
+def test_a_detection_that_is_cancelled_is_not_done(echo: Echo) -> None:
+    detector = Sums()
+    desk = Desk(echo, detector=detector)
+    desk.detect(windows(1)).is_cancelled = True
+    desk.work()
+    assert detector.calls == []
+
+
+@pytest.mark.parametrize("make_detector", [lambda: None, Sums])
+def test_a_detector_that_fails_or_is_not_there_is_an_error_of_those_who_asked(
+    echo: Echo, make_detector: Callable[[], Sums | None]
+) -> None:
+    detector = make_detector()
+    if detector:
+        detector.error = ValueError("broken")
+    desk = Desk(echo, detector=detector)
+    desk.detect(windows(1))
+    desk.detect(windows(1))
+    desk.submit(1)
+    desk.work()
+    assert [type(answer) for answer in desk.detected] == [RecognitionError] * 2
+    assert desk.answers == [(1, 1)]
+
+
+def test_a_device_that_is_lost_in_the_detector_comes_out_of_the_step(echo: Echo) -> None:
+    detector = Sums()
+    detector.error = DeviceLost("gone")
+    desk = Desk(echo, detector=detector)
+    desk.detect(windows(1))
     with pytest.raises(DeviceLost):
-        asyncio.run(ask(device, audio(1)))
-
-
-def test_over_the_limit_askers_are_refused_with_the_time_to_come_back(make: Make, echo: Echo) -> None:
-    device = make(max_waiting=30.0)
-
-    async def main() -> Overloaded:
-        first = await busy(echo, device)
-        waiting = [asyncio.create_task(ask(device, seconds(10))) for _ in range(3)]
-        await asyncio.sleep(0.05)
-        with pytest.raises(Overloaded) as refused:
-            await ask(device, seconds(1))
-        assert device.waiting_seconds(Priority.LIVE) == 0
-        live = asyncio.create_task(speak(device, seconds(1)))  # what goes first is let in
-        await asyncio.sleep(0.05)
-        echo.go.set()
-        await asyncio.gather(first, live, *waiting)
-        await ask(device, seconds(1))
-        return refused.value
-
-    refused = asyncio.run(main())
-    assert refused.retry_after == 4  # 30 s at ten times real time, rounded up from a little over 3 s
-    assert "30 s" in refused.message
-
-
-def test_a_thousand_callers_who_leave_cost_the_device_nothing_and_leave_nothing_behind(make: Make, echo: Echo) -> None:
-    device = make()
-    sounds: list[weakref.ref[Audio]] = []
-
-    class Weak(Audio):
-        __slots__ = ("__weakref__",)
-
-    async def main() -> None:
-        first = await busy(echo, device)
-        leaving = []
-        for _ in range(1000):
-            sound = Weak(np.zeros(1000, np.float32))
-            sounds.append(weakref.ref(sound))
-            leaving.append(asyncio.create_task(ask(device, sound)))
-        del sound
-        staying = asyncio.create_task(ask(device, audio(4)))
-        await asyncio.sleep(0.05)
-        for task in leaving:
-            task.cancel()
-        await asyncio.gather(*leaving, return_exceptions=True)
-        echo.go.set()
-        await asyncio.gather(first, staying)
-
-    asyncio.run(main())
-    assert echo.batches == [[1], [4]]
-    assert device.waiting_seconds() == pytest.approx(0)
-    asyncio.run(ask(device, audio(1)))
-    gc.collect()
-    assert not any(sound() for sound in sounds)
-
-
-@pytest.mark.parametrize("live", [False, True])
-def test_audio_is_let_go_with_its_answer_and_not_by_the_garbage_collector(make: Make, echo: Echo, live: bool) -> None:
-    """An item and its callbacks referred to each other: a long recording's audio piled up between two collections."""
-    device = make()
-
-    class Weak(Audio):
-        __slots__ = ("__weakref__",)
-
-    async def main() -> int:
-        sounds: list[weakref.ref[Audio]] = []
-        for _ in range(50):
-            sound = Weak(np.zeros(1000, np.float32))
-            sounds.append(weakref.ref(sound))
-            await (speak(device, sound) if live else ask(device, sound))
-            del sound
-        await ask(device, audio(1))  # what the device's thread had at last is another now
-        await asyncio.sleep(0.05)
-        return sum(sound() is not None for sound in sounds)
-
-    gc.collect()
-    gc.disable()
-    try:
-        assert asyncio.run(main()) == 0
-    finally:
-        gc.enable()
-
-
-def test_closing_the_iterator_takes_what_waits_out_of_the_queue(make: Make, echo: Echo) -> None:
-    device = make(budget=1.0)
-
-    async def main() -> None:
-        results = recognize(device, arriving([seconds(1)] * 10))
-        async with aclosing(results):
-            await anext(results)
-            echo.go.clear()
-        echo.go.set()
-        await ask(device, audio(9))
-
-    asyncio.run(main())
-    assert len(echo.decoded) <= 5
-
-
-def test_a_result_is_given_out_while_the_next_utterance_is_still_to_come(make: Make, echo: Echo) -> None:
-    device = make()
-
-    async def main() -> list[int]:
-        answered = asyncio.Event()
-
-        async def slowly() -> AsyncGenerator[Audio, None]:
-            yield audio(1)
-            await asyncio.wait_for(answered.wait(), 10)
-            yield audio(2)
-
-        answers = []
-        async with aclosing(recognize(device, slowly())) as results:
-            async for answer in results:
-                answers.append(answer)
-                answered.set()
-        return answers
-
-    assert asyncio.run(main()) == [1, 2]
-
-
-def test_what_goes_wrong_while_utterances_are_made_reaches_the_asker_alone(make: Make, echo: Echo) -> None:
-    device = make()
-
-    async def broken() -> AsyncGenerator[Audio, None]:
-        for _ in ():
-            yield audio(1)
-        raise ValueError("the file ends here")
-
-    async def main() -> list[int]:
-        with pytest.raises(ValueError, match="ends here"):
-            await anext(recognize(device, broken()))
-        return await ask(device, audio(3))
-
-    assert asyncio.run(main()) == [3]
-
-
-def test_closing_finishes_what_waits(make: Make, echo: Echo) -> None:
-    device = make(budget=0.001)
-
-    async def main() -> list[list[int]]:
-        waiting = [asyncio.create_task(ask(device, audio(n))) for n in range(1, 6)]
-        await asyncio.sleep(0.01)
-        await asyncio.to_thread(device.close)
-        return await asyncio.gather(*waiting)
-
-    assert len(asyncio.run(main())) == 5
-
-
-def test_two_devices_work_side_by_side() -> None:
-    """One worker, and so one device, a device: neither waits for the other."""
-    echoes = [Echo(), Echo()]
-    budgets = [BatchBudget(Cost(1.0, 10.0), seconds=8.0, items=16) for _ in echoes]
-    devices = [
-        Batcher(
-            echo,
-            own,
-            thread=ThreadPoolExecutor(1),
-            max_waiting=1e9,
-            on_report=Metrics().record,
-            on_lost=lambda _: None,
-        )
-        for echo, own in zip(echoes, budgets, strict=True)
-    ]
-    echoes[0].go.clear()
-
-    async def main() -> list[int]:
-        blocked = asyncio.create_task(ask(devices[0], audio(1)))
-        began = time.monotonic()
-        answer = await ask(devices[1], audio(2))
-        assert time.monotonic() - began < 1
-        echoes[0].go.set()
-        return await blocked + answer
-
-    assert asyncio.run(main()) == [1, 2]
-    assert echoes[0].threads.isdisjoint(echoes[1].threads)
-    for device in devices:
-        device.close()
+        desk.batcher.step()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from av.codec import Codec
 
+from parakeet_stt.engines.resampling_filters import make_filter
 from parakeet_stt.errors import AudioError, UndecodableAudio
 from parakeet_stt.media import demux as decoding
 from parakeet_stt.media.demux import decode
@@ -87,7 +88,7 @@ def test_pictures_are_never_decoded() -> None:
     assert {Codec(name, "r").type for name in allowed} == {"audio"}
 
 
-# Playlists. A FIFO tells whether anybody open_track it, a listening socket whether anybody called.
+# Playlists. A FIFO tells whether anybody opened it, a listening socket whether anybody called.
 
 HLS = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n"
 CONCAT = "ffconcat version 1.0\nfile '{target}'\n"
@@ -111,7 +112,7 @@ class Upload(io.BytesIO):
 
 
 class Fifo:
-    """A file whose reader can be seen: while there is none, it can't be open_track for writing without waiting."""
+    """A file whose reader can be seen: while there is none, it can't be opened for writing without waiting."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "sound.ts"
@@ -119,17 +120,17 @@ class Fifo:
 
     def was_opened_during(self, upload: Upload) -> bool:
         """Decode meanwhile; whoever opens the FIFO waits there for a writer, and so is noticed."""
-        open_track = False
+        was_opened = False
         with ThreadPoolExecutor(1) as pool:
-            decoded = pool.submit(decode, upload, max_seconds=10)
+            decoded = pool.submit(decode, upload, max_seconds=10, make_filter=make_filter)
             while not decoded.done():
                 try:
                     os.close(os.open(self.path, os.O_WRONLY | os.O_NONBLOCK))
-                    open_track = True
+                    was_opened = True
                 except OSError:
                     continue
         assert isinstance(decoded.exception(), AudioError | None)
-        return open_track
+        return was_opened
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def was_called(listener: socket.socket, upload: Upload) -> bool:
     listener.settimeout(0.01)
     called = False
     with listener, ThreadPoolExecutor(1) as pool:
-        decoded = pool.submit(decode, upload, max_seconds=10)
+        decoded = pool.submit(decode, upload, max_seconds=10, make_filter=make_filter)
         done = False
         while not done:
             done = decoded.done()  # asked first, so that the last look comes after the end
@@ -223,4 +224,4 @@ def test_a_quicktime_file_that_points_elsewhere_is_not_followed(fifo: Fifo, monk
 
 def test_an_image_sequence_by_name_is_not_looked_for() -> None:
     with pytest.raises(UndecodableAudio):
-        decode(Upload(b"\x89PNG\r\n\x1a\n" + bytes(100), "frame%03d.png"), max_seconds=10)
+        decode(Upload(b"\x89PNG\r\n\x1a\n" + bytes(100), "frame%03d.png"), max_seconds=10, make_filter=make_filter)

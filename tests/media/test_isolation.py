@@ -20,10 +20,11 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from tests.conftest import Sample, Serve, Server, encode
-from tests.media.test_pool import eventually
+from tests.media.readers import eventually, has_ended
 from tests.trapped_decoder import TRAPS, trap
 
 PATIENCE = 60.0  # seconds for one answer; a loaded machine
+FRONT, DEVICE = "_bentoml_impl.worker.service", "parakeet_stt.processes.device"
 STANDSTILL = 6  # seconds without progress that a request may take here
 
 
@@ -51,13 +52,27 @@ def counter(server: Server, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
-def decoder_programs(serve: Serve) -> list[psutil.Process]:
-    """Those that fork decoders, and the decoders."""
-    return [
-        one
-        for one in psutil.Process(serve.process.pid).children(recursive=True)
-        if one.status() != psutil.STATUS_ZOMBIE and "trapped_decoder" in " ".join(one.cmdline())
-    ]
+def children(server: Server, part: str) -> list[psutil.Process]:
+    """The processes of the service with this in their command, oldest first."""
+    found = []
+    for one in psutil.Process(server.process).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if one.status() != psutil.STATUS_ZOMBIE and part in " ".join(one.cmdline()):
+                found.append(one)
+    return sorted(found, key=lambda one: one.create_time())
+
+
+def media_processes(server: Server) -> list[psutil.Process]:
+    """The program that forks media workers, and the workers."""
+    return children(server, "trapped_decoder")
+
+
+def lasting_processes(server: Server) -> set[int]:
+    """The numbers of the processes that a file must not end: parent, front, device process, media program."""
+    found = {server.process, *(one.pid for part in (FRONT, DEVICE) for one in children(server, part))}
+    found.add(children(server, "media.sock")[0].pid)
+    assert len(found) == 4
+    return found
 
 
 def test_a_trap_costs_one_request_a_400_and_nobody_else_notices(trapped: Serve, samples: dict[str, Sample]) -> None:
@@ -73,7 +88,7 @@ def test_a_trap_costs_one_request_a_400_and_nobody_else_notices(trapped: Serve, 
             texts.append(post(server, good).json()["text"])
             delays.append(time.monotonic() - began)
 
-    begun, failures = counter(server, "process_start_time"), counter(server, "stt_decoder_failures")
+    running, failures = lasting_processes(server), counter(server, "stt_decoder_failures")
     with ThreadPoolExecutor(32) as pool:
         waiting = [pool.submit(others) for _ in range(2)]
         answers = list(pool.map(lambda name: post(server, trap(name)), [*TRAPS, *TRAPS, *TRAPS]))
@@ -85,7 +100,7 @@ def test_a_trap_costs_one_request_a_400_and_nobody_else_notices(trapped: Serve, 
         assert answer.json()["error"]["code"] == "invalid_audio"
     assert set(texts) == {sample.text}
     assert max(delays) < PATIENCE / 2
-    assert counter(server, "process_start_time") == begun
+    assert lasting_processes(server) == running
     assert counter(server, "stt_decoder_failures") == failures + len(answers)
     assert post(server, good).json()["text"] == sample.text
 
@@ -110,20 +125,22 @@ def leave_soon(server: Server, data: bytes, **fields: str) -> None:
 def test_who_leaves_frees_everything_within_a_second(trapped: Serve, samples: dict[str, Sample]) -> None:
     server = trapped.server
     post(server, samples["short"].path.read_bytes())
-    before = len(decoder_programs(trapped))
+    before = len(media_processes(server))
     long_one = encode(
         np.tile(samples["two-minutes"].audio().samples, 12), container="flac", codec="flac", rate=16_000
     )  # fmt: skip
     for data, fields in ((trap("sleep"), {}), (long_one, {}), (long_one, {"stream": "true"})):
         leave_soon(server, data, **fields)
-        left = time.monotonic()
-        assert eventually(
-            lambda: (
-                counter(server, "stt_queue_audio_seconds") == 0
-                and len(decoder_programs(trapped)) <= before  # one may be new, and idle
-            )
-        )
-        assert time.monotonic() - left < 1.5  # a second, and what asking takes
+        left = looked = time.monotonic()
+
+        def is_free() -> bool:
+            nonlocal looked
+            looked = time.monotonic()
+            one_may_be_new_and_idle = len(media_processes(server)) <= before
+            return one_may_be_new_and_idle and counter(server, "stt_queue_audio_seconds") == 0
+
+        assert eventually(is_free)
+        assert looked - left < 1.5  # a second, and what asking takes
 
 
 def test_an_upload_that_stops_on_its_way_is_answered(trapped: Serve) -> None:
@@ -134,41 +151,74 @@ def test_an_upload_that_stops_on_its_way_is_answered(trapped: Serve) -> None:
         )
         began = time.monotonic()
         answer = connection.recv(1 << 16)
-        answer += connection.recv(1 << 16)
+        while b"upload_stalled" not in answer and (more := connection.recv(1 << 16)):
+            answer += more
         assert STANDSTILL - 1 < time.monotonic() - began < PATIENCE / 2
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b'"code":"upload_stalled"' in answer
 
 
-def test_no_temporary_file_is_left_by_requests_nor_by_a_process_that_was_killed(
+def test_media_workers_get_no_settings(trapped: Serve, samples: dict[str, Sample]) -> None:
+    """A process that reads untrusted files gets no keys."""
+    server = trapped.server
+    post(server, samples["short"].path.read_bytes())
+    found = media_processes(server)
+    assert len(found) > 1
+    for one in found:
+        environment = one.environ()
+        assert not [name for name in environment if name.startswith("STT_")]
+        assert environment["OPENBLAS_NUM_THREADS"] == "1"
+    (front,) = children(server, FRONT)
+    assert {"STT_SIGNING_KEY", "STT_REQUEST_TIMEOUT_SECONDS"} <= front.environ().keys()
+
+
+def test_a_media_program_that_was_killed_is_started_again(trapped: Serve, samples: dict[str, Sample]) -> None:
+    server = trapped.server
+    post(server, samples["short"].path.read_bytes())
+    program, *workers = media_processes(server)
+    for one in (program, *workers):
+        one.kill()
+    assert post(server, samples["short"].path.read_bytes()).json()["text"] == samples["short"].text
+    assert media_processes(server)[0] != program
+
+
+def test_no_temporary_file_is_left_by_requests_nor_by_a_front_that_was_killed(
     trapped: Serve, samples: dict[str, Sample]
 ) -> None:
     server = trapped.server
-    folder = Path(trapped.environment["TMPDIR"])
+    (run_folder,) = Path(trapped.environment["TMPDIR"]).glob("parakeet-stt-*")
 
-    def files() -> list[Path]:
-        return [path for path in folder.rglob("*") if path.is_file()]
+    def files() -> set[Path]:
+        """All but those of the service itself, which has as many whatever the requests are."""
+        kept = [run_folder / name for name in ("metrics", "filters", "numba")]
+        found = {path for path in run_folder.glob("*/**/*") if path.is_file()}
+        return {path for path in found if not any(path.is_relative_to(folder) for folder in kept)}
 
     post(server, samples["short"].path.read_bytes())
     assert [path.name for path in files()] == ["lock"]
     old = files()
-    (program, *_) = sorted(decoder_programs(trapped), key=lambda one: one.create_time())
-    worker = program.parent()
-    big = trap("sleep") + bytes(3 << 20)  # too much to be kept in memory
+    (front,) = children(server, FRONT)
+    program = media_processes(server)[0]
+    others = lasting_processes(server) - {front.pid}
+    big = trap("sleep") + bytes(3 << 20)
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(post, server, big) for _ in range(3)]
         native = pool.submit(
             httpx.post, f"{server.url}/bentoml/transcribe", files={"audio": ("a.wav", big)}, timeout=PATIENCE
         )
         assert eventually(lambda: len(files()) > 1)  # BentoML's own, which have names
-        os.kill(worker.pid, signal.SIGKILL)
-        assert any(isinstance(one.exception(), httpx.TransportError) for one in (*asked, native))
-    gone = [program, *program.children(recursive=True)]
-    assert eventually(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in gone))
-    with trapped:  # BentoML has started another
-        assert [path.name for path in files()] == ["lock"]
-        assert files() != old
-        assert post(server, samples["short"].path.read_bytes()).json()["text"] == samples["short"].text
+        assert eventually(lambda: len(media_processes(server)) > 1)
+        workers = [one.pid for one in program.children()]
+        os.kill(front.pid, signal.SIGKILL)
+        assert all(isinstance(one.exception(), httpx.TransportError) for one in (*asked, native))
+    assert eventually(lambda: all(map(has_ended, workers)))
+    assert trapped.becomes_healthy()  # BentoML has started another
+    (another,) = children(server, FRONT)
+    assert another != front
+    assert lasting_processes(server) == {*others, another.pid}
+    assert [path.name for path in files()] == ["lock"]
+    assert files() != old
+    assert post(server, samples["short"].path.read_bytes()).json()["text"] == samples["short"].text
 
 
 SOURCES = (
@@ -197,20 +247,17 @@ def damaged(data: bytes, kind: int, pick: random.Random) -> bytes:
 
 def test_two_hundred_damaged_files_are_each_heard_or_refused(server: Server, samples: dict[str, Sample]) -> None:
     sound = samples["short"].audio().samples
-    begun = counter(server, "process_start_time")
+    running = lasting_processes(server)
     pick = random.Random(7)
-    files = [
-        damaged(encode(sound, container=container, codec=codec, rate=rate), kind, pick)
-        for (container, codec, rate), kind in itertools.product(SOURCES, range(4))
-        for _ in range(5)
-    ]
+    whole = [encode(sound, container=container, codec=codec, rate=rate) for container, codec, rate in SOURCES]
+    files = [damaged(data, kind, pick) for data, kind in itertools.product(whole, range(4)) for _ in range(5)]
     assert len(files) == 200
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda data: post(server, data), files))
     assert {answer.status_code for answer in answers} == {200, 400}
     transcribed = sum(answer.status_code == 200 for answer in answers)
     assert 50 < transcribed < 200
-    assert counter(server, "process_start_time") == begun
+    assert lasting_processes(server) == running
 
 
 def test_a_file_that_is_cut_off_is_heard_as_far_as_it_goes_and_says_so(

@@ -1,199 +1,361 @@
-"""Files decoded in processes of their own: the same sound, and no file that harms anything but its own request."""
+"""Files decoded in processes of their own: the same sound, block by block, by workers that serve many files."""
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
-import signal
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
 
 from parakeet_stt.audio import SAMPLE_RATE, Samples
+from parakeet_stt.detector_stream import DetectorStream
+from parakeet_stt.engines.resampling_filters import make_filter
+from parakeet_stt.engines.silero_onnx import OnnxDetector
 from parakeet_stt.errors import AudioTooLong, AudioTooShort, UndecodableAudio
-from parakeet_stt.media import pool as media
+from parakeet_stt.ipc.shared_audio import SAMPLE_BYTES
+from parakeet_stt.media import pool as pool_module
 from parakeet_stt.media.demux import decode
-from parakeet_stt.media.pool import MediaReader, WorkerPool
-from parakeet_stt.media.threads import CpuSlots
-from tests.conftest import Sample, encode
-from tests.trapped_decoder import TRAPS, trap
+from parakeet_stt.media.pool import WorkerPool
+from parakeet_stt.media.worker import BLOCK_SAMPLES
+from parakeet_stt.vad import Probabilities
+from tests.conftest import ROOT, Sample, encode
+from tests.media.readers import Media, Reading, descriptors, running_media, soon
+from tests.media.tones import pcm, wav
+from tests.trapped_decoder import trap
 
-PATIENCE = 20.0  # seconds; a loaded machine
+DECODE = """
+import io, sys
+from pathlib import Path
+from parakeet_stt.media.demux import decode
+from parakeet_stt.media.filters import find_filter
+source = io.BytesIO(sys.stdin.buffer.read())
+found = decode(source, max_seconds=1000, make_filter=lambda rate: find_filter(Path(sys.argv[1]), rate).weights)
+sys.stdout.buffer.write(found.samples.tobytes())
+"""
 
 
 @pytest.fixture(scope="module")
-def decoders() -> Iterator[WorkerPool]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(media, "PROGRAM", (sys.executable, "-m", "tests.trapped_decoder"))
-        made = WorkerPool()
-        yield made
-        made.close()
+def media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Media]:
+    with running_media(tmp_path_factory.mktemp("media")) as running:
+        yield running
 
 
-def processes(decoders: WorkerPool) -> set[int]:
-    """The one that forks decoders, and the decoders."""
-    program = psutil.Process(decoders._process.pid)
-    return {program.pid, *(one.pid for one in program.children())}
+@pytest.fixture(scope="module")
+def detector() -> OnnxDetector:
+    return OnnxDetector()
 
 
-def eventually(is_so: Any) -> bool:
-    deadline = time.monotonic() + PATIENCE
-    while not is_so() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return bool(is_so())
+@pytest.fixture(scope="module")
+def two_minutes(samples: dict[str, Sample]) -> Samples:
+    return samples["two-minutes"].audio().samples
 
 
-class Reading:
-    """A file that is read by one thread, and the crashes that were counted."""
-
-    def __init__(self, decoders: WorkerPool, source: BinaryIO, *, max_seconds: float = 100) -> None:
-        self.crashes = 0
-        self.source = source
-        self.slots = CpuSlots(1)
-        self.media = MediaReader(source, decoders, self.slots, max_seconds=max_seconds, on_crash=self.count)
-
-    def count(self) -> None:
-        self.crashes += 1
-
-    def all(self) -> Samples:
-        try:
-            with self.slots.computing():
-                return np.concatenate(list(self.media))
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        self.media.close()
-        self.source.close()
+def decoded(data: bytes) -> Samples:
+    return decode(io.BytesIO(data), max_seconds=1000, make_filter=make_filter).samples
 
 
-def on_disk(data: bytes) -> BinaryIO:
-    file = tempfile.SpooledTemporaryFile(max_size=1 << 20)  # noqa: SIM115  # as Starlette's uploads are
-    file.write(data)
-    file.seek(0)
-    return file  # type: ignore[return-value]
+def decoded_by_one_thread(data: bytes, filters: Path) -> Samples:
+    """As `decoded`; OpenBLAS gives other last bits with more threads. filters: a folder with the file's filter."""
+    program = [sys.executable, "-c", DECODE, str(filters)]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    printed = subprocess.run(program, cwd=ROOT, env=environment, input=data, capture_output=True, check=True)
+    return np.frombuffer(printed.stdout, np.float32)
+
+
+def detected(samples: Samples, detector: OnnxDetector) -> Probabilities:
+    stream = DetectorStream(detector)
+    return np.concatenate([stream.push(samples), stream.flush()])
 
 
 @pytest.mark.parametrize(("container", "codec", "rate"), [("wav", "pcm_s16le", 16_000), ("flac", "flac", 44_100),
                                                           ("mp3", "libmp3lame", 48_000)])  # fmt: skip
-def test_the_sound_is_the_same_as_without_another_process(
-    container: str, codec: str, rate: int, decoders: WorkerPool, samples: dict[str, Sample]
+def test_sound_and_speech_are_the_same_as_without_another_process(
+    container: str, codec: str, rate: int, media: Media, two_minutes: Samples, detector: OnnxDetector
 ) -> None:
-    data = encode(samples["two-minutes"].audio().samples, container=container, codec=codec, rate=rate)
-    reading = Reading(decoders, on_disk(data), max_seconds=1000)
-    assert np.array_equal(reading.all(), decode(io.BytesIO(data), max_seconds=1000).samples)
-    assert not reading.media.is_truncated
+    data = encode(two_minutes[: 40 * SAMPLE_RATE], container=container, codec=codec, rate=rate)
+    reading = media.read(data)
+    assert len(reading.lengths) == 2
+    assert np.array_equal(reading.samples, decoded_by_one_thread(data, media.filters))
+    assert np.array_equal(reading.probabilities, detected(reading.samples, detector))
+    assert not reading.reader.is_truncated
     assert reading.crashes == 0
+
+
+def test_without_a_detector_a_worker_finds_the_sound_only(
+    tmp_path_factory: pytest.TempPathFactory, samples: dict[str, Sample]
+) -> None:
+    data = samples["short"].path.read_bytes()
+    with running_media(tmp_path_factory.mktemp("media"), detect=False) as media:
+        reading = media.read(data)
+    assert np.array_equal(reading.samples, decoded(data))
+    assert reading.found == [None]
+
+
+@pytest.mark.parametrize("length", [BLOCK_SAMPLES - 1, BLOCK_SAMPLES, BLOCK_SAMPLES + 1, 2 * BLOCK_SAMPLES,
+                                    3 * BLOCK_SAMPLES + 700])  # fmt: skip
+def test_a_long_file_comes_in_blocks_of_whole_windows(
+    length: int, media: Media, two_minutes: Samples, detector: OnnxDetector
+) -> None:
+    data = wav(pcm(two_minutes[:length]))
+    reading = media.read(data)
+    assert sum(reading.lengths) == length
+    assert reading.lengths[:-1] == [BLOCK_SAMPLES] * ((length - 1) // BLOCK_SAMPLES)
+    assert 29 < BLOCK_SAMPLES / SAMPLE_RATE < 31
+    assert np.array_equal(reading.samples, decoded(data))
+    assert np.array_equal(reading.probabilities, detected(reading.samples, detector))
+
+
+def test_a_worker_does_not_run_ahead_of_what_is_asked_for(media: Media, samples: dict[str, Sample]) -> None:
+    async def read(pool: WorkerPool) -> None:
+        reading = Reading(media.filters, samples["two-minutes"].path.read_bytes())
+        reading.begin(pool)
+        assert await reading.block()
+        (worker,) = media.workers()
+        spent = psutil.Process(worker).cpu_times().user
+        await asyncio.sleep(1)
+        assert psutil.Process(worker).cpu_times().user - spent < 0.05
+        assert os.fstat(reading.audio.descriptor).st_size == SAMPLE_BYTES * BLOCK_SAMPLES
+        assert await reading.block()
+        assert os.fstat(reading.audio.descriptor).st_size == 2 * SAMPLE_BYTES * BLOCK_SAMPLES
+        reading.close()
+
+    media.run(read)
 
 
 def test_what_is_wrong_with_a_file_is_told_from_one_process_to_the_other(
-    decoders: WorkerPool, samples: dict[str, Sample]
+    media: Media, samples: dict[str, Sample]
 ) -> None:
     good = samples["short"].path.read_bytes()
     with pytest.raises(UndecodableAudio, match="empty"):
-        Reading(decoders, on_disk(b"")).all()
+        media.read(b"")
     with pytest.raises(UndecodableAudio, match="damaged, or not a media file"):
-        Reading(decoders, on_disk(b"no sound" * 100)).all()
+        media.read(b"no sound" * 100)
     with pytest.raises(AudioTooLong, match="longer than the limit of 2 seconds"):
-        Reading(decoders, on_disk(good), max_seconds=2).all()
+        media.read(good, max_seconds=2)
     tenth = encode(np.zeros(SAMPLE_RATE // 20, np.float32), container="wav", codec="pcm_s16le", rate=16_000)
     with pytest.raises(AudioTooShort):
-        Reading(decoders, on_disk(tenth)).all()
-    cut = Reading(decoders, on_disk(good[: len(good) // 2]))
-    cut.all()
-    assert cut.media.is_truncated
+        media.read(tenth)
+    assert media.read(good[: len(good) // 2]).reader.is_truncated
 
 
-@pytest.mark.parametrize("name", TRAPS)
-def test_a_file_that_its_decoder_does_not_survive_is_refused_and_the_next_is_decoded(
-    name: str, decoders: WorkerPool, samples: dict[str, Sample]
+def test_a_file_that_is_refused_costs_no_worker(media: Media, samples: dict[str, Sample]) -> None:
+    async def read(pool: WorkerPool) -> None:
+        await Reading(media.filters, samples["short"].path.read_bytes()).all(pool)
+        before = media.workers()
+        for data in (b"", b"no sound" * 100):
+            refused = Reading(media.filters, data)
+            with pytest.raises(UndecodableAudio):
+                await refused.all(pool)
+            assert refused.crashes == 0
+        await Reading(media.filters, samples["short"].path.read_bytes()).all(pool)
+        assert media.workers() == before
+        assert len(before) == 1
+
+    media.run(read)
+
+
+def test_a_worker_is_kept_for_other_files_but_not_for_ever(
+    media: Media, samples: dict[str, Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reading = Reading(decoders, on_disk(trap(name)))
-    began = time.monotonic()
-    with pytest.raises(UndecodableAudio, match="crashed, or took too much time or memory"):
-        reading.all()
-    assert time.monotonic() - began < PATIENCE
-    assert reading.crashes == 1
-    assert len(Reading(decoders, samples["short"].path.open("rb")).all()) > SAMPLE_RATE
+    monkeypatch.setattr(pool_module, "MAX_FILES", 4)
+    data = samples["short"].path.read_bytes()
+
+    async def read(pool: WorkerPool) -> None:
+        await Reading(media.filters, data).all(pool)
+        (first,) = media.workers()
+        for _ in range(2):
+            await Reading(media.filters, data).all(pool)
+            assert media.workers() == {first}
+        await Reading(media.filters, data).all(pool)
+        assert await soon(lambda: not media.workers())
+        await Reading(media.filters, data).all(pool)
+        (second,) = media.workers()
+        assert second != first
+
+    media.run(read)
 
 
-def test_a_decoder_is_kept_for_other_files_but_not_for_ever(
-    decoders: WorkerPool, samples: dict[str, Sample], monkeypatch: pytest.MonkeyPatch
+def test_only_so_many_workers_are_kept_idle(
+    media: Media, samples: dict[str, Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Reading(decoders, samples["short"].path.open("rb")).all()
-    before = processes(decoders)
-    for _ in range(3):
-        Reading(decoders, samples["short"].path.open("rb")).all()
-    assert processes(decoders) <= before  # some of them may still be on their way out
-    monkeypatch.setattr(media, "MAX_FILES", 1)
-    for _ in range(20):
-        Reading(decoders, samples["short"].path.open("rb")).all()
-    assert eventually(lambda: not before & processes(decoders) - {decoders._process.pid})
+    monkeypatch.setattr(pool_module, "MAX_IDLE", 2)
+    data = samples["two-minutes"].path.read_bytes()
+
+    async def read(pool: WorkerPool) -> None:
+        readings = [Reading(media.filters, data) for _ in range(4)]
+        for reading in readings:
+            reading.begin(pool)
+            assert await reading.block()
+        assert len(media.workers()) == 4
+        for reading in readings:
+            await reading.rest()
+            reading.close()
+        assert await soon(lambda: len(media.workers()) == 2)
+
+    media.run(read)
 
 
-def test_whoever_leaves_ends_the_decoder_and_frees_the_thread_that_waits_for_it(decoders: WorkerPool) -> None:
-    before = processes(decoders)
-    reading = Reading(decoders, on_disk(trap("sleep")))
-    errors: list[BaseException] = []
+def test_a_worker_that_ended_while_it_was_idle_is_not_used(media: Media, samples: dict[str, Sample]) -> None:
+    data = samples["short"].path.read_bytes()
 
-    def read() -> None:
-        try:
-            reading.all()
-        except UndecodableAudio as exc:
-            errors.append(exc)
+    async def read(pool: WorkerPool) -> None:
+        await Reading(media.filters, data).all(pool)
+        (idle,) = media.workers()
+        psutil.Process(idle).kill()
+        assert await soon(lambda: not media.workers())
+        await asyncio.sleep(0)
+        reading = Reading(media.filters, data)
+        assert np.array_equal(await reading.all(pool), decoded(data))
+        assert reading.crashes == 0
 
-    thread = threading.Thread(target=read)
-    thread.start()
-    time.sleep(0.3)
-    reading.media.cancel()
-    thread.join(1)
-    assert not thread.is_alive()
-    assert errors
-    assert reading.crashes == 0
-    assert eventually(lambda: processes(decoders) <= before)
+    media.run(read)
 
 
-def test_a_recording_that_is_read_slowly_holds_nobody_up_and_is_not_taken_for_stalled(
-    decoders: WorkerPool, samples: dict[str, Sample]
+def test_no_more_workers_compute_at_once_than_are_allowed(media: Media) -> None:
+    async def read(pool: WorkerPool) -> None:
+        readings = [Reading(media.filters, trap("sleep")) for _ in range(4)]
+        tasks = [asyncio.create_task(reading.all(pool)) for reading in readings]
+        assert await soon(lambda: len(media.workers()) == 2)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            assert len(media.workers()) <= 2
+            await asyncio.sleep(0.02)
+        for task in tasks[:2]:
+            task.cancel()
+        assert await soon(lambda: len(media.workers()) == 2)  # of the two others
+        for task in tasks[2:]:
+            task.cancel()
+        assert all(
+            isinstance(one, asyncio.CancelledError) for one in await asyncio.gather(*tasks, return_exceptions=True)
+        )
+
+    media.run(read, computing=2)
+
+
+def test_files_that_stall_their_workers_hold_others_up_for_a_short_time_only(
+    media: Media, samples: dict[str, Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = Reading(decoders, samples["two-minutes"].path.open("rb"), max_seconds=1000)
-    with slow.slots.computing():
-        first = next(slow.media)
-    time.sleep(3)  # more than the 2 s of a stalled decoder here
-    assert len(Reading(decoders, samples["short"].path.open("rb")).all()) > SAMPLE_RATE
-    assert len(first) + len(slow.all()) == len(samples["two-minutes"].audio().samples)
+    monkeypatch.setattr(pool_module, "HELD_SECONDS", 0.1)
+
+    async def read(pool: WorkerPool) -> None:
+        stalled = [asyncio.create_task(Reading(media.filters, trap("sleep")).all(pool)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert len(await Reading(media.filters, samples["short"].path.read_bytes()).all(pool)) > SAMPLE_RATE
+        assert not any(task.done() for task in stalled)
+        refused = await asyncio.gather(*stalled, return_exceptions=True)
+        assert all(isinstance(one, UndecodableAudio) for one in refused)
+
+    media.run(read, computing=1)
 
 
-def test_the_process_that_forks_decoders_is_started_again(decoders: WorkerPool, samples: dict[str, Sample]) -> None:
-    os.kill(decoders._process.pid, signal.SIGKILL)
-    decoders._process.wait()
-    while decoders._idle:
-        decoders._idle.pop().close()
-    assert len(Reading(decoders, samples["short"].path.open("rb")).all()) > SAMPLE_RATE
+def test_whoever_leaves_ends_the_worker(media: Media) -> None:
+    async def read(pool: WorkerPool) -> None:
+        reading = Reading(media.filters, trap("sleep"))
+        task = asyncio.create_task(reading.all(pool))
+        assert await soon(lambda: len(media.workers()) == 1)
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await soon(lambda: not media.workers())
+        assert time.monotonic() - began < 1
+        assert reading.crashes == 0
+
+    media.run(read)
 
 
-def test_nothing_is_left_of_them_when_the_service_ends(samples: dict[str, Sample]) -> None:
-    made = WorkerPool()
-    Reading(made, samples["short"].path.open("rb")).all()
-    half_read = Reading(made, samples["two-minutes"].path.open("rb"))
-    with half_read.slots.computing():
-        next(half_read.media)
-    running = processes(made)
-    assert len(running) == 2
-    made.close()
-    half_read.close()
-    assert eventually(lambda: not any(map(psutil.pid_exists, running)))
+def test_a_file_that_is_closed_between_two_blocks_ends_the_worker(media: Media, samples: dict[str, Sample]) -> None:
+    async def read(pool: WorkerPool) -> None:
+        reading = Reading(media.filters, samples["two-minutes"].path.read_bytes())
+        reading.begin(pool)
+        assert await reading.block()
+        assert len(media.workers()) == 1
+        reading.close()
+        assert await soon(lambda: not media.workers())
+
+    media.run(read)
 
 
-def test_a_decoder_has_none_of_the_models_libraries_in_it() -> None:
-    program = "import sys, parakeet_stt.media.worker; sys.exit(bool({'torch', 'nemo', 'bentoml'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2]).returncode == 0
+def test_a_file_that_is_read_slowly_holds_nobody_up_and_is_not_taken_for_stalled(
+    media: Media, samples: dict[str, Sample]
+) -> None:
+    async def read(pool: WorkerPool) -> None:
+        slow = Reading(media.filters, samples["two-minutes"].path.read_bytes())
+        slow.begin(pool)
+        assert await slow.block()
+        await asyncio.sleep(2.5)  # more than the 2 s of a stalled worker here
+        short = Reading(media.filters, samples["short"].path.read_bytes())
+        assert len(await short.all(pool)) > SAMPLE_RATE
+        await slow.rest()
+        slow.close()
+        assert np.array_equal(slow.samples, samples["two-minutes"].audio().samples)
+        assert slow.crashes == 0
+
+    media.run(read, computing=1)
+
+
+def test_a_file_asks_once_for_a_filter_that_is_not_made_yet(
+    tmp_path_factory: pytest.TempPathFactory, two_minutes: Samples
+) -> None:
+    data = encode(two_minutes[: 40 * SAMPLE_RATE], container="flac", codec="flac", rate=44_100)
+    with running_media(tmp_path_factory.mktemp("media")) as media:
+        first, second = media.read(data), media.read(data)
+    assert first.asked == [44_100]
+    assert second.asked == []
+    assert np.array_equal(first.samples, decoded_by_one_thread(data, media.filters))
+    assert np.array_equal(second.samples, first.samples)
+
+
+def test_nothing_stays_open_in_a_front_whatever_became_of_its_files(media: Media, samples: dict[str, Sample]) -> None:
+    data = samples["two-minutes"].path.read_bytes()
+
+    async def read_one(pool: WorkerPool) -> None:
+        await Reading(media.filters, samples["short"].path.read_bytes()).all(pool)
+
+    async def read(pool: WorkerPool) -> None:
+        for bad in (b"", b"RIFF\0\0\0\0WAVE" + bytes(100), trap("crash")):
+            with pytest.raises(UndecodableAudio):
+                await Reading(media.filters, bad).all(pool)
+        half_read = Reading(media.filters, data)
+        half_read.begin(pool)
+        assert await half_read.block()
+        half_read.close()
+        await Reading(media.filters, data).all(pool)
+
+    media.run(read_one)
+    before = descriptors()
+    media.run(read)
+    assert descriptors() == before
+
+
+def test_nothing_stays_open_in_a_worker_after_a_file(media: Media, samples: dict[str, Sample]) -> None:
+    data = samples["short"].path.read_bytes()
+    files = (data, b"", b"no sound" * 100, b"RIFF\0\0\0\0WAVE" + bytes(100), wav(pcm(np.zeros(100, np.float32))), data)
+
+    async def read(pool: WorkerPool) -> None:
+        await Reading(media.filters, data).all(pool)
+        (worker,) = media.workers()
+        before = psutil.Process(worker).num_fds()
+        for one in files:
+            reading = Reading(media.filters, one)
+            await asyncio.gather(reading.all(pool), return_exceptions=True)
+            assert reading.crashes == 0
+        assert media.workers() == {worker}
+        assert psutil.Process(worker).num_fds() == before
+
+    media.run(read)
+
+
+def test_a_media_worker_has_none_of_the_models_libraries_in_it() -> None:
+    code = "import sys, parakeet_stt.processes.media, parakeet_stt.engines.silero_onnx;"
+    code += "print(*sorted({'torch', 'torchaudio', 'nemo', 'bentoml', 'silero_vad'} & set(sys.modules)))"
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert printed.stdout == "\n"

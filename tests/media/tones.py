@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio
+from parakeet_stt.engines.resampling_filters import make_filter
 from parakeet_stt.errors import AudioError, UndecodableAudio
 from parakeet_stt.media.demux import decode, open_track
 
@@ -86,7 +87,7 @@ def pcm(wave: npt.NDArray[np.float32]) -> bytes:
 
 
 def decoded(data: bytes, *, max_seconds: float = 60) -> Audio:
-    return decode(io.BytesIO(data), max_seconds=max_seconds)
+    return decode(io.BytesIO(data), max_seconds=max_seconds, make_filter=make_filter)
 
 
 def is_truncated(data: bytes) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TypeVar
 
 import numpy as np
@@ -11,16 +11,13 @@ import pytest
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Span
 from parakeet_stt.offline.retry import find_missed, plan_attempts
-from parakeet_stt.offline.transcription import Transcription
-from parakeet_stt.offline.utterances import Utterance, Utterances
-from parakeet_stt.offline.vad_segments import SpeechRules
+from parakeet_stt.offline.utterances import Utterance
 from parakeet_stt.protocols import HasAudio
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis, Token, Word
 from parakeet_stt.vad import WINDOW_SAMPLES
 from tests.offline.test_transcription import FakeRecording, talk
 
-T = TypeVar("T")
 U = TypeVar("U", bound=HasAudio)
 
 
@@ -89,18 +86,9 @@ class Deaf(FakeRecording):
 def heard_by(deaf: Deaf) -> tuple[list[tuple[float, float]], list[bool]]:
     retries: list[bool] = []
 
-    async def at_once(work: Callable[[], T]) -> T:
-        return work()
-
     async def main() -> list[tuple[float, float]]:
-        transcription = Transcription(
-            Utterances(deaf.blocks(), deaf, rules=SpeechRules(), longest=10.0),
-            recognize=deaf.recognize,
-            run_in_thread=at_once,
-            language="en",
-            on_retry=retries.append,
-        )
-        return [(word.start, word.end) async for words in transcription.words() for word in words]
+        words = deaf.transcription(retries.append).words()
+        return [(word.start, word.end) async for found in words for word in found]
 
     return asyncio.run(main()), retries
 

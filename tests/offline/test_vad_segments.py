@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -39,13 +40,14 @@ def stretches(
     probabilities: Windows, rules: SpeechRules = TIGHT, longest: float = 0.0, *, short_first: bool = False
 ) -> list[Stretch]:
     found = utterance_spans([probabilities], rules, longest or math.inf, short_first=short_first)
-    return [one for one in found if one.span.length]
+    return [one for one in found if one and one.span.length]
 
 
 def apart(probabilities: Windows, rules: SpeechRules = TIGHT) -> list[Span]:
     """The spans before they are joined to utterances."""
     pad = rules.pad_ms * SAMPLE_RATE // 1000
-    return list(speech._padded(speech._spoken(iter(probabilities.tolist()), rules, math.inf, math.inf), pad))
+    found = speech._padded(speech._spoken(iter(probabilities.tolist()), rules, math.inf, math.inf), pad)
+    return [span for span in found if span]
 
 
 def test_speech_between_silences_is_one_span() -> None:
@@ -79,7 +81,7 @@ def test_all_from_the_first_to_the_last_speech_is_one_span_if_no_limit_is_set() 
 
 def test_a_long_silence_is_marked_so_that_its_audio_need_not_be_kept() -> None:
     found = list(utterance_spans([windows((0.9, 10), (0.0, 300), (0.9, 10))], TIGHT, samples(100)))
-    assert [one.span for one in found] == [
+    assert [one and one.span for one in found] == [
         Span(0, samples(10)),
         *[Span(samples(mark), samples(mark)) for mark in (110, 210, 310)],
         Span(samples(310), samples(320)),
@@ -95,7 +97,7 @@ def test_an_utterance_is_given_out_before_what_follows_a_long_silence_is_heard()
             read += len(part)
             yield part
 
-    assert next(iter(utterance_spans(arriving(), TIGHT, samples(100)))).span == Span(0, samples(10))
+    assert next(iter(utterance_spans(arriving(), TIGHT, samples(100)))) == Stretch(Span(0, samples(10)))
     assert read <= 160
 
 
@@ -138,6 +140,59 @@ def test_it_makes_no_difference_how_the_probabilities_are_divided(
     divided = np.split(probabilities, np.minimum(np.cumsum(cuts), len(probabilities)))
     whole = list(utterance_spans([probabilities], SpeechRules(), samples(limit)))
     assert list(utterance_spans(divided, SpeechRules(), samples(limit))) == whole
+
+
+@given(PARTS, st.integers(100, 300), st.lists(st.integers(0, 50), max_size=30), st.booleans())
+def test_each_none_comes_out_once_and_changes_no_span(
+    parts: list[tuple[float, int]], limit: int, cuts: list[int], short_first: bool
+) -> None:
+    """None says that no more is read yet: it comes out at once, before anything that a later window decides."""
+    probabilities = windows(*parts)
+    divided = np.split(probabilities, np.minimum(np.cumsum(cuts), len(probabilities)))
+    fed = 0
+
+    def arriving() -> Iterator[Windows | None]:
+        nonlocal fed
+        for part in divided:
+            yield part
+            fed += 1
+            yield None
+
+    whole = list(utterance_spans([probabilities], SpeechRules(), samples(limit), short_first=short_first))
+    found: list[Stretch] = []
+    nones = 0
+    for one in utterance_spans(arriving(), SpeechRules(), samples(limit), short_first=short_first):
+        if one is None:
+            nones += 1
+            assert nones == fed
+        else:
+            found.append(one)
+    assert found == whole
+    assert nones == len(divided)
+
+
+SPANS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 60)), max_size=20).map(
+    lambda pairs: [
+        Span(samples(end - length), samples(end))
+        for (_, length), end in zip(pairs, itertools.accumulate(gap + length for gap, length in pairs), strict=True)
+    ]
+)
+
+
+@given(SPANS, st.lists(st.integers(0, 20)), st.integers(0, 8000))
+def test_none_passes_the_stages_after_detection_as_it_is(spans: list[Span], places: list[int], pad: int) -> None:
+    """The stages take what the one before gives, so each is tried with None between any two spans."""
+    with_nones: list[Span | None] = list(spans)
+    for place in places:
+        with_nones.insert(place, None)
+    for stage in (
+        lambda given: speech._padded(given, pad),
+        lambda given: speech._grouped(given, itertools.repeat(samples(100)), samples(20)),
+    ):
+        expected = list(stage(iter(spans)))
+        found = list(stage(iter(with_nones)))
+        assert [one for one in found if one is not None] == expected
+        assert found.count(None) == len(places)
 
 
 def test_speech_without_a_pause_is_cut_where_it_is_quietest_and_heard_twice_there() -> None:

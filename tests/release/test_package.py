@@ -36,7 +36,7 @@ IMPORT_FRONT = f"""
 import json, sys, time
 begin = time.process_time()
 import parakeet_stt.server.app, parakeet_stt.server.components, parakeet_stt.server.files.bento
-import parakeet_stt.server.digests, parakeet_stt.server.logs, parakeet_stt.server.settings
+import parakeet_stt.server.digests, parakeet_stt.server.monitoring.logs, parakeet_stt.server.settings
 import parakeet_stt.device.link, parakeet_stt.media.pool
 seconds = time.process_time() - begin
 from importlib.util import find_spec

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from parakeet_stt.errors import StartupError
-from parakeet_stt.server.settings import Settings, env_example, load
+from parakeet_stt.server.settings import Settings, env_example, front_count, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +35,9 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("VAD_THRESHOLD", "0.6", "vad_threshold", 0.6),
         ("PROCESSING_TIMEOUT", "60", "request_timeout_seconds", 60.0),
         ("LOG_LEVEL", "INFO", "log_level", "info"),
+        ("STT_DEVICES", "2", "devices", 2),
+        ("STT_WORKERS", "3", "devices", 3),  # until version 0.3
+        ("STT_FRONTS", "4", "fronts_here", 4),
         ("STT_MODEL", "", "model", None),
     ],
 )
@@ -49,6 +52,26 @@ def test_the_new_name_wins_over_the_old(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("STT_DEVICE", "cpu")
     monkeypatch.setenv("DEVICE", "cuda")
     assert load().device == "cpu"
+
+
+@pytest.mark.parametrize(("cores", "count"), [(1, 1), (2, 1), (8, 2), (22, 5)])
+def test_there_is_a_front_for_every_four_cores_unless_it_is_set(
+    monkeypatch: pytest.MonkeyPatch, cores: int, count: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert (load().fronts_here, front_count()) == (count, count)
+    monkeypatch.setenv("STT_FRONTS", "3")
+    assert (load().fronts_here, front_count()) == (3, 3)
+
+
+def test_wrong_settings_are_reported_by_the_start_and_not_by_the_number_of_fronts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """BentoML asks for the number while it imports the service, where an error would be a traceback."""
+    monkeypatch.setenv("STT_FRONTS", "many")
+    assert front_count() == 1
+    with pytest.raises(StartupError, match="STT_FRONTS"):
+        load()
 
 
 def test_of_api_keys_only_the_hashes_are_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

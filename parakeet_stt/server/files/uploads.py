@@ -43,7 +43,7 @@ class MemoryFile(io.FileIO):
         with tempfile.TemporaryFile() as file:
             self.seek(0)
             shutil.copyfileobj(self, file, 1 << 20)
-            os.dup2(file.fileno(), self.fileno())
+            os.dup2(file.fileno(), self.fileno(), inheritable=False)
         self._rolled = True
 
 

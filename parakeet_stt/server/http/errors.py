@@ -19,7 +19,7 @@ from parakeet_stt.errors import (
     OriginRefused,
     Overloaded,
     RequestError,
-    ShuttingDown,
+    Unavailable,
     UnknownModel,
     UploadStalled,
     UploadTooLarge,
@@ -81,10 +81,8 @@ def to_response(request: HTTPConnection, exc: BaseException) -> JSONResponse:
         response.headers.update(exc.headers or {})
         return response
     if isinstance(exc, Overloaded):
-        is_shutdown = isinstance(exc, ShuttingDown)
-        response = envelope(
-            503 if is_shutdown else 429, exc.message, code=None if is_shutdown else "rate_limit_exceeded"
-        )
+        is_away = isinstance(exc, Unavailable)
+        response = envelope(503 if is_away else 429, exc.message, code=None if is_away else "rate_limit_exceeded")
         response.headers["retry-after"] = str(exc.retry_after)
         return response
     if isinstance(exc, TimeoutError):

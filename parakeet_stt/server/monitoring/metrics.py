@@ -37,6 +37,7 @@ T = TypeVar("T")
 LIVE_FILE = re.compile(r"gauge_live\w*_(\d+)\.db")  # of a process of this number
 
 
+DROP_REASONS = ("slow_reader", "idle", "failed")
 GaugeMode = Literal["livesum", "livemostrecent"]
 
 
@@ -89,6 +90,12 @@ class Metrics:
         )
         self.batch_budget_seconds = self._gauge("batch_budget_seconds", "Padded seconds that a batch may hold now.")
         self.device_memory_bytes = self._gauge("device_memory_bytes", "Memory in use on the device.")
+
+        for reason in DROP_REASONS:  # so that they are there, as 0, before the first
+            self.sessions_dropped.labels(reason)
+        for found in ("yes", "no"):
+            self._retries.labels(found)
+            self._rescues.labels(found)
 
     def record(self, report: Report) -> None:
         """Count what a device reports. Any thread may call."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
-import subprocess
-import sys
 import tempfile
 import time
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import quantiles
@@ -19,20 +17,12 @@ import httpx
 import numpy as np
 import openai
 import pytest
-import torch
 
-from parakeet_stt.audio import SAMPLE_RATE, Audio, Samples
-from parakeet_stt.device.batch_budget import Cost, measure_cost
-from parakeet_stt.engines import devices
+from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from parakeet_stt.engines.parakeet import Parakeet
-from parakeet_stt.engines.silero import SileroDetector, SileroStream
-from parakeet_stt.server.components import Components
-from parakeet_stt.text.phrases import Phrases
-from parakeet_stt.text.transcript import Hypothesis
-from parakeet_stt.vad import Probabilities
-from tests.conftest import ROOT, Sample, Serve, Server
-from tests.parts import FakeRecognizer, components_over
+from tests.conftest import Sample, Serve, Server
+from tests.parts import front_over
 
 
 def as_wav(*parts: Audio) -> bytes:
@@ -150,22 +140,12 @@ def test_metrics_count_what_happened(client: httpx.Client, server: Server, said:
     assert grown[f'stt_requests_total{{code="200",{route}}}'] == 1
     assert grown[f'stt_requests_total{{code="400",{route}}}'] == 1
     assert grown["stt_audio_seconds_total"] == pytest.approx(len(said[0][1]) / 2 / SAMPLE_RATE, abs=0.01)
-    for histogram in ("queue_seconds", "detect_seconds", "inference_seconds", "batch_items", "batch_fill"):
+    for histogram in ("queue_seconds", "inference_seconds", "batch_items", "batch_fill"):
         assert grown[f"stt_{histogram}_count"] == 1
+    assert after["stt_detect_seconds_count"] == 0  # on a CPU media workers detect, as a part of decoding
     assert grown["stt_decode_seconds_count"] == 2  # what can't be decoded takes its time too
     assert not any("unheard" in name for name in after)
     assert after["stt_rtfx"] > 0
-
-
-def components_of_the_tiny_model() -> Components:
-    thread = ThreadPoolExecutor(1)
-
-    def load() -> tuple[Parakeet, Cost]:
-        model = Parakeet(BUNDLED_FILE, device="cpu")
-        return model, measure_cost(model, most_items=16)
-
-    model, cost = thread.submit(load).result()
-    return components_over(model, thread, cost=cost)
 
 
 def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
@@ -173,7 +153,7 @@ def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
 
     The best of three runs: what blocks the loop does so in each, what else a shared machine does need not.
     """
-    components = components_of_the_tiny_model()
+    front = front_over(lambda: Parakeet(BUNDLED_FILE, device="cpu"))
 
     async def lags() -> list[float]:
         found: list[float] = []
@@ -185,7 +165,7 @@ def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
                 with tempfile.TemporaryFile() as file:
                     file.write(data)
                     file.seek(0)
-                    assert (await components.transcriber.transcribe(file)).transcript.text == text
+                    assert (await front.components.transcriber.transcribe(file)).transcript.text == text
 
         async def watch() -> None:
             while time.monotonic() < until:
@@ -197,62 +177,7 @@ def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
         return found
 
     try:
-        worst = [quantiles(asyncio.run(lags()), n=100)[-1] for _ in range(3)]
+        worst = [quantiles(front.run(lags()), n=100)[-1] for _ in range(3)]
     finally:
-        components.close()
+        front.close()
     assert min(worst) < 0.020, worst
-
-
-def test_only_the_devices_thread_has_threads_of_torch(samples: dict[str, Sample]) -> None:
-    """Others' would make more of them than there are cores, and then none spins while it waits: six times as slow."""
-    seen: dict[str, int] = {}
-
-    class Recognizing(FakeRecognizer):
-        def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
-            seen["device"] = torch.get_num_threads()
-            return [Hypothesis(())] * len(batch)
-
-    class Detecting(SileroDetector):
-        def stream(self) -> SileroStream:
-            stream = super().stream()
-
-            def push(samples: Samples) -> Probabilities:
-                seen["media"] = torch.get_num_threads()
-                return SileroStream.push(stream, samples)
-
-            stream.push = push  # type: ignore[method-assign]
-            return stream
-
-    thread = ThreadPoolExecutor(1)
-    thread.submit(devices.use_threads, 3).result()
-    components = components_over(Recognizing(), thread, detector=Detecting())
-    with samples["short"].path.open("rb") as file:
-        asyncio.run(components.transcriber.transcribe(file))
-    components.close()
-    assert seen == {"device": 3, "media": 1}
-
-
-def test_a_process_whose_device_is_lost_ends_so_that_another_can_start() -> None:
-    script = """
-import asyncio, sys
-sys.path.insert(0, ".")
-from parakeet_stt.errors import DeviceLost
-from tests.parts import FakeRecognizer, components_over
-class Lost(FakeRecognizer):
-    def recognize(self, batch, phrases):
-        raise DeviceLost("gone")
-components = components_over(Lost())
-async def main():
-    try:
-        with open("models/parakeet-tdt-tiny/samples/short.flac", "rb") as file:
-            await components.transcriber.transcribe(file)
-    except DeviceLost:
-        print("answered", components.is_alive, flush=True)
-    await asyncio.sleep(30)
-asyncio.run(main())
-"""
-    began = time.monotonic()
-    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert ended.stdout == "answered False\n", ended.stderr
-    assert ended.returncode == 1
-    assert time.monotonic() - began < 30

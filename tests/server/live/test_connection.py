@@ -12,20 +12,24 @@ from starlette.types import Message
 from starlette.websockets import WebSocket
 
 from parakeet_stt.server.live import connection
-from parakeet_stt.server.live.connection import SLOW_READER, CloseReason, run_connection
+from parakeet_stt.server.live.connection import FAILED, SLOW_READER, CloseReason, run_connection
 from parakeet_stt.server.live.stream import LiveOptions
 from parakeet_stt.server.live.ws import Hello, WsProtocol
 from parakeet_stt.streaming.chunk_decoder import ChunkRules
 from tests.conftest import Sample
-from tests.server.live.test_stream import Broken
+from tests.server.live.test_stream import BreakingDetector, Broken, broken
 from tests.sockets import every, frames, pcm
 
 
 @pytest.fixture
-def serving() -> Iterator[Broken]:
-    made = Broken({})
-    yield made
-    made.components.close()
+def detector() -> BreakingDetector:
+    return BreakingDetector()
+
+
+@pytest.fixture
+def serving(detector: BreakingDetector) -> Iterator[Broken]:
+    with broken({}, detector=detector) as made:
+        yield made
 
 
 class Wire:
@@ -61,18 +65,29 @@ def test_who_does_not_read_is_dropped_with_a_code(
     sound = pcm(samples["two-minutes"].audio().samples)[: 20 * 32_000]
     wire = Wire(list(frames(sound, every(100))), reads=2)
 
-    async def main() -> CloseReason:
-        socket = WebSocket({"type": "websocket", "headers": []}, wire.receive, wire.send)
-        await socket.accept()
-        protocol = WsProtocol(
-            serving.components.sessions.open_stream(LiveOptions(chunk_rules=ChunkRules())),
-            Hello(partials=True),
-            onset=0.6,
-            languages=["en"],
-        )
-        return await run_connection(socket, protocol, serving.components.drain, idle_seconds=60, final_seconds=5)
-
-    assert asyncio.run(asyncio.wait_for(main(), 60)) is SLOW_READER
+    assert serving.run(connection_over(serving, wire)) is SLOW_READER
     assert wire.sent[-1]["code"] == 1008
-    received = [json.loads(message["text"]) for message in wire.sent if message["type"] == "websocket.send"]
-    assert len(received) == 2
+    assert len(received_by(wire)) == 2
+
+
+def test_a_session_whose_detector_fails_is_closed_with_a_code_and_the_reason(
+    serving: Broken, detector: BreakingDetector
+) -> None:
+    detector.fails = True
+    wire = Wire(list(frames(bytes(32_000), every(100))), reads=1000)
+    assert serving.run(connection_over(serving, wire)) is FAILED
+    assert (wire.sent[-1]["code"], wire.sent[-1]["reason"]) == (1011, "the session failed")
+
+
+async def connection_over(serving: Broken, wire: Wire) -> CloseReason:
+    """Run one session of `/ws` with partials to its end."""
+    socket = WebSocket({"type": "websocket", "headers": []}, wire.receive, wire.send)
+    await socket.accept()
+    components = serving.front.components
+    async with components.sessions.open_stream(LiveOptions(chunk_rules=ChunkRules())) as stream:
+        protocol = WsProtocol(stream, Hello(partials=True), onset=0.6, languages=["en"])
+        return await run_connection(socket, protocol, components.drain, idle_seconds=60, final_seconds=5)
+
+
+def received_by(wire: Wire) -> list[dict[str, Any]]:
+    return [json.loads(message["text"]) for message in wire.sent if message["type"] == "websocket.send"]
