@@ -1,4 +1,4 @@
-"""Parts of a service that tests put together themselves: a device over a recognizer to be overridden, a front over it."""
+"""Parts of a service that tests put together: a device over a recognizer that they override, and a front over it."""
 
 from __future__ import annotations
 
@@ -137,7 +137,9 @@ class RunningDevice:
             VERSION, recognizer.device, recognizer.precision, recognizer.config, list(recognizer.vocabulary),
             self._detector is not None, {"source": "", "lock": "", "model": ""},
         )  # fmt: skip
-        server = DeviceServer(batcher, welcome, make_filter=lambda rate: save_filter(self.paths.filters, rate, make_filter))
+        server = DeviceServer(
+            batcher, welcome, make_filter=lambda rate: save_filter(self.paths.filters, rate, make_filter)
+        )
 
         def measure() -> None:
             self.ledger.set_pace(speed=self._budget.speed, batch_seconds=self._budget.limits.seconds)

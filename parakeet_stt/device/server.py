@@ -118,12 +118,11 @@ class _Scratch:
         self._used = 0
 
     def take(self, count: int) -> Samples:
-        """So many zeros, until the second `reset` from now."""
+        """Room for so many samples, until the second `reset` from now. It holds what it held."""
         if self._used + count > len(self._samples):
-            return np.zeros(count, np.float32)
+            return np.empty(count, np.float32)
         taken = self._samples[self._used : self._used + count]
         self._used += count
-        taken[:] = 0
         return taken
 
     def reset(self) -> None:
@@ -151,6 +150,7 @@ class _Source:
         """Windows with their context, as `SpeechDetector.detect` takes them."""
         samples = self._scratch.take(CONTEXT_SAMPLES + count * WINDOW_SAMPLES)
         missing = max(0, CONTEXT_SAMPLES - start)  # before the first sample
+        samples[:missing] = 0
         read_into(self.descriptor, start - CONTEXT_SAMPLES + missing, samples[missing:])
         return frame_windows(samples)
 

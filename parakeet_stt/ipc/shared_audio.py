@@ -40,16 +40,18 @@ def write_samples(descriptor: int, first: int, samples: Samples) -> None:
 
 def read_samples(descriptor: int, first: int, count: int) -> Samples:
     """The samples at a place; zeros where nothing was written, or what was written is freed."""
-    samples = np.zeros(count, np.float32)
+    samples = np.empty(count, np.float32)
     read_into(descriptor, first, samples)
     return samples
 
 
 def read_into(descriptor: int, first: int, samples: Samples) -> None:
-    """Read the samples at a place into an array; what lies after the end of the file stays as it is."""
+    """Read the samples at a place into an array; zeros for what lies after the end of the file."""
     view, offset = samples.data.cast("B"), SAMPLE_BYTES * first
     while view and (read := os.preadv(descriptor, [view], offset)):
         view, offset = view[read:], offset + read
+    if view:
+        samples[len(samples) + -len(view) // SAMPLE_BYTES :] = 0
 
 
 class SharedAudio:

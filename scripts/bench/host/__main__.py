@@ -3,6 +3,7 @@
     python -m scripts.bench.host                      # files and live sessions
     python -m scripts.bench.host --live 50 75         # so many live sessions, 15 s each
     python -m scripts.bench.host --files --short      # a tenth of the requests
+    python -m scripts.bench.host --device             # only the device process, flooded by one front
 
 The clients are in this process. Processor time is that of the service's processes only, which other work on the machine
 hardly changes; requests a second and delays depend on it. Prints a table, then one JSON line.
@@ -20,6 +21,7 @@ import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import av
 import httpx
@@ -29,6 +31,11 @@ import psutil  # type: ignore[import-untyped]
 import soundfile
 from websockets.asyncio.client import connect
 
+from parakeet_stt.device.link import DeviceLink
+from parakeet_stt.ipc.shared_audio import SharedAudio
+from parakeet_stt.processes.paths import Paths
+from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, Priority
+from parakeet_stt.vad import WINDOW_SAMPLES
 from scripts.bench.serving import SAMPLE, serve, wait_until_ready
 from scripts.bench.streaming import percentiles_ms
 
@@ -37,6 +44,7 @@ RATE = 16_000
 FROM = 5 * RATE  # of the sample, where the clips begin
 FRAME_SECONDS = 0.02
 LIVE_SECONDS = 15.0
+UTTERANCES, AT_ONCE = 3000, 256
 
 
 @dataclass(frozen=True)
@@ -56,30 +64,41 @@ FILES = (
 
 
 @dataclass(frozen=True)
+class Spent:
+    """Processor time in ms: of all processes, and of each kind."""
+
+    host: float
+    front: float
+    media: float
+    device: float
+
+
+@dataclass(frozen=True)
 class FileRow:
-    """host_ms, front_ms: processor time of a request, in all processes and in the largest one. Times in ms."""
+    """ms: processor time of a request. p50, p95: of the time to the answer, in ms."""
 
     container: str
     seconds: int
     callers: int
     requests_per_second: float
     rtfx: float
-    host_ms: float
-    front_ms: float
+    ms: Spent
     p50: float
     p95: float
 
 
 @dataclass(frozen=True)
 class LiveRow:
-    """host_ms, front_ms: processor time of a second of one session. finals after the end of speech; times in ms."""
+    """ms: processor time of a second of one session. finals after the end of speech, behind: in ms."""
 
     sessions: int
-    host_ms: float
-    front_ms: float
+    ms: Spent
     final_p50: float
     final_p95: float
     behind: float
+
+
+KINDS = {"front": "worker.service", "media": "processes.media", "device": "host.endless"}
 
 
 class Clock:
@@ -88,21 +107,24 @@ class Clock:
     def __init__(self) -> None:
         self._before = self._read()
 
-    def read(self) -> tuple[float, float]:
-        """Seconds since the beginning: of all processes, and of the one with most."""
-        now = self._read()
-        spent = [seconds - self._before.get(pid, 0.0) for pid, seconds in now.items()]
-        return sum(spent), max(spent)
+    def read(self, count: float) -> Spent:
+        """Since the beginning, for each of `count` things."""
+        now, spent = self._read(), dict.fromkeys(("parent", *KINDS), 0.0)
+        for process, (kind, seconds) in now.items():
+            spent[kind] += seconds - self._before.get(process, (kind, 0.0))[1]
+        each = {kind: round(1000 * seconds / count, 2) for kind, seconds in spent.items()}
+        return Spent(round(sum(each.values()), 2), each["front"], each["media"], each["device"])
 
     @staticmethod
-    def _read() -> dict[int, float]:
-        found: dict[int, float] = {}
+    def _read() -> dict[int, tuple[str, float]]:
+        found: dict[int, tuple[str, float]] = {}
         for process in psutil.Process().children(recursive=True):
             try:
-                times = process.cpu_times()
+                command, times = " ".join(process.cmdline()), process.cpu_times()
             except psutil.Error:
                 continue  # it has ended
-            found[process.pid] = times.user + times.system + times.children_user + times.children_system
+            kinds = [kind for kind, word in KINDS.items() if word in command and " serve " not in command]
+            found[process.pid] = (kinds[0] if kinds else "parent", times.user + times.system)
         return found
 
 
@@ -153,12 +175,11 @@ async def measure_files(url: str, data: bytes, load: Load) -> FileRow:
         clock, began = Clock(), time.perf_counter()
         await send_all(load.requests)
         elapsed = time.perf_counter() - began
-    host, front = clock.read()
+    spent = clock.read(load.requests)
     p50, p95 = percentiles_ms(delays, 50, 95)
     rate = load.requests / elapsed
-    each = 1000 / load.requests
-    return FileRow(load.container, load.seconds, load.callers, round(rate, 1), round(rate * load.seconds, 1),
-                   round(each * host, 2), round(each * front, 2), p50, p95)  # fmt: skip
+    rtfx = round(rate * load.seconds, 1)
+    return FileRow(load.container, load.seconds, load.callers, round(rate, 1), rtfx, spent, p50, p95)
 
 
 async def measure_live(url: str, samples: npt.NDArray[np.int16], sessions: int) -> LiveRow:
@@ -190,10 +211,38 @@ async def measure_live(url: str, samples: npt.NDArray[np.int16], sessions: int) 
 
     clock = Clock()
     behind = await asyncio.gather(*map(speak, range(sessions)))
-    host, front = clock.read()
+    spent = clock.read(sessions * LIVE_SECONDS)
     p50, p95 = percentiles_ms(delays, 50, 95)
-    each = 1000 / (sessions * LIVE_SECONDS)
-    return LiveRow(sessions, round(each * host, 2), round(each * front, 2), p50, p95, round(1000 * max(behind), 1))
+    return LiveRow(sessions, spent, p50, p95, round(1000 * max(behind), 1))
+
+
+async def measure_device(samples: npt.NDArray[np.int16]) -> dict[str, float]:
+    """What the device process takes for an utterance of 10 s, detection and recognition, while many wait for it."""
+    (folder,) = {
+        Path(command[3])
+        for process in psutil.Process().children(recursive=True)
+        if "scripts.bench.host.endless" in (command := process.cmdline())[2:3]
+    }
+    paths, audio = Paths(folder), SharedAudio()
+    audio.append(samples[FROM : FROM + 10 * RATE].astype(np.float32) / np.float32(32768))
+    link, clip = DeviceLink(paths.device(0), paths.ledger(0)), audio.clip(0, 10 * RATE)
+    link.connect(lambda: None)
+    link.start()
+    windows, states = 10 * RATE // WINDOW_SAMPLES, np.zeros((1, *DETECTOR_STATE_SHAPE), np.float32)
+    left = iter(range(UTTERANCES))
+
+    async def ask() -> None:
+        for number in left:
+            source = link.open(audio)
+            await link.detect([source], [0], [windows], states)
+            await link.recognize(source, clip, priority=Priority.SHORT, owner=number, phrases=())
+            link.close_source(source)
+
+    clock, began = Clock(), time.perf_counter()
+    await asyncio.gather(*(ask() for _ in range(AT_ONCE)))
+    elapsed, spent = time.perf_counter() - began, clock.read(UTTERANCES)
+    link.close()
+    return {"utterances_per_second": round(UTTERANCES / elapsed), "device_ms": spent.device}
 
 
 @contextmanager
@@ -212,6 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", action="store_true", help="files only")
     parser.add_argument("--live", type=int, nargs="*", metavar="SESSIONS", help="live sessions only, so many")
+    parser.add_argument("--device", action="store_true", help="only the device process, by itself")
     parser.add_argument("--detector", choices=("device", "cpu"), default="device", help="where speech is detected")
     parser.add_argument("--fronts", type=int, default=1, help="front processes")
     parser.add_argument("--short", action="store_true", help="a tenth of the requests")
@@ -221,16 +271,18 @@ def main() -> None:
     live: list[LiveRow] = []
     with endless_service(arguments.detector, arguments.fronts) as url:
         print(f"endless device; {os.cpu_count()} processors, the clients on them too; times in ms\n")
-        for load in FILES if arguments.live is None else ():
+        for load in FILES if arguments.live is None and not arguments.device else ():
             requests = max(load.callers, load.requests // (10 if arguments.short else 1))
             files.append(
                 asyncio.run(measure_files(url, clip(samples, load), Load(**{**asdict(load), "requests": requests})))
             )
-            print("  ".join(f"{name} {value}" for name, value in asdict(files[-1]).items()), flush=True)
-        for sessions in () if arguments.files else arguments.live or (25, 50, 75):
+            print(files[-1], flush=True)
+        for sessions in () if arguments.files or arguments.device else arguments.live or (25, 60, 120):
             live.append(asyncio.run(measure_live(url, samples, sessions)))
-            print("  ".join(f"{name} {value}" for name, value in asdict(live[-1]).items()), flush=True)
-    print(json.dumps({"files": list(map(asdict, files)), "live": list(map(asdict, live))}))
+            print(live[-1], flush=True)
+        device = asyncio.run(measure_device(samples)) if arguments.device else {}
+        print(device)
+    print(json.dumps({"files": list(map(asdict, files)), "live": list(map(asdict, live)), "device": device}))
 
 
 if __name__ == "__main__":
