@@ -1,13 +1,13 @@
 """Computes how many replicas a load needs, which step is the bottleneck, and what an hour of audio costs.
 
     python -m scripts.bench.plan_capacity --rtfx 12 --cores 4 --hours 20 --price 0.20
-    python -m scripts.bench.plan_capacity --rtfx 3386 --cores 12 --live 500
+    python -m scripts.bench.plan_capacity --rtfx 7143 --cores 16 --gpu --clip 10 --hours 5000
     python -m scripts.bench.plan_capacity --measure
 
 A replica is a chain of steps, each of which handles so many seconds of audio a second: the network transfers it, the
-event loop answers a request for it, the cores decode it and find its speech, the device recognizes it. One more thread
-detects speech in all live sessions. The load takes a share of each step. The largest share, divided by the part of a
-replica that may be used, is the number of replicas. docs/scaling.md explains it.
+cores answer requests for it and decode it, and on a machine without a GPU find its speech; one thread of the device
+process hands it to the device, and the device recognizes it. The load takes a share of each step. The largest share,
+divided by the part of a replica that may be used, is the number of replicas. docs/scaling.md explains it.
 The device's speed is an argument, which scripts/bench/server.py measures. --measure measures the cores of this machine.
 """
 
@@ -20,13 +20,13 @@ import math
 import time
 from dataclasses import asdict, dataclass
 
-# Processor seconds for a second of audio: the highest of what --measure gave (docs/scaling.md).
-DECODING, DETECTION = 0.002, 0.0019
-# Seconds of the event loop for a request: all but the networks and the decoding of a 5 s clip (docs/benchmarks.md).
-REQUEST_SECONDS = 0.0074
-# Share of the cores that resample and detect speech at once (COMPUTING_THREADS in
-# parakeet_stt/server/files/transcriber.py).
-DETECTING_SHARE = 0.5
+# Processor seconds, by scripts.bench.host and --measure (docs/scaling.md): for a second of a file, its decoding
+# and its speech detection; for a request, in front, media worker and device process together; for a second of a live
+# session; and of these, in the one thread of the device process, for an utterance and for a second of a live session.
+DECODING, DETECTION = 0.0015, 0.0029
+REQUEST, LIVE = 0.008, 0.0065
+UTTERANCE, LIVE_UTTERANCE = 0.00075, 0.002
+LONGEST_UTTERANCE = 24.0  # STT_MAX_UTTERANCE_SECONDS
 # Seconds of audio decoded for a second of live speech with partial results: 8.1 by ChunkRules, and the previews of the
 # beginning of each utterance.
 LIVE_LOAD = 9.0
@@ -53,10 +53,11 @@ class Load:
 
 @dataclass(frozen=True)
 class Replica:
-    """One process and its device.
+    """One service and its device.
 
     rtfx: of the device, in seconds of audio a second. megabits: of its network link, a second. used: the part of the
-    replica that may be used, so that waits stay short and a replica may fail. price: dollars an hour.
+    replica that may be used, so that waits stay short and a replica may fail. price: dollars an hour. has_gpu: whether
+    the device detects speech; else the cores do.
     """
 
     rtfx: float
@@ -64,6 +65,7 @@ class Replica:
     megabits: float = 1000
     used: float = 0.7
     price: float = 0
+    has_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,20 @@ def steps(load: Load, replica: Replica) -> list[Step]:
     """The steps of the chain: the capacity of one replica, and the share of it that the load takes."""
     link = replica.megabits * 1e6 / 8
     transferred = load.hours * load.bytes_second + load.live * LIVE_BYTES
-    prepared = max(DECODING + DETECTION, DETECTION / DETECTING_SHARE)
+    detected = 0.0 if replica.has_gpu else DETECTION
+    prepared = REQUEST / load.clip + DECODING + detected
     recognized = load.hours + load.live * load.speech * LIVE_LOAD
+    utterance = min(load.clip, LONGEST_UTTERANCE)
     return [
         Step("network", link / load.bytes_second, transferred / link),
-        Step("requests", load.clip / REQUEST_SECONDS, load.hours / load.clip * REQUEST_SECONDS),
-        Step("decode and detect", replica.cores / prepared, load.hours * prepared / replica.cores),
-        Step("hear live sessions", math.inf, load.live * DETECTION),
+        Step(
+            "cores", replica.cores / prepared, (load.hours * prepared + load.live * (LIVE + detected)) / replica.cores
+        ),
+        Step(
+            "device process",
+            utterance / UTTERANCE,
+            load.hours / utterance * UTTERANCE + load.live * LIVE_UTTERANCE,
+        ),
         Step("device", replica.rtfx, recognized / replica.rtfx),
     ]
 
@@ -175,6 +184,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="only measure what decoding and detection take here")
     parser.add_argument("--rtfx", type=float, help="of the device, as scripts/bench/server.py measures it")
     parser.add_argument("--cores", type=float, default=4, help="of a replica")
+    parser.add_argument("--gpu", action="store_true", help="the device is a GPU, and detects speech as well")
     parser.add_argument("--megabits", type=float, default=Replica.megabits, help="of a replica's network link")
     parser.add_argument("--used", type=float, default=Replica.used, help="the part of a replica that may be used")
     parser.add_argument("--price", type=float, default=0, help="of a replica, in dollars an hour")
@@ -195,7 +205,7 @@ def main() -> None:
     if not given.rtfx:
         parser.error("--rtfx is needed: the device's speed, which scripts/bench/server.py measures")
     load = Load(given.hours, given.live, given.speech, given.clip, given.bytes_second)
-    replica = Replica(given.rtfx, given.cores, given.megabits, given.used, given.price)
+    replica = Replica(given.rtfx, given.cores, given.megabits, given.used, given.price, given.gpu)
     print(f"{'step':20} {'one replica does':>20} {'the load takes':>17}")
     for step in steps(load, replica):
         capacity = "" if math.isinf(step.capacity) else f"{step.capacity:,.0f} x real time"

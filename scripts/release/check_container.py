@@ -82,10 +82,9 @@ class Container:
         found: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         return found
 
-    def worker(self) -> psutil.Process:
-        """The process with the model."""
-        (found,) = (one for one in self.processes() if "_bentoml_impl.worker.service" in one.cmdline())
-        return found
+    def named(self, word: str) -> psutil.Process:
+        """The first process with this word in its command."""
+        return next(one for one in self.processes() if word in one.cmdline())
 
     def ask_to_end(self) -> None:
         """Send SIGTERM to the first process."""
@@ -272,19 +271,35 @@ def look_at_refusals(signalled: float, check: Check) -> None:
     )
 
 
+def status_of(url: str) -> int:
+    """The status of an answer; 0 if there is none."""
+    try:
+        return httpx.get(url, timeout=2).status_code
+    except httpx.TransportError:
+        return 0
+
+
 def survive(image: Image, root: Path, tmp: Path, log: Path, check: Check) -> None:
-    """`kill -9` of the worker ends the container, which starts again as a restart policy would start it."""
+    """What is killed is started again; `kill -9` of the parent ends the container, as an engine expects it."""
     for _ in range(2):
         container = Container(image, root, tmp, log)
         try:
             container.wait_until_ready()
+            for word in ("parakeet_stt.processes.device", "_bentoml_impl.worker.service"):
+                killed, process = time.monotonic(), container.named(word)
+                process.kill()
+                process.wait(END_SECONDS)
+                while status_of(f"{URL}/readyz") != 200:
+                    time.sleep(0.1)
+                seconds = time.monotonic() - killed
+                check(seconds < READY_SECONDS, f"kill -9 of {word}: ready again after {seconds:.1f} s")
             left = {path.name for path in tmp.iterdir()}
             killed = time.monotonic()
-            container.worker().kill()
+            container.named("serve").kill()
             status = container.process.wait(END_SECONDS)
         finally:
             container.kill()
-        check(status != 0, f"kill -9 of the worker: exit status {status} after {time.monotonic() - killed:.1f} s")
+        check(status != 0, f"kill -9 of the parent: exit status {status} after {time.monotonic() - killed:.1f} s")
     again = Container(image, root, tmp, log)
     try:
         seconds = again.wait_until_ready()

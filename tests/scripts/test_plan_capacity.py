@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from parakeet_stt.streaming.chunk_decoder import ChunkRules
 from scripts.bench.plan_capacity import (
     API_MINUTE,
+    DECODING,
     DETECTION,
+    LIVE,
     LIVE_LOAD,
+    REQUEST,
     Load,
     Replica,
     audio_hour,
@@ -29,7 +32,8 @@ from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "scaling.md").read_text()
 CPU = Replica(rtfx=12, cores=4, price=0.2)  # docs/benchmarks.md, the server at 0.6B
-A100 = Replica(rtfx=3386, cores=12, price=3.0)  # as published
+A100 = Replica(rtfx=3386, cores=12, price=3.0, has_gpu=True)  # as published
+H100 = Replica(rtfx=7143, cores=16, price=5.0, has_gpu=True)  # as published
 amounts = st.floats(0, 1e5)
 
 
@@ -40,12 +44,19 @@ def test_on_a_cpu_the_device_is_short_first() -> None:
     assert audio_hour(load, CPU) == pytest.approx(3 * 0.2 / 20)
 
 
-def test_a_fast_gpu_waits_for_the_cores_and_with_short_clips_for_the_event_loop() -> None:
-    assert bottleneck(Load(hours=1000), A100).name == "decode and detect"
-    assert bottleneck(Load(hours=1000, clip=10), A100).name == "requests"
+def test_a_fast_gpu_waits_for_the_cores_with_short_clips_or_few_cores() -> None:
+    few = dataclasses.replace(A100, cores=4)
+    assert bottleneck(Load(hours=1000, clip=10), few).name == "cores"
     assert bottleneck(Load(hours=1000), dataclasses.replace(A100, cores=64)).name == "device"
     assert bottleneck(Load(hours=1000), dataclasses.replace(A100, megabits=100)).name == "network"
-    assert bottleneck(Load(live=100), A100).name == "hear live sessions"
+    assert bottleneck(Load(hours=1000, clip=1), dataclasses.replace(H100, cores=64)).name == "device process"
+
+
+def test_the_page_says_how_many_cores_an_h100_needs() -> None:
+    clips, live = Load(hours=7000, clip=10), Load(live=500)
+    for load, words in ((clips, "7,000 × in clips of 10 s"), (live, "500 live sessions")):
+        shares = {step.name: step.share for step in steps(load, dataclasses.replace(H100, cores=1))}
+        assert f"| {words} | {math.ceil(shares['cores'])} |" in PAGE
 
 
 @given(hours=amounts, live=amounts, more=amounts, rtfx=st.floats(1, 1e4))
@@ -71,7 +82,8 @@ def test_so_many_sessions_as_a_replica_carries_need_one_and_one_more_needs_anoth
 def test_files_and_sessions_add_up_on_the_device() -> None:
     shares = {step.name: step.share for step in steps(Load(hours=6, live=3, speech=0.25), CPU)}
     assert shares["device"] == pytest.approx((6 + 3 * 0.25 * LIVE_LOAD) / 12)
-    assert shares["hear live sessions"] == pytest.approx(3 * DETECTION)
+    prepared = REQUEST / 60 + DECODING + DETECTION
+    assert shares["cores"] == pytest.approx((6 * prepared + 3 * (LIVE + DETECTION)) / 4)
 
 
 def test_a_live_second_is_not_planned_for_less_than_a_session_decodes_for_it() -> None:
