@@ -31,22 +31,24 @@ class NeedFilter(_Message, frozen=True):
     rate: int
 
 
-class Block(_Message, frozen=True):
-    """The next samples are written. probabilities: of speech in the windows that they complete, float32; None if the
-
-    worker has no detector.
-    """
-
-    samples: int
-    probabilities: bytes | None
-
-
 class End(_Message, frozen=True):
     """Nothing more comes. error: the name of an `AudioError`, or None."""
 
     is_truncated: bool = False
     error: str | None = None
     message: str = ""
+
+
+class Block(_Message, frozen=True):
+    """The next samples are written.
+
+    probabilities: of speech in the windows that they complete, float32; None if the worker has no detector. end: with
+    the last block.
+    """
+
+    samples: int
+    probabilities: bytes | None
+    end: End | None = None
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -20,7 +20,7 @@ from parakeet_stt.media import messages
 from parakeet_stt.media.messages import Block, Decode, End, NeedFilter, Next
 from parakeet_stt.vad import Probabilities
 
-MAX_IDLE = 16  # workers kept for later files, of a few MB each
+IDLE_SHARE = 2  # workers kept for later files, of 33 MB each, for each that may compute
 MAX_FILES = 100  # of one worker: what a file may have done to it does not last
 RETRY_SECONDS = 5
 CONNECT_SECONDS, CONNECT_TRIES = 0.05, 200  # the program is started again when it has ended
@@ -78,6 +78,7 @@ class WorkerPool:
         """path: of the socket of the program that forks workers. computing: workers that compute at once."""
         self._path = path
         self._idle: list[Worker] = []
+        self._max_idle = IDLE_SHARE * computing
         self._slots = asyncio.Semaphore(computing)
 
     @asynccontextmanager
@@ -123,7 +124,7 @@ class WorkerPool:
 
     def put_back(self, worker: Worker) -> None:
         """Keep a worker for another file, once it has answered all about the last."""
-        if worker.is_alive and len(self._idle) < MAX_IDLE and worker.files < MAX_FILES:
+        if worker.is_alive and len(self._idle) < self._max_idle and worker.files < MAX_FILES:
             self._idle.append(worker)
         else:
             worker.close()
@@ -170,13 +171,19 @@ class MediaReader:
         None where the workers have no detector. Raises UndecodableAudio, AudioTooShort at the end, or AudioTooLong;
         see `demux.open_track`.
         """
-        while not isinstance(answer := await self._next(), End):
+        end: End | None = None
+        while end is None:
+            answer = await self._next()
+            if isinstance(answer, End):
+                end = answer
+                continue
             self._blocks += 1
             self._audio.extend(answer.samples)
             yield None if answer.probabilities is None else np.frombuffer(answer.probabilities, np.float32)
-        if answer.error is not None:
-            raise REFUSALS[answer.error](answer.message)
-        self.is_truncated = answer.is_truncated
+            end = answer.end
+        if end.error is not None:
+            raise REFUSALS[end.error](end.message)
+        self.is_truncated = end.is_truncated
 
     def close(self) -> None:
         """Free everything, and end the worker if it still decodes."""
@@ -200,7 +207,7 @@ class MediaReader:
                     ) from None
                 self._has_died = True
                 continue
-            if isinstance(answer, End) and self._worker:
+            if (isinstance(answer, End) or answer.end is not None) and self._worker:
                 self._pool.put_back(self._worker)
                 self._worker = None
             return answer

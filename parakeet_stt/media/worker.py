@@ -1,9 +1,9 @@
 """Media workers: a program that decodes files in processes of their own, under limits.
 
 The program listens at a Unix socket, and forks a worker for each connection, in a millisecond or two, since nothing
-here has imported torch. A worker gets `Decode` with a file, and answers each `Next` with a `Block` of mono 16 kHz
-samples that it has written to shared memory, or with the `End`. Then it takes the next file. It ends when its
-connection closes.
+here has imported torch. A worker gets `Decode` with a file, and answers it and each `Next` with a `Block` of mono
+16 kHz samples that it has written to shared memory; the last one has the `End`. Then it takes the next file. It ends
+when its connection closes.
 """
 
 from __future__ import annotations
@@ -128,43 +128,44 @@ def _answer(asked: Decode, descriptors: list[int], connection: _Connection, dete
     upload, audio = descriptors
     limit = SAMPLE_BYTES * int(asked.max_seconds + 60) * SAMPLE_RATE
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    end = End()
+    end: End | None = None  # unless the last block has it
     _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)
     try:
         with open(upload, "rb") as source:
             track = demux.open_track(source, max_seconds=asked.max_seconds)
             written = 0
-            for number, (samples, probabilities) in enumerate(_blocks(track, asked, connection, detector)):
+            for number, (samples, probabilities, is_last) in enumerate(_blocks(track, asked, connection, detector)):
                 if number >= asked.skip:
                     write_samples(audio, written, samples)
                     _wind_clock(0, 0)  # the front may ask slowly
                     found = None if probabilities is None else probabilities.tobytes()
-                    connection.send(Block(len(samples), found))
-                    connection.receive()
+                    connection.send(Block(len(samples), found, End(track.is_truncated) if is_last else None))
+                    if not is_last:
+                        connection.receive()
                 _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)
                 written += len(samples)
-        end = End(track.is_truncated)
     except AudioError as exc:
         end = End(error=type(exc).__name__, message=exc.message)
     finally:
         os.close(audio)
     _wind_clock(0, 0)
-    connection.send(end)
+    if end is not None:
+        connection.send(end)
 
 
 def _blocks(
     track: demux.Track, asked: Decode, connection: _Connection, detector: SpeechDetector | None
-) -> Iterator[tuple[Samples, Probabilities | None]]:
-    """The file's audio in whole blocks, the last one shorter, and the probabilities of speech in each."""
+) -> Iterator[tuple[Samples, Probabilities | None, bool]]:
+    """The file's audio in whole blocks, the last one shorter; the probabilities of speech; whether it is the last."""
     made = _find_filter(track.rate, Path(asked.filters), connection)
     stream = DetectorStream(detector) if detector else None
     pieces = resampling.resample_pieces(track.pieces, made)
     for samples, is_last in _regroup(pieces, lambda: _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)):
         if stream is None:
-            yield samples, None
+            yield samples, None, is_last
         else:
             found = stream.push(samples)
-            yield samples, np.concatenate([found, stream.flush()]) if is_last else found
+            yield samples, np.concatenate([found, stream.flush()]) if is_last else found, is_last
 
 
 def _find_filter(rate: int, folder: Path, connection: _Connection) -> resampling.Filter | None:

@@ -186,7 +186,7 @@ def test_a_worker_is_kept_for_other_files_but_not_for_ever(
 def test_only_so_many_workers_are_kept_idle(
     media: Media, samples: dict[str, Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "MAX_IDLE", 2)
+    monkeypatch.setattr(pool_module, "IDLE_SHARE", 1)
     data = samples["two-minutes"].path.read_bytes()
 
     async def read(pool: WorkerPool) -> None:
