@@ -302,7 +302,8 @@ def _plain(frame: AudioFrame, full_scale: int) -> npt.NDArray[np.float32]:
     """The samples of a frame, shape (channels, num_samples), in [-1, 1]."""
     channels = frame.layout.nb_channels
     if channels == 1:  # one plane, packed or not, which `to_ndarray` takes three times as long to copy
-        found = np.frombuffer(memoryview(frame.planes[0]), DTYPES[frame.format.name.removesuffix("p")], frame.samples)[None]
+        dtype = DTYPES[frame.format.name.removesuffix("p")]
+        found = np.frombuffer(memoryview(frame.planes[0]), dtype, frame.samples)[None]
     elif frame.format.is_planar:
         found = frame.to_ndarray()
     else:

@@ -24,8 +24,8 @@ from dataclasses import asdict, dataclass
 # and its speech detection; for a request, in front, media worker and device process together; for a second of a live
 # session; and of these, in the one thread of the device process, for an utterance and for a second of a live session.
 DECODING, DETECTION = 0.0015, 0.0029
-REQUEST, LIVE = 0.008, 0.0065
-UTTERANCE, LIVE_UTTERANCE = 0.00075, 0.002
+REQUEST, LIVE = 0.0082, 0.009
+UTTERANCE, LIVE_UTTERANCE = 0.001, 0.0018
 LONGEST_UTTERANCE = 24.0  # STT_MAX_UTTERANCE_SECONDS
 # Seconds of audio decoded for a second of live speech with partial results: 8.1 by ChunkRules, and the previews of the
 # beginning of each utterance.
