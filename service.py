@@ -69,6 +69,7 @@ def start_processes(settings: Settings) -> Paths:
     source = catalogue.resolve(settings.model)
     catalogue.check_archive(source.path)
     catalogue.read_ahead(source.path)
+    detects = [] if _has_gpu(settings) else ["--detect"]
     paths = Paths(tempdir.create())
     paths.create()
     catalogue.write_source(source, paths.source)
@@ -81,7 +82,6 @@ def start_processes(settings: Settings) -> Paths:
     ]
     os.environ.update({**KEEP_MEMORY, **ONE_THREAD})  # of all but the device processes, which see to it themselves
     without_settings = {name: value for name, value in os.environ.items() if not name.startswith("STT_")}
-    detects = [] if _has_gpu(settings) else ["--detect"]
     programs = [
         # A process that reads untrusted files gets no keys.
         Program("the media program", MEDIA_MODULE, [str(paths.media), *detects], without_settings),

@@ -36,7 +36,7 @@ MEMORY_BYTES = 512 << 20  # that a worker may take beside what the program has; 
 # For one piece of audio, about a second of it: of the processor's time, and of the clock's, which runs on while the
 # machine gives the worker no time.
 COMPUTE_SECONDS, STALL_SECONDS = 30.0, 90.0
-BEAT, BEAT_SECONDS = b".\n", 1.0  # said on the lifeline, for the supervisor to know that the program is well
+BEAT_SECONDS = 1.0  # between two signs that the program is well
 NICENESS = 10  # a tenth of the processor share of the recognizer's threads
 BLOCK_SAMPLES = 30 * 1000 // 32 * WINDOW_SAMPLES  # about 30 s: short clips are one block
 
@@ -62,10 +62,13 @@ class _Connection:
         send_all(self.socket, messages.encode(answer))
 
 
-def serve(listening: socket.socket, lifeline: socket.socket, detector: SpeechDetector | None) -> None:
+def serve(
+    listening: socket.socket, lifeline: socket.socket, detector: SpeechDetector | None, beat: Callable[[], None]
+) -> None:
     """Fork a worker for each connection, until the lifeline closes.
 
     detector: used in the workers after the fork. listening: of the program; lifeline: open while the service lives.
+    beat: called once a second, and must not block.
     """
     for ignored in (signal.SIGINT, signal.SIGTERM):  # files that are being decoded are finished
         signal.signal(ignored, signal.SIG_IGN)
@@ -77,8 +80,7 @@ def serve(listening: socket.socket, lifeline: socket.socket, detector: SpeechDet
         ready, _, _ = select.select([listening, lifeline], [], [], BEAT_SECONDS)
         if lifeline in ready:
             return
-        with suppress(OSError):  # nobody reads it; or the service is gone, which the next look tells
-            lifeline.send(BEAT, socket.MSG_DONTWAIT)
+        beat()
         if not ready:
             continue
         connection, _ = listening.accept()

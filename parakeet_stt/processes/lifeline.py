@@ -27,5 +27,5 @@ class Lifeline:
         self._say(FAILED + " ".join(reason.split()))
 
     def _say(self, line: str) -> None:
-        with suppress(OSError):  # the parent is gone, which the program notices where it waits for that
-            self.socket.sendall(f"{line}\n".encode())
+        with suppress(OSError):  # the parent does not read, or is gone: the program notices that where it waits
+            self.socket.send(f"{line}\n".encode(), socket.MSG_DONTWAIT)

@@ -29,7 +29,7 @@ def main() -> None:
         Path(path).chmod(0o600)
         listening.listen(128)
         lifeline.say_ready()
-        worker.serve(listening, lifeline.socket, detector)
+        worker.serve(listening, lifeline.socket, detector, lifeline.beat)
 
 
 if __name__ == "__main__":
