@@ -43,7 +43,8 @@ from parakeet_stt.server.monitoring.metrics import Metrics
 from parakeet_stt.server.settings import Settings, front_count, load
 
 DEVICE_MODULE, MEDIA_MODULE = "parakeet_stt.processes.device", "parakeet_stt.processes.media"
-# glibc's: a process keeps the memory of a clip. To give it back and get it again costs as much as decoding.
+# glibc's: a process keeps the memory of a clip. To give it back and get it again costs a media worker as much as
+# decoding, and the recognizer on a CPU 8 % of its time (it returns memory every two seconds: engines/cpu.py).
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(64 << 20)}
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # numpy's products would spread over the cores, and wait for each other
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # on Linux, on WSL; without one there is no need to ask torch
@@ -76,11 +77,12 @@ def start_processes(settings: Settings) -> Paths:
     os.environ[RUN_FOLDER] = str(paths.folder)  # of the fronts, which BentoML starts later
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(paths.metrics)
     os.environ.setdefault("STT_SIGNING_KEY", secrets.token_hex())  # one for all fronts
+    os.environ.update(KEEP_MEMORY)
     programs_of_devices = [
         Program(f"device process {number}", DEVICE_MODULE, [str(paths.folder), str(number)], counts_restarts=True)
         for number in range(settings.devices)
     ]
-    os.environ.update({**KEEP_MEMORY, **ONE_THREAD})  # of all but the device processes, which see to it themselves
+    os.environ.update(ONE_THREAD)  # of fronts and media workers
     without_settings = {name: value for name, value in os.environ.items() if not name.startswith("STT_")}
     programs = [
         # A process that reads untrusted files gets no keys.
