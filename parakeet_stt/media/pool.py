@@ -20,7 +20,7 @@ from parakeet_stt.media import messages
 from parakeet_stt.media.messages import Block, Decode, End, NeedFilter, Next
 from parakeet_stt.vad import Probabilities
 
-IDLE_SHARE = 2  # workers kept for later files, of 33 MB each, for each that may compute
+IDLE_SHARE = 1  # workers kept for later files, of about 40 MB each, for each that may compute
 MAX_FILES = 100  # of one worker: what a file may have done to it does not last
 RETRY_SECONDS = 5
 CONNECT_SECONDS, CONNECT_TRIES = 0.05, 200  # the program is started again when it has ended
