@@ -113,8 +113,9 @@ class Serve:
         offline = {
             "PYTHONPATH": str(ROOT / "tests" / "offline"),
             "REFUSED_CONNECTIONS": str(refused),
+            "STT_FRONTS": "1",  # on any machine, unless a test says otherwise
         }
-        self.environment = clean_environment(**offline, **env)
+        self.environment = clean_environment(**{**offline, **env})
         bentoml = Path(sys.executable).with_name("bentoml")
         with log.open("wb") as output:
             self.process = subprocess.Popen(
