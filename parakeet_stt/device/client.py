@@ -7,11 +7,11 @@ import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from parakeet_stt.device.link import DeviceLink, Source
 from parakeet_stt.ipc.shared_audio import SharedAudio, SharedClip
-from parakeet_stt.protocols import Chunk, ChunkResult, DetectorStates, Priority
+from parakeet_stt.protocols import Chunk, ChunkResult, DetectorStates, HasAudio, Priority
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.transcript import Hypothesis
 from parakeet_stt.vad import Probabilities
@@ -22,16 +22,7 @@ FIRST_SECONDS = 60.0
 BATCHES_AHEAD = 2  # full batches of one recording in the queue, so that the next is there when one is done
 
 
-class HasClip(Protocol):
-    """Whatever can be recognized: it has a clip of a recording."""
-
-    @property
-    def audio(self) -> Any:
-        """A `SharedClip`."""
-        ...
-
-
-T = TypeVar("T", bound=HasClip)
+T = TypeVar("T", bound=HasAudio)
 
 
 class DeviceClient:
@@ -158,6 +149,7 @@ class RecordingQueue:
                 await asyncio.wait(wanted, return_when=asyncio.FIRST_COMPLETED)
                 if reading.following in wanted and (item := reading.take()) is not None:
                     clip = item.audio
+                    assert isinstance(clip, SharedClip)
                     submitted_seconds += clip.duration
                     queued_seconds += clip.duration
                     self._read()

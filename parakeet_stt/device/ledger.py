@@ -19,6 +19,7 @@ import numpy as np
 
 from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.errors import Overloaded
+from parakeet_stt.ipc.limits import is_running
 from parakeet_stt.protocols import Priority
 
 MAX_FRONTS = 64
@@ -83,7 +84,7 @@ class Ledger:
         """Take a row for this front. Raises OSError if there are too many fronts."""
         with self._locked():
             for row in self._rows[1:]:
-                if not _is_running(int(row[_Front.PROCESS])):
+                if not is_running(int(row[_Front.PROCESS])):
                     row[:] = 0
                     row[_Front.PROCESS] = os.getpid()
                     self._own = row
@@ -142,7 +143,7 @@ class Ledger:
 
     def _fronts(self) -> Iterator[np.ndarray[tuple[int], np.dtype[np.float64]]]:
         for row in self._rows[1:]:
-            if row[_Front.PROCESS] and _is_running(int(row[_Front.PROCESS])):
+            if is_running(int(row[_Front.PROCESS])):
                 yield row
 
     @contextmanager
@@ -152,15 +153,3 @@ class Ledger:
             yield
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
-
-
-def _is_running(process: int) -> bool:
-    if not process:
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -95,7 +95,7 @@ class DeviceLink:
         self._channel: Channel | None = None
         self._alive_since = 0.0
         self._connecting: asyncio.Task[None] | None = None
-        self._first: tuple[socket.socket, FrameParser] | None = None
+        self._first: socket.socket | None = None  # until `start`
         self.welcome: Welcome | None = None
 
     @property
@@ -115,15 +115,15 @@ class DeviceLink:
         """
         while True:
             check()
-            connection, parser = socket.socket(socket.AF_UNIX), FrameParser()
+            connection = socket.socket(socket.AF_UNIX)
             try:
                 connection.connect(str(self._path))
-                welcome = _wait_for_welcome(connection, parser)
+                welcome = _wait_for_welcome(connection)
             except (OSError, ProtocolError):
                 connection.close()
                 time.sleep(CONNECT_SECONDS)
                 continue
-            self._first = connection, parser
+            self._first = connection
             self._handle(welcome)
             return welcome
 
@@ -131,7 +131,7 @@ class DeviceLink:
         """Begin to exchange messages, in the running event loop."""
         self.ledger.join()
         if self._first is not None:
-            self._attach(self._first[0])
+            self._attach(self._first)
             self._first = None
         else:
             self._connecting = asyncio.ensure_future(self._connect_again())
@@ -144,7 +144,7 @@ class DeviceLink:
             self._channel.close()
             self._channel = None
         if self._first:
-            self._first[0].close()
+            self._first.close()
 
     def open(self, audio: SharedAudio) -> Source:
         """A source on this device."""
@@ -322,8 +322,12 @@ class DeviceLink:
             self._send(message if isinstance(message, MakeFilter) else msgspec.structs.replace(message, again=True))
 
 
-def _wait_for_welcome(connection: socket.socket, parser: FrameParser) -> Welcome:
-    """The first message of a device process. Blocking. Raises OSError if there is none."""
+def _wait_for_welcome(connection: socket.socket) -> Welcome:
+    """The first message of a device process, which says no more until it is asked. Blocking.
+
+    Raises OSError if there is none.
+    """
+    parser = FrameParser()
     while True:
         data, _ = receive_some(connection)
         if not data:

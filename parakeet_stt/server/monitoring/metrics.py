@@ -6,7 +6,6 @@ answers with the sum of all.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +24,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from parakeet_stt.device.reports import BatchReport, DeviceEvent, Report, WaitReport
+from parakeet_stt.ipc.limits import is_running
 from parakeet_stt.server.monitoring.process_metrics import service_collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # or each counter has a second series, which nothing reads
@@ -155,18 +155,8 @@ def _forget_dead(folder: Path) -> None:
     """Remove the gauges of processes that have ended: they count what is open now."""
     for file in folder.glob("gauge_live*.db"):
         found = LIVE_FILE.fullmatch(file.name)
-        if found and not _is_running(int(found[1])):
+        if found and not is_running(int(found[1])):
             file.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 async def time_iteration(items: AsyncIterator[T], histogram: Histogram) -> AsyncIterator[T]:
