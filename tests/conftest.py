@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import httpx
@@ -23,10 +23,11 @@ import pytest
 
 from parakeet_stt.audio import Audio, Samples
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
-from parakeet_stt.engines.parakeet import Parakeet
-from parakeet_stt.engines.resampling_filters import make_filter
 from parakeet_stt.media.demux import decode
 from parakeet_stt.server.settings import Settings
+
+if TYPE_CHECKING:
+    from parakeet_stt.engines.parakeet import Parakeet
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
@@ -43,6 +44,8 @@ class Sample:
     words: list[dict[str, Any]]
 
     def audio(self) -> Audio:
+        from parakeet_stt.engines.resampling_filters import make_filter
+
         with self.path.open("rb") as file:
             return decode(file, max_seconds=1000, make_filter=make_filter)
 
@@ -58,6 +61,8 @@ def samples() -> dict[str, Sample]:
 
 @pytest.fixture(scope="session")
 def engine() -> Parakeet:
+    from parakeet_stt.engines.parakeet import Parakeet  # 10 s of processor time, which only tests of the engine take
+
     return Parakeet(BUNDLED_FILE, device="cpu")
 
 
