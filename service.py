@@ -40,7 +40,7 @@ from parakeet_stt.server.http.middleware import RequestMiddleware
 from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.monitoring.logs import configure, warn_if_exposed
 from parakeet_stt.server.monitoring.metrics import Metrics
-from parakeet_stt.server.settings import Settings, front_count, load
+from parakeet_stt.server.settings import Settings, front_count, has_page, load
 
 DEVICE_MODULE, MEDIA_MODULE = "parakeet_stt.processes.device", "parakeet_stt.processes.media"
 # glibc's: a process keeps the memory of a clip. To give it back and get it again costs a media worker as much as
@@ -48,7 +48,7 @@ DEVICE_MODULE, MEDIA_MODULE = "parakeet_stt.processes.device", "parakeet_stt.pro
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(16 << 20)}
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # numpy's products would spread over the cores, and wait for each other
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # on Linux, on WSL; without one there is no need to ask torch
-app = create_app()
+app = create_app(has_page=has_page())
 
 # Of the server that BentoML makes later. Speech in frames of 20 ms gets no smaller by compressing each, and both ends
 # would spend a third of their time on it.

@@ -191,7 +191,8 @@ def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequ
             param="timestamp_granularities",
         )
     include = fields.choices("include", INCLUDABLE)
-    if include and chosen.name != "json":
+    is_verbose = chosen.name == "verbose_json"
+    if include and chosen.name != "json" and not (stream and is_verbose):
         raise InvalidField(f"include: logprobs need response_format json, not {chosen.name}", param="include")
     return TranscriptionRequest(
         file=fields.file(),
@@ -204,7 +205,7 @@ def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequ
         format=chosen,
         detail=Detail(
             words="word" in granularities,
-            segments=not granularities or "segment" in granularities,
+            segments=is_verbose and (not granularities or "segment" in granularities),
             logprobs=bool(include),
         ),
         stream=stream,

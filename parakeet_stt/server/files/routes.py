@@ -21,7 +21,7 @@ from parakeet_stt.server.http.event_stream import Events, stream_events
 from parakeet_stt.server.http.openapi import ERRORS
 from parakeet_stt.server.http.responses import LazyJSONResponse
 from parakeet_stt.text.formats import Detail, Format, render_nemo_timestamps
-from parakeet_stt.text.openai_json import render_delta, render_done
+from parakeet_stt.text.openai_json import Done, render_delta, render_done
 from parakeet_stt.text.transcript import Recording
 
 T = TypeVar("T")
@@ -67,15 +67,19 @@ async def transcribe(request: Request, transcriber: Transcriber) -> Response:
 
 async def _events(transcriber: FileTranscriber, asked: TranscriptionRequest, closing: AsyncExitStack) -> Events:
     """The text piece by piece, then all of it. closing: what is to be closed at the end."""
-    logprobs = asked.detail.logprobs
+    detail = asked.detail
     async with closing, transcriber.open(asked.file.file, asked.options) as transcription:
         is_first = True
         async with aclosing(transcription.words()) as pieces:
             async for words in pieces:
-                yield render_delta(words, is_first=is_first, logprobs=logprobs)
+                yield render_delta(words, is_first=is_first, times=detail.words, logprobs=detail.logprobs)
                 is_first = False
         recording = await transcription.recording()
-        yield await _compute(recording, lambda: render_done(recording.transcript, logprobs=logprobs))
+
+        def make() -> Done:
+            return render_done(recording, words=detail.words, segments=detail.segments, logprobs=detail.logprobs)
+
+        yield await _compute(recording, make)
 
 
 async def _respond(recording: Recording, chosen: Format, detail: Detail) -> Response:
