@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ ARGUMENTS = [
     "--disable-sync",
 ]  # fmt: skip
 MICROPHONE = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-DESKTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 780}
+DESKTOP, PHONE = {"width": 1200, "height": 740}, {"width": 390, "height": 780}
 # Run in the page before its own scripts.
 WATCH_POLICY = """addEventListener("securitypolicyviolation", (event) =>
   console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));"""
@@ -86,6 +87,17 @@ def browser(
                 yield context
             finally:
                 context.close()
+
+
+def wait_until(page: Page, function: str, argument: Any = None, *, seconds: float = 60) -> None:
+    """Wait until a function gives something true in the page.
+
+    Playwright's own way evaluates a string in the page, which the page's policy forbids.
+    """
+    end = time.monotonic() + seconds
+    while not page.evaluate(function, argument):
+        assert time.monotonic() < end, f"not within {seconds:.0f} s: {function} with {argument!r}"
+        page.wait_for_timeout(50)
 
 
 def open_page(context: BrowserContext, view: str = "files") -> Page:

@@ -46,6 +46,8 @@ export class Detail {
     this._actions.hidden = !words.length;
     this._again.hidden = job.isOpen || job.state === "done" || !job.audio;
     this._legend.hidden = !words.some(({ probability }) => probability < LOW);
+    this._mute.hidden = !this._isMute || job.state === "failed";
+    this._player.hidden = Boolean(this._isMute);
     const isSilent = job.state === "done" && !words.length;
     this._empty.hidden = !isSilent;
     if (words.length !== this._spanned) {
@@ -87,10 +89,11 @@ export class Detail {
     this._time = h("span", { class: "time" });
     this._speed = h("button", { type: "button", class: "quiet speed", "aria-label": "Speed 1", onclick: () => this._faster() }, "1×");
     this._player = h("div", { class: "player" }, this._play, this._waveform.canvas, this._time, this._speed, audio);
-    this._silent = h("p", { class: "small", hidden: true });
+    const reason = job.audio ? "This browser can’t play this kind of file." : "The browser kept no sound of this recording: it is too large.";
+    this._mute = h("p", { class: "small said", hidden: true }, reason);
     element.replaceChildren(
       h("div", { class: "head" }, h("div", {}, h("h2", { title: job.name }, job.name), this._meta), this._actions),
-      this._player, this._silent, h("div", { class: "said" }, this._status, this._again), this._empty,
+      this._player, this._mute, h("div", { class: "said" }, this._status, this._again), this._empty,
       this._transcript.element, this._legend,
     );
     for (const kind of ["play", "pause", "ended"]) audio.addEventListener(kind, () => this._playing());
@@ -101,7 +104,7 @@ export class Detail {
   _load() {
     const { job, _audio: audio } = this;
     if (!job.audio) {
-      this._say("The browser kept the text of this recording without its sound, which is too large.");
+      this._isMute = true;
       return;
     }
     this._address = URL.createObjectURL(job.audio);
@@ -116,14 +119,11 @@ export class Detail {
       }
       this._waveform.show({ peaks: job.peaks ?? null, duration: this._duration });
     }, { once: true });
-    audio.addEventListener("error", () => this._say("This browser can't play this kind of file. Its text is all here."));
+    audio.addEventListener("error", () => {
+      this._isMute = true;
+      this.update();
+    });
     audio.src = this._address;
-  }
-
-  _say(text) {
-    setText(this._silent, text);
-    this._silent.hidden = false;
-    this._waveform.show({ duration: this._duration });
   }
 
   _seek(seconds, play = false) {

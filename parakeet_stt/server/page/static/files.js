@@ -85,6 +85,12 @@ function show(job) {
   for (const [one, row] of rows) row.choose.setAttribute("aria-current", String(one === job));
 }
 
+/** Show a job, also where it lies below the list. */
+function look(job) {
+  show(job);
+  if (matchMedia("(max-width: 899px)").matches) $("detail").scrollIntoView();
+}
+
 function list() {
   document.body.classList.toggle("has-jobs", jobs.list.length > 0);
   for (const [job, row] of rows) {
@@ -102,7 +108,7 @@ function rowOf(job) {
     const name = h("span", { class: "file" }, job.name);
     const state = h("span", { class: "small" });
     const bar = h("progress", { max: 1, "aria-label": `Progress of ${job.name}` });
-    const choose = h("button", { type: "button", class: "row", "aria-current": "false", onclick: () => show(job) }, name, state);
+    const choose = h("button", { type: "button", class: "row", "aria-current": "false", onclick: () => look(job) }, name, state);
     const end = h("button", { type: "button", class: "quiet end", onclick: () => (job.isOpen ? jobs.cancel(job) : jobs.remove(job)) }, "×");
     rows.set(job, { element: h("li", {}, choose, end, bar), state, bar, choose, end });
   }
