@@ -56,10 +56,13 @@ export class LiveSession extends EventTarget {
     if (this._isReady) {
       this._send({ type: "input_audio_buffer.commit" });
       const until = performance.now() + 1000 * LAST_SECONDS;
-      let committed = false;
-      const mark = () => (committed = true);
-      this.addEventListener("committed", mark, { once: true });
-      while (this._isReady && performance.now() < until && !(committed && !this._items.size)) await sleep(50);
+      let [committed, quiet] = [false, 0];
+      this.addEventListener("committed", () => (committed = true), { once: true });
+      // For a while, since what was committed may be an utterance before the last one.
+      while (this._isReady && performance.now() < until && quiet < 6) {
+        await sleep(50);
+        quiet = committed && !this._items.size ? quiet + 1 : 0;
+      }
     }
     this._closed.abort();
     this._socket?.close(1000);
@@ -99,6 +102,7 @@ export class LiveSession extends EventTarget {
 
   async _lost(code) {
     this._isReady = false;
+    this._tell("open", { text: "" });
     if (this._isEnding || this._closed.signal.aborted) return;
     const why = ENDINGS[code] ?? "The connection to the server broke.";
     this._say(`${why} What you say is kept for a minute, and it goes on when the server is back.`);

@@ -26,8 +26,8 @@ export async function refresh() {
     status.dispatchEvent(new Event("change"));
   }
   clearTimeout(timer);
-  const refused = status.failure?.status === 401; // asking again would not help
-  timer = setTimeout(refresh, (status.isWatched || status.failure) && !refused ? OFTEN : SELDOM);
+  if (status.failure?.status === 401) return; // asking again would not help, and would open the dialog again
+  timer = setTimeout(refresh, status.isWatched || status.failure ? OFTEN : SELDOM);
 }
 
 document.addEventListener("visibilitychange", () => document.hidden || refresh());
