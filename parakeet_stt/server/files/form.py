@@ -43,6 +43,7 @@ TRANSCRIPTION_FIELDS = (
 )  # fmt: skip
 TEXT_ONLY = Detail()
 SEED_FIELDS = ("file", "include_timestamps", "should_chunk")
+NATIVE_FIELDS = ("audio", "language", "keywords", "prompt")
 
 
 class ServerVad(BaseModel):
@@ -85,12 +86,23 @@ class SeedRequest:
     include_timestamps: bool
 
 
+@dataclass(frozen=True, slots=True)
+class NativeRequest:
+    """A valid request of BentoML's own client."""
+
+    file: UploadFile
+    options: TranscriptionOptions
+
+
 class Fields:
     """The fields of a form, however they are spelled."""
 
-    def __init__(self, form: FormData, known: Sequence[str], *, ignore_unknown: bool = False) -> None:
+    def __init__(
+        self, form: FormData, known: Sequence[str], *, ignore_unknown: bool = False, file_name: str = "file"
+    ) -> None:
         """Raises RequestError for a field that is not known, unless it is to be ignored, and for a file among text."""
         self._form = form
+        self._file_name = file_name
         self._values: dict[str, list[tuple[str | None, str]]] = defaultdict(list)  # (key in the brackets, text)
         for key, value in form.multi_items():
             name, inner = _split_key(key)
@@ -102,7 +114,7 @@ class Fields:
                     param=name,
                     code="unknown_parameter",
                 )
-            if name == "file":
+            if name == file_name:
                 continue
             if not isinstance(value, str):
                 raise InvalidField(f"{name}: text is expected, not a file", param=name)
@@ -111,11 +123,12 @@ class Fields:
 
     def file(self) -> UploadFile:
         """The upload. Raises RequestError if there is none, or more than one."""
-        files = [value for key, value in self._form.multi_items() if _split_key(key)[0] == "file"]
+        name = self._file_name
+        files = [value for key, value in self._form.multi_items() if _split_key(key)[0] == name]
         if len(files) != 1 or not isinstance(files[0], UploadFile):
             raise RequestError(
-                "file: an uploaded media file is required" if len(files) < 2 else "file: one is expected",
-                param="file",
+                f"{name}: an uploaded media file is required" if len(files) < 2 else f"{name}: one is expected",
+                param=name,
                 code="missing_required_parameter" if len(files) < 2 else "invalid_value",
             )
         return files[0]
@@ -237,6 +250,31 @@ def parse_seed(form: FormData) -> SeedRequest:
     upload, is_cut = fields.file(), fields.flag("should_chunk", default=True)
     stamped = fields.flag("include_timestamps", default=False)
     return SeedRequest(upload, TranscriptionOptions(is_cut=is_cut), stamped)
+
+
+def parse_native(form: FormData, model: ServedModel) -> NativeRequest:
+    """Check the fields of BentoML's own client, which sends each value as JSON; others are ignored, as BentoML does.
+
+    Raises RequestError; also for an address in place of the file, which BentoML would download.
+    """
+    fields = Fields(form, NATIVE_FIELDS, ignore_unknown=True, file_name="audio")
+    language = _native_text(fields.one("language"), "language")
+    keywords = [_native_text(one, "keywords") or "" for one in fields.many("keywords")]
+    prompt = _native_text(fields.one("prompt"), "prompt")
+    options = TranscriptionOptions(
+        parse_language(language, model.languages) if language else None, parse_phrases(keywords, prompt or "")
+    )
+    return NativeRequest(fields.file(), options)
+
+
+def _native_text(value: str | None, name: str) -> str | None:
+    """A text as BentoML's client sends it, or as it is."""
+    if value is None or value == "null":
+        return None
+    parsed = _json(value)
+    if parsed is not None and not isinstance(parsed, str):
+        raise InvalidField(f"{name}: text is expected, not {value[:100]!r}", param=name)
+    return value if parsed is None else parsed
 
 
 def _split_key(key: str) -> tuple[str, str | None]:
