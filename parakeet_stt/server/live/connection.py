@@ -19,7 +19,7 @@ from parakeet_stt.errors import RequestError
 from parakeet_stt.server.http.drain import Drain
 from parakeet_stt.server.live.stream import LiveStream
 from parakeet_stt.streaming.chunk_decoder import Final
-from parakeet_stt.streaming.session import Event
+from parakeet_stt.streaming.turns import Event
 
 logger = logging.getLogger(__name__)
 Outgoing = Mapping[str, Any]

@@ -46,6 +46,16 @@ OLDER_FIELDS = ("model", "prompt", "language")  # of input_audio_transcription
 ENCODINGS: dict[str, Encoding] = {"audio/pcm": "pcm_s16le", "audio/pcmu": "mulaw", "audio/pcma": "alaw"}
 
 
+# Of the pause that ends an utterance inside a turn. Within it and the padding no chunk ends, whatever the delay.
+PAUSE_MS = 600
+
+
+def rules_by_hand(onset: float, longest_seconds: float) -> EndpointRules:
+    """Rules for turns that only commits end. onset: speech probability. longest_seconds: of an utterance."""
+    longest_ms = round(1000 * longest_seconds)
+    return EndpointRules(True, onset, offset_for(onset), PAUSE_MS, ServerVad().prefix_padding_ms, longest_ms=longest_ms)
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)  # an error may make a voice agent reconnect
 
@@ -86,7 +96,8 @@ class ServerVad(_Part):
 
     def to_rules(self, longest_ms: int) -> EndpointRules:
         """The same for an endpointer. longest_ms: of an utterance."""
-        return _rules(self.threshold, self.prefix_padding_ms, self.silence_duration_ms, longest_ms)
+        onset, padding = self.threshold, self.prefix_padding_ms
+        return EndpointRules(False, onset, offset_for(onset), self.silence_duration_ms, padding, longest_ms=longest_ms)
 
 
 class SemanticVad(_Part):
@@ -97,11 +108,7 @@ class SemanticVad(_Part):
 
     def to_rules(self, longest_ms: int) -> EndpointRules:
         """The same for an endpointer. longest_ms: of an utterance."""
-        return _rules(0.5, 300, SILENCE_MS[self.eagerness], longest_ms)
-
-
-def _rules(onset: float, pad_ms: int, silence_ms: int, longest_ms: int) -> EndpointRules:
-    return EndpointRules(True, onset, offset_for(onset), silence_ms, pad_ms, longest_ms=longest_ms)
+        return ServerVad(silence_duration_ms=SILENCE_MS[self.eagerness]).to_rules(longest_ms)
 
 
 class Transcription(_Part):
@@ -143,15 +150,18 @@ class Configuration(_Part):
     audio: Audio = Audio()
     include: list[Literal["item.input_audio_transcription.logprobs"]] | None = None
 
-    def to_options(self, longest_ms: int) -> LiveOptions:
-        """The same for a stream. longest_ms: of an utterance. Raises InvalidField for too many or too long keywords."""
+    def to_options(self, by_hand: EndpointRules) -> LiveOptions:
+        """The same for a stream. Raises InvalidField for too many or too long keywords.
+
+        by_hand: rules without turn detection; the longest utterance is that of all rules.
+        """
         given = self.audio.input
         asked = given.transcription or Transcription()
         vad = given.turn_detection
         return LiveOptions(
             ENCODINGS[given.format.type],
             given.format.hz,
-            vad.to_rules(longest_ms) if vad else EndpointRules(detects=False),
+            vad.to_rules(by_hand.longest_ms) if vad else by_hand,
             CHUNK_RULES[asked.delay or "medium"],
             parse_phrases(asked.keywords or [], asked.prompt or "", param=f"{TRANSCRIPTION}.keywords"),
         )
@@ -178,7 +188,7 @@ def configure(before: Configuration, given: Mapping[str, Any], model: ServedMode
     for language in [asked.language, *(asked.languages or ())]:
         if language:
             parse_language(language, model.languages, param=f"{TRANSCRIPTION}.language")
-    after.to_options(0)  # checks the keywords
+    after.to_options(EndpointRules())  # checks the keywords
     return after
 
 

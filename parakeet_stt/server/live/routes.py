@@ -21,6 +21,7 @@ from parakeet_stt.server.live.realtime_session import (
     new_session_id,
     render_older_session,
     render_session,
+    rules_by_hand,
 )
 from parakeet_stt.server.live.ws import WsProtocol, parse_hello
 from parakeet_stt.server.options import CONVERSATION_MODEL_NAMES, REALTIME_MODEL_NAMES, check_model
@@ -53,11 +54,11 @@ async def realtime(websocket: WebSocket, sessions: Sessions, model: Model, setti
     if (session := secrets.session_of(key_of(websocket.scope))) is not None:
         configuration = configure(configuration, session, model)
     is_older = "realtime=v1" in websocket.headers.get("openai-beta", "")
-    longest_ms = round(1000 * settings.max_utterance_seconds)
+    by_hand = rules_by_hand(settings.vad_threshold, settings.max_utterance_seconds)
     await sessions.run(
         websocket,
-        configuration.to_options(longest_ms),
-        lambda stream: RealtimeProtocol(stream, configuration, model=model, longest_ms=longest_ms, is_older=is_older),
+        configuration.to_options(by_hand),
+        lambda stream: RealtimeProtocol(stream, configuration, model=model, by_hand=by_hand, is_older=is_older),
     )
 
 

@@ -29,7 +29,7 @@ from parakeet_stt.server.options import (
 )
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final, Partial
 from parakeet_stt.streaming.endpointer import EndpointRules
-from parakeet_stt.streaming.session import Event, SpeechStarted, SpeechStopped
+from parakeet_stt.streaming.turns import Event, SpeechStarted, SpeechStopped
 from parakeet_stt.text.openai_json import round_seconds
 from parakeet_stt.text.transcript import Word
 from parakeet_stt.vad import offset_for

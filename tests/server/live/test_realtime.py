@@ -22,6 +22,7 @@ from parakeet_stt.server.http.client_secrets import ClientSecrets
 from parakeet_stt.server.live.realtime_session import Configuration
 from parakeet_stt.server.live.ws import Hello
 from parakeet_stt.server.options import MAX_KEYWORDS
+from parakeet_stt.streaming.endpointer import EndpointRules
 from tests import contract
 from tests.conftest import Sample, Serve, Server, encode
 from tests.server.live.talk import COMPLETED, DELTA, ITEM, PATH, Talk, at_24k, configure, texts, with_silence
@@ -314,7 +315,7 @@ class TestErrors:
 def test_a_long_prompt_asks_for_no_more_than_keywords_may() -> None:
     prompt = " ".join(f"Name{number}" for number in range(5_000))
     wanted = Configuration.model_validate({"audio": {"input": {"transcription": {"prompt": prompt}}}})
-    assert len(wanted.to_options(8_000).phrases) == MAX_KEYWORDS
+    assert len(wanted.to_options(EndpointRules()).phrases) == MAX_KEYWORDS
     assert len(Hello(prompt=prompt, keywords=["Anna"]).to_options(0.6).phrases) == MAX_KEYWORDS
 
 
