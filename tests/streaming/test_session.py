@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -380,14 +381,19 @@ def test_a_chunk_of_a_long_manual_turn_costs_no_more_than_one_of_a_short_turn() 
     samples = CHUNKS.length * FRAME_SAMPLES
 
     def seconds(chunks: range) -> float:
-        began = time.process_time()
+        began = time.thread_time()
         for number in chunks:
             sound = np.arange(number * samples, (number + 1) * samples, dtype=np.float32) % 2**23
             session.hear(sound, [0.9] * 25)
             while (chunk := session.next_chunk()) is not None:
                 end = chunk.audio.length - chunk.right_context
                 session.receive_result(ChunkResult(frame_tokens(chunk, chunk.left_context, end), (), number))
-        return time.process_time() - began
+        return time.thread_time() - began
 
-    first, _ = seconds(range(100)), seconds(range(100, 1000))
-    assert seconds(range(1000, 1100)) < 4 * first + 0.05
+    gc.disable()  # one collection in a process with NeMo takes over a second
+    try:
+        first, _ = seconds(range(100)), seconds(range(100, 1000))
+        last = seconds(range(1000, 1100))
+    finally:
+        gc.enable()
+    assert last < 4 * first + 0.05

@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
@@ -18,10 +18,12 @@ import openai
 import pytest
 
 from parakeet_stt.audio import SAMPLE_RATE
-from parakeet_stt.engines.parakeet import Parakeet
 from scripts.release import fuzz
 from tests import contract
 from tests.conftest import Sample, Serve, Server, encode
+
+if TYPE_CHECKING:
+    from parakeet_stt.engines.parakeet import Parakeet
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt", "diarized_json")
 GRANULARITIES: tuple[tuple[str, ...], ...] = ((), ("word",), ("segment",), ("word", "segment"))

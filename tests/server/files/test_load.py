@@ -20,7 +20,6 @@ import pytest
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
-from parakeet_stt.engines.parakeet import Parakeet
 from tests.conftest import Sample, Serve, Server
 from tests.parts import front_over
 
@@ -153,6 +152,8 @@ def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
 
     The best of three runs: what blocks the loop does so in each, what else a shared machine does need not.
     """
+    from parakeet_stt.engines.parakeet import Parakeet
+
     front = front_over(lambda: Parakeet(BUNDLED_FILE, device="cpu"))
 
     async def lags() -> list[float]:
