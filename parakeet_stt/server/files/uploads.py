@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from parakeet_stt.errors import RequestError
 from parakeet_stt.ipc.shared_audio import create_memory_file
 
 MEMORY_BYTES = 64 << 20  # of one file; a longer one goes on in a temporary folder
@@ -72,8 +73,14 @@ async def open_form(request: Request) -> AsyncIterator[FormData]:
 
 async def _read_form(request: Request) -> FormData:
     kind, _ = parse_options_header(request.headers.get("content-type"))
-    if kind != b"multipart/form-data":
+    if kind in (b"", b"application/x-www-form-urlencoded"):
         return await request.form()
+    if kind != b"multipart/form-data":
+        raise RequestError(
+            f"content-type: multipart/form-data is expected, not {kind.decode('latin-1')[:100]}",
+            param="content-type",
+            code="invalid_content_type",
+        )
     try:
         async with aclosing(request.stream()) as stream:
             return await _Parser(request.headers, stream).parse()

@@ -16,7 +16,6 @@ from parakeet_stt.server.live.connection import Outgoing
 from parakeet_stt.server.live.realtime_session import (
     Configuration,
     configure,
-    from_older_form,
     new_session_id,
     render_older_session,
     render_session,
@@ -51,7 +50,7 @@ class RealtimeProtocol:
         self._configuration = configuration
         self._model, self._by_hand = model, by_hand
         self._is_older = is_older
-        self._id, self._expires_at = new_session_id(), int(time.time()) + SESSION_SECONDS
+        self.session_id, self._expires_at = new_session_id(), int(time.time()) + SESSION_SECONDS
         self._item_ids: dict[int, str] = {}  # of utterances that are not final
         self._previous: str | None = None  # the last committed item
         self._has_delta: set[int] = set()  # utterances
@@ -92,7 +91,7 @@ class RealtimeProtocol:
                 return (self._session("updated"),)
             case "transcription_session.update":
                 self._is_older = True
-                self._change(from_older_form(_object(event, "session")))
+                self._change(_object(event, "session"))
                 return (self._session("updated"),)
         raise RequestError(f"type: {event.get('type')!r} is no event of a transcription session", param="type",
                            code="unknown_event")  # fmt: skip
@@ -108,7 +107,7 @@ class RealtimeProtocol:
             case SpeechStopped():
                 self._open = None
                 stopped = self._event("input_audio_buffer.speech_stopped", audio_end_ms=_ms(event.end), item_id=item_id)
-                detects = self._configuration.audio.input.turn_detection is not None
+                detects = self._configuration.audio.input.turns is not None
                 return (*((stopped,) if detects else ()), *self._committed(item_id))
             case Partial():
                 return self._delta(event.item, item_id, event.stable)
@@ -201,10 +200,9 @@ class RealtimeProtocol:
         return self._event(name, item_id=item_id, content_index=0, **body)
 
     def _session(self, kind: str) -> Outgoing:
-        if self._is_older:
-            session = render_older_session(self._configuration, self._id, self._expires_at)
-            return self._event(f"transcription_session.{kind}", session=session)
-        return self._event(f"session.{kind}", session=render_session(self._configuration, self._id, self._expires_at))
+        render, prefix = (render_older_session, "transcription_") if self._is_older else (render_session, "")
+        session = render(self._configuration, self.session_id, self._expires_at)
+        return self._event(f"{prefix}session.{kind}", session=session)
 
     def _event(self, kind: str, **body: Any) -> Outgoing:
         return {"type": kind, "event_id": f"event_{uuid.uuid4().hex[:20]}", **body}

@@ -19,6 +19,7 @@ from parakeet_stt.errors import InvalidField, RequestError
 from parakeet_stt.server.live.connection import Outgoing
 from parakeet_stt.server.live.pcm import Encoding, is_rate
 from parakeet_stt.server.live.stream import LiveOptions, LiveStream
+from parakeet_stt.server.monitoring.logs import request_id
 from parakeet_stt.server.options import (
     PaddingMs,
     SilenceMs,
@@ -108,6 +109,7 @@ class WsProtocol:
 
     def __init__(self, stream: LiveStream, hello: Hello, *, onset: float, languages: Sequence[str]) -> None:
         self.stream = stream
+        self.session_id = request_id.get() or "-"
         self._hello = hello
         self._onset = onset
         self._languages = languages
