@@ -168,6 +168,7 @@ class ParakeetSTT:
             precision=welcome.precision,
             config=welcome.config,
             digests=Digests(**welcome.digests),
+            aliases=frozenset(settings.model_aliases),
         )
         detector = None
         if not welcome.detects:

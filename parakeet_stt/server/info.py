@@ -62,21 +62,21 @@ class Status(TypedDict):
     limits: Limits
 
 
-def _card(model: ServedModel) -> Model:
-    return {"id": model.name, "object": "model", "created": model.created, "owned_by": model.owned_by}
+def _card(model: ServedModel, name: str) -> Model:
+    return {"id": name, "object": "model", "created": model.created, "owned_by": model.owned_by}
 
 
 @router.get("/v1/models")
 async def list_models(model: Served) -> Models:
     """The one model that is served."""
-    return {"object": "list", "data": [_card(model)]}
+    return {"object": "list", "data": [_card(model, model.name)]}
 
 
 @router.get("/v1/models/{name:path}")
 async def retrieve_model(name: str, model: Served) -> Model:
-    """The served model, by its name."""
-    check_model(name, model.name, aliases=())
-    return _card(model)
+    """The served model, by any of the names that requests may say."""
+    check_model(name, model)
+    return _card(model, name)
 
 
 @router.get("/status")

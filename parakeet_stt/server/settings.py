@@ -83,6 +83,12 @@ class Settings(BaseSettings):
         description="A catalogue name (nvidia/parakeet-tdt-0.6b-v2), a path to a .nemo file, or a BentoML store tag. "
         "Unset: the bundled tiny model, for demonstrations and tests only.",
     )
+    model_aliases: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=[],
+        validation_alias=_names("MODEL_ALIASES"),
+        description="Comma-separated further names of the model that requests may say, besides OpenAI's: "
+        "Systran/faster-whisper-small,whisper-large-v3-turbo, for example.",
+    )
     device: Annotated[str, BeforeValidator(_lower)] = Field(
         default="auto",
         validation_alias=_names("DEVICE", "DEVICE"),
@@ -166,6 +172,12 @@ class Settings(BaseSettings):
         lt=1,
         validation_alias=_names("VAD_THRESHOLD", "VAD_THRESHOLD"),
         description="Speech probability from which sound counts as speech. Audio without speech gives no text.",
+    )
+    unknown_fields: Annotated[Literal["refuse", "ignore"], BeforeValidator(_lower)] = Field(
+        default="refuse",
+        validation_alias=_names("UNKNOWN_FIELDS"),
+        description="What becomes of form fields that are not known: refuse, with a 400 that names the field, or "
+        "ignore, with a warning in the log.",
     )
     request_timeout_seconds: float = Field(
         default=600.0,

@@ -35,7 +35,8 @@ from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, HasAudio
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Final
 from parakeet_stt.streaming.endpointer import EndpointRules
-from parakeet_stt.streaming.session import Event, Session
+from parakeet_stt.streaming.session import Session
+from parakeet_stt.streaming.turns import Event
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis
 from parakeet_stt.vad import CONTEXT_SAMPLES, WINDOW_SAMPLES, Probabilities

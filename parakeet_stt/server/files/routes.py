@@ -34,7 +34,7 @@ async def create_transcription(request: Request, transcriber: Transcriber, model
     """OpenAI's transcription: the text of a recording, in the format asked for."""
     async with AsyncExitStack() as closing:
         fields = await closing.enter_async_context(open_form(request))
-        asked = form.parse_transcription(fields, model)
+        asked = form.parse_transcription(fields, model, unknown=settings.unknown_fields)
         if asked.stream:
             events = _events(transcriber, asked, closing.pop_all())
             return await stream_events(request, events, event_seconds=settings.request_timeout_seconds)
@@ -43,10 +43,10 @@ async def create_transcription(request: Request, transcriber: Transcriber, model
 
 
 @router.post("/v1/audio/translations", **openapi.TRANSLATION)
-async def create_translation(request: Request, transcriber: Transcriber, model: Model) -> Response:
+async def create_translation(request: Request, transcriber: Transcriber, model: Model, settings: Config) -> Response:
     """OpenAI's translation to English, of recordings in English: the model knows no other language."""
     async with open_form(request) as fields:
-        asked = form.parse_translation(fields, model)
+        asked = form.parse_translation(fields, model, unknown=settings.unknown_fields)
         recording = await cancel_on_disconnect(request, transcriber.transcribe(asked.file.file, asked.options))
     return await _respond(recording, asked.format, asked.detail)
 

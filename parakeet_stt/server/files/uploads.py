@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from parakeet_stt.errors import InvalidField, UploadTooLarge
+from parakeet_stt.errors import InvalidField, RequestError, UploadTooLarge
 from parakeet_stt.ipc.shared_audio import create_memory_file
 
 MEMORY_BYTES = 64 << 20  # of one file; a longer one goes on in a temporary folder
@@ -95,6 +95,12 @@ async def _read_form(request: Request) -> FormData:
     charset = options.get(b"charset", b"").decode("latin-1")
     if charset.lower() not in CHARSETS:
         raise InvalidField(f"charset: a form is to be in UTF-8, not in {charset!r}", param="charset")
+    if kind not in (b"", b"application/x-www-form-urlencoded", b"multipart/form-data"):
+        raise RequestError(
+            f"content-type: multipart/form-data is expected, not {kind.decode('latin-1')[:100]}",
+            param="content-type",
+            code="invalid_content_type",
+        )
     try:
         if kind == b"multipart/form-data":
             async with aclosing(request.stream()) as stream:

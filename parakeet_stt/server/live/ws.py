@@ -19,6 +19,7 @@ from parakeet_stt.errors import InvalidField, RequestError
 from parakeet_stt.server.live.connection import Outgoing
 from parakeet_stt.server.live.pcm import Encoding, is_rate
 from parakeet_stt.server.live.stream import LiveOptions, LiveStream
+from parakeet_stt.server.monitoring.logs import request_id
 from parakeet_stt.server.options import (
     PaddingMs,
     SilenceMs,
@@ -29,7 +30,7 @@ from parakeet_stt.server.options import (
 )
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final, Partial
 from parakeet_stt.streaming.endpointer import EndpointRules
-from parakeet_stt.streaming.session import Event, SpeechStarted, SpeechStopped
+from parakeet_stt.streaming.turns import Event, SpeechStarted, SpeechStopped
 from parakeet_stt.text.openai_json import round_seconds
 from parakeet_stt.text.transcript import Word
 from parakeet_stt.vad import offset_for
@@ -109,6 +110,7 @@ class WsProtocol:
 
     def __init__(self, stream: LiveStream, hello: Hello, *, onset: float, languages: Sequence[str]) -> None:
         self.stream = stream
+        self.session_id = request_id.get() or "-"
         self._hello = hello
         self._onset = onset
         self._languages = languages

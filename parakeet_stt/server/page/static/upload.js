@@ -8,7 +8,7 @@ import { Failure, address, authorization, nobody, toFailure } from "./api.js";
     it is sent. */
 export function transcribe(file, { language, keywords, signal, onUpload, onEvent }) {
   const form = new FormData();
-  form.append("model", "whisper-1");
+  form.append("model", "gpt-4o-transcribe"); // whisper-1 streams nothing
   form.append("response_format", "verbose_json");
   form.append("stream", "true");
   form.append("timestamp_granularities[]", "word");
