@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from parakeet_stt.cli.fetch import fetch
 from parakeet_stt.cli.models import models
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(fetch)
 app.command()(models)
 
 
