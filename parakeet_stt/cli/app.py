@@ -9,6 +9,7 @@ import typer
 
 from parakeet_stt.cli.fetch import fetch
 from parakeet_stt.cli.models import models
+from parakeet_stt.cli.serve import serve
 
 app = typer.Typer(
     name="parakeet",
@@ -18,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(serve)
 app.command()(fetch)
 app.command()(models)
 

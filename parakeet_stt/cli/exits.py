@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import IntEnum
+from importlib.util import find_spec
 
 import typer
 
@@ -18,12 +17,10 @@ class Exit(IntEnum):
     INTERRUPTED = 130  # by Ctrl-C or SIGTERM, as shells have it
 
 
-@contextmanager
-def needs_extras(*extras: str) -> Iterator[None]:
-    """What runs in this context imports libraries of these extras; ends the command, with what to install, without."""
-    try:
-        yield
-    except ModuleNotFoundError as exc:
-        wanted = f"pip install 'parakeet-stt[{','.join(extras)}]'"
-        typer.echo(f"parakeet: {exc.name} is not installed, and this command needs it: {wanted}", err=True)
-        raise typer.Exit(Exit.FAILED) from exc
+def require(*modules: str, extras: tuple[str, ...]) -> None:
+    """Ends the command, saying what to install, if one of these modules of these extras is not installed."""
+    for module in modules:
+        if find_spec(module) is None:
+            wanted = f"pip install 'parakeet-stt[{','.join(extras)}]'"
+            typer.echo(f"parakeet: {module} is not installed, and this command needs it: {wanted}", err=True)
+            raise typer.Exit(Exit.FAILED)

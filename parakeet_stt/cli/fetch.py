@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from parakeet_stt.cli.exits import Exit, needs_extras
+from parakeet_stt.cli.exits import Exit, require
 from parakeet_stt.errors import StartupError
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ def fetch(
     published = {one: entry for one, entry in catalogue.CATALOGUE.items() if entry.published}
     if name not in published:
         raise typer.BadParameter(f"{name!r} can't be fetched; choose from {', '.join(map(repr, published))}")
+    require("bentoml", "huggingface_hub", extras=("engine", "serve"))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM, too, leaves nothing behind
     try:
-        with needs_extras("engine", "serve"):
-            if file is None:
-                download_into_store(published[name])
-            else:
-                import_file(published[name], file)
+        if file is None:
+            download_into_store(published[name])
+        else:
+            import_file(published[name], file)
     except FetchError as exc:
         print(f"{name} was not fetched: {exc}", file=sys.stderr)
         raise typer.Exit(Exit.FAILED) from None
