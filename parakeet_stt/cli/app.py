@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from parakeet_stt.cli.fetch import fetch
+from parakeet_stt.cli.live import live
 from parakeet_stt.cli.models import models
 from parakeet_stt.cli.serve import serve
 from parakeet_stt.cli.transcribe import transcribe
@@ -21,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(transcribe)
+app.command()(live)
 app.command()(serve)
 app.command()(fetch)
 app.command()(models)
