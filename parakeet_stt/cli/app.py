@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Annotated
 
 import typer
@@ -30,9 +29,11 @@ app.command()(models)
 
 def _show_version(is_asked: bool) -> None:
     if is_asked:
+        from importlib import metadata
+
         try:
-            version = importlib.metadata.version("parakeet-stt")
-        except importlib.metadata.PackageNotFoundError:
+            version = metadata.version("parakeet-stt")
+        except metadata.PackageNotFoundError:
             version = "of a checkout"
         typer.echo(f"parakeet {version}")
         raise typer.Exit

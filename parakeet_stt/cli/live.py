@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,6 +39,8 @@ def live(  # each parameter is an option of the command
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object an utterance, once it is final.")] = False,
 ) -> None:
     """Show what is said while it is said, until the sound ends or Ctrl-C."""
+    import asyncio
+
     from parakeet_stt.cli.captions.session import NoSession, Wishes
     from parakeet_stt.cli.captions.sound import Microphone, NoSound, StandardInput, load_sounddevice
     from parakeet_stt.cli.captions.words import Captions, render_srt
@@ -74,6 +74,9 @@ def live(  # each parameter is an option of the command
 
 async def _caption(url: str, key: str, sound: Sound, wishes: Wishes, captions: Captions, *, as_json: bool) -> None:
     """Print words until the sound ends. The first Ctrl-C ends the sound, a second one everything."""
+    import asyncio
+    import signal
+
     from parakeet_stt.cli.captions.session import caption
 
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
