@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from parakeet_stt.cli.measuring.bench import bench
+from parakeet_stt.cli.measuring.evaluate import evaluate
 from parakeet_stt.cli.models import models
 
 app = typer.Typer(
@@ -18,6 +20,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(models)
+app.command()(evaluate)
+app.command()(bench)
 
 
 def _show_version(is_asked: bool) -> None:
