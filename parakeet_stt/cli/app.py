@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from parakeet_stt.cli.fetch import fetch
 from parakeet_stt.cli.measuring.bench import bench
 from parakeet_stt.cli.measuring.evaluate import evaluate
 from parakeet_stt.cli.models import models
+from parakeet_stt.cli.serve import serve
+from parakeet_stt.cli.transcribe import transcribe
 
 app = typer.Typer(
     name="parakeet",
@@ -19,6 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(transcribe)
+app.command()(serve)
+app.command()(fetch)
 app.command()(models)
 app.command()(evaluate)
 app.command()(bench)

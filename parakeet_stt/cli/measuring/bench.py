@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from parakeet_stt.cli.exits import Exit
 from parakeet_stt.cli.measuring.options import (
     SERVER,
     ApiKeys,
@@ -99,7 +100,7 @@ def bench(  # one for each option
         _show(measured)
     write_report(html, lambda: render_benchmark(measured, said, command_line()))
     if any(one.failure for one in measured):
-        raise typer.Exit(1)
+        raise typer.Exit(Exit.FAILED)
 
 
 def _read_audio(path: Path | None) -> list[Pcm]:

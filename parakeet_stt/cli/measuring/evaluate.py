@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from parakeet_stt.cli.exits import Exit
 from parakeet_stt.cli.measuring.options import (
     SERVER,
     ApiKeys,
@@ -100,7 +101,7 @@ def evaluate(  # one for each option
         _show(results, normalizer)
     write_report(html, lambda: render_evaluation(results, clips, command_line(), normalizer))
     if any(result.failures for result in results):
-        raise typer.Exit(1)
+        raise typer.Exit(Exit.FAILED)
 
 
 async def _evaluate_all(manifests: Sequence[Manifest], targets: Sequence[Target], rules: Rules) -> list[Result]:

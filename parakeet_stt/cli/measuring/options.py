@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import shlex
 import sys
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from parakeet_stt.cli.exits import Exit, require
 from parakeet_stt.cli.server import api_url
 
 if TYPE_CHECKING:
@@ -35,14 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead o
 
 def require_extra() -> None:
     """Ends the command with a sentence if the extra `measure` is not installed."""
-    for name in ("jinja2", "kaldialign", "markupsafe", "whisper_normalizer"):
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            typer.echo(
-                f"This needs the extra `measure` ({name} is missing): pip install 'parakeet-stt[measure]'", err=True
-            )
-            raise typer.Exit(2) from None
+    require("jinja2", "kaldialign", "markupsafe", "whisper_normalizer", extras=("measure",))
 
 
 def parse_servers(given: Iterable[str], keys: Sequence[str] | None) -> list[Target]:
@@ -108,7 +101,7 @@ def write_report(path: Path | None, page: Callable[[], str]) -> None:
         path.write_text(page(), "utf-8")
     except OSError as error:
         typer.echo(f"The report could not be written: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(Exit.FAILED) from None
     typer.echo(f"Report: {path}", err=True)
 
 
