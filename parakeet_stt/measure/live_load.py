@@ -169,22 +169,29 @@ class Speaker:
             self._answered.set()
 
     async def _send(self, socket: ClientConnection, count: int) -> None:
-        due = self._began = time.monotonic()
+        due = time.monotonic()
         for number in range(count):
             phrase = (self._first + number) % len(self._spoken)
             spoken = self._spoken[phrase]
-            self.utterances.append(Utterance(phrase, due, due + spoken.speech))
+            self.begin(phrase, at=due)
             for frame in spoken.frames:
                 due += FRAME_SECONDS  # a microphone gives a frame when it is over
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 self.late.append(max(0.0, time.monotonic() - due))
                 await socket.send(frame)
 
+    def begin(self, phrase: int, *, at: float) -> Utterance:
+        """A phrase begins."""
+        self._began = self._began or at
+        self.utterances.append(Utterance(phrase, at, at + self._spoken[phrase].speech))
+        return self.utterances[-1]
+
     async def _read(self, socket: ClientConnection) -> None:
         async for message in socket:
-            self._receive(json.loads(message), time.monotonic())
+            self.receive(json.loads(message), time.monotonic())
 
-    def _receive(self, event: dict[str, object], now: float) -> None:
+    def receive(self, event: dict[str, object], now: float) -> None:
+        """An event of the server. now: when it came."""
         kind, item = str(event.get("type")), str(event.get("item_id"))
         if kind == "error":
             self.errors.append(f"error: {event.get('error')}"[:200])

@@ -13,7 +13,6 @@ Pair = tuple[str, str]  # a word that was said and the word found for it; one of
 NOTHING = ""
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-_BLOCK = 100  # resamples that are drawn at once, so that memory stays below 100 MB for 100,000 recordings
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,7 @@ def _resampled_rates(counts: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np
     if not len(counts) or not counts[:, 1].any():
         return np.full(RESAMPLES, np.nan)
     rng = np.random.default_rng(seed)
-    even = np.full(len(counts), 1 / len(counts))
-    sums = np.concatenate([rng.multinomial(len(counts), even, _BLOCK) @ counts for _ in range(RESAMPLES // _BLOCK)])
+    sums = np.array([counts[rng.integers(len(counts), size=len(counts))].sum(0) for _ in range(RESAMPLES)])
     rates: npt.NDArray[np.float64] = 100 * sums[:, 0] / np.maximum(sums[:, 1], 1)
     return rates
 
