@@ -19,8 +19,9 @@ def test_a_server_and_one_that_is_away(server: Server, tmp_path: Path) -> None:
     page = tmp_path / "bench.html"
     away = f"http://127.0.0.1:{free_port()}"
     result = CliRunner().invoke(app, [
-        "bench", f"ours={server.url}", f"away={away}/v1", "--audio", str(SAMPLES / "short.flac"), "--clips", "4", "--lengths", "1,4", "--callers", "1,4",
-        "--shares", "0.5", "--speakers", "2", "--seconds", "2", "--json", "--html", str(page), "--api-key", "secret",
+        "bench", f"ours={server.url}", f"away={away}/v1", "--audio", str(SAMPLES / "short.flac"), "--clips", "4",
+        "--lengths", "1,4", "--callers", "1,4", "--shares", "0.5", "--speakers", "2", "--seconds", "2", "--json",
+        "--html", str(page), "--api-key", "secret",
     ])  # fmt: skip
     assert result.exit_code == 1  # one could not be measured
     ours, other = map(json.loads, result.stdout.splitlines())
