@@ -10,6 +10,7 @@ import random
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO, TypeVar
@@ -144,16 +145,17 @@ class Client:
         headers = {conditions[name]: value for name, value in validators.items() if name in conditions}
 
         async def fetch() -> tuple[BinaryIO, dict[str, str]] | None:
-            file = temporary_file()
             try:
                 async with self._downloads.stream("GET", source.name, headers=headers) as response:
                     if response.status_code == httpx.codes.NOT_MODIFIED:
                         return None
                     if not response.is_success:
-                        await response.aread()
                         raise _download_error(response)
-                    async for piece in response.aiter_bytes():
-                        file.write(piece)
+                    with ExitStack() as closing:
+                        file = closing.enter_context(temporary_file())
+                        async for piece in response.aiter_bytes():
+                            file.write(piece)
+                        closing.pop_all()
                     return file, {name: response.headers[name] for name in conditions if name in response.headers}
             except httpx.RequestError as exc:
                 raise _broken(exc, source.name) from exc
