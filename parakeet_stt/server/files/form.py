@@ -35,7 +35,7 @@ from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.vad import offset_for
 
 GRANULARITIES = ("word", "segment")
-INCLUDABLE = ("logprobs",)
+INCLUDABLE = ("logprobs", "coverage")
 TRANSLATION_FIELDS = ("file", "model", "prompt", "response_format", "temperature")
 TRANSCRIPTION_FIELDS = (
     *TRANSLATION_FIELDS, "language", "languages", "keywords", "include", "timestamp_granularities", "stream",
@@ -191,8 +191,12 @@ def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequ
             param="timestamp_granularities",
         )
     include = fields.choices("include", INCLUDABLE)
-    if include and chosen.name != "json":
+    if "logprobs" in include and chosen.name != "json":
         raise InvalidField(f"include: logprobs need response_format json, not {chosen.name}", param="include")
+    if "coverage" in include and not stream and chosen.name != "verbose_json":
+        raise InvalidField(
+            f"include: coverage needs response_format verbose_json, or stream=true, not {chosen.name}", param="include"
+        )
     return TranscriptionRequest(
         file=fields.file(),
         options=TranscriptionOptions(
@@ -205,7 +209,8 @@ def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequ
         detail=Detail(
             words="word" in granularities,
             segments=not granularities or "segment" in granularities,
-            logprobs=bool(include),
+            logprobs="logprobs" in include,
+            coverage="coverage" in include,
         ),
         stream=stream,
     )

@@ -67,7 +67,7 @@ async def transcribe(request: Request, transcriber: Transcriber) -> Response:
 
 async def _events(transcriber: FileTranscriber, asked: TranscriptionRequest, closing: AsyncExitStack) -> Events:
     """The text piece by piece, then all of it. closing: what is to be closed at the end."""
-    logprobs = asked.detail.logprobs
+    logprobs, coverage = asked.detail.logprobs, asked.detail.coverage
     async with closing, transcriber.open(asked.file.file, asked.options) as transcription:
         is_first = True
         async with aclosing(transcription.words()) as pieces:
@@ -75,7 +75,7 @@ async def _events(transcriber: FileTranscriber, asked: TranscriptionRequest, clo
                 yield render_delta(words, is_first=is_first, logprobs=logprobs)
                 is_first = False
         recording = await transcription.recording()
-        yield await _compute(recording, lambda: render_done(recording.transcript, logprobs=logprobs))
+        yield await _compute(recording, lambda: render_done(recording, logprobs=logprobs, coverage=coverage))
 
 
 async def _respond(recording: Recording, chosen: Format, detail: Detail) -> Response:
