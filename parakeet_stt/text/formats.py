@@ -21,6 +21,7 @@ class Detail:
     words: bool = False
     segments: bool = True
     logprobs: bool = False
+    coverage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,9 @@ TRANSCRIPTION_FORMATS = _by_name(
     _SRT,
     Format(
         "verbose_json", "application/json",
-        lambda r, detail: openai_json.render_verbose_json(r, words=detail.words, segments=detail.segments),
+        lambda r, detail: openai_json.render_verbose_json(
+            r, words=detail.words, segments=detail.segments, coverage=detail.coverage
+        ),
         None, VerboseJson, can_stream=True,
     ),
     _VTT,

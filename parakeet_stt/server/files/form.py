@@ -40,7 +40,7 @@ from parakeet_stt.vad import offset_for
 logger = logging.getLogger(__name__)
 UnknownFields = Literal["refuse", "ignore"]
 GRANULARITIES = ("word", "segment")
-INCLUDABLE = ("logprobs",)
+INCLUDABLE = ("logprobs", "coverage")
 TRANSLATION_FIELDS = ("file", "model", "prompt", "response_format", "temperature")
 TRANSCRIPTION_FIELDS = (
     *TRANSLATION_FIELDS, "language", "languages", "keywords", "include", "timestamp_granularities", "stream",
@@ -230,8 +230,12 @@ def parse_transcription(
             param="timestamp_granularities",
         )
     include = fields.choices("include", INCLUDABLE)
-    if include and chosen.name != "json" and not (stream and is_verbose):
+    if "logprobs" in include and chosen.name != "json" and not (stream and is_verbose):
         raise InvalidField(f"include: logprobs need response_format json, not {chosen.name}", param="include")
+    if "coverage" in include and not stream and chosen.name != "verbose_json":
+        raise InvalidField(
+            f"include: coverage needs response_format verbose_json, or stream=true, not {chosen.name}", param="include"
+        )
     return TranscriptionRequest(
         file=fields.file(),
         options=TranscriptionOptions(
@@ -244,7 +248,8 @@ def parse_transcription(
         detail=Detail(
             words=is_verbose and "word" in granularities,
             segments=is_verbose and (not granularities or "segment" in granularities),
-            logprobs=bool(include),
+            logprobs="logprobs" in include,
+            coverage="coverage" in include,
         ),
         stream=stream,
     )

@@ -90,7 +90,11 @@ TRANSCRIPTION: dict[str, Any] = {
             "prompt": _PROMPT,
             "response_format": _FORMAT,
             "temperature": _TEMPERATURE,
-            "include[]": _texts("With response_format json, or verbose_json while streaming.", enum=list(INCLUDABLE)),
+            "include[]": _texts(
+                "logprobs: with response_format json, or verbose_json while streaming. coverage: with verbose_json, or "
+                "in the last event of a stream.",
+                enum=list(INCLUDABLE),
+            ),
             "timestamp_granularities[]": _texts("With response_format verbose_json.", enum=list(GRANULARITIES)),
             "stream": {
                 "type": "boolean",

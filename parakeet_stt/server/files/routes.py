@@ -87,7 +87,13 @@ async def _events(transcriber: FileTranscriber, asked: TranscriptionRequest, clo
         recording = await transcription.recording()
 
         def make() -> Done:
-            return render_done(recording, words=detail.words, segments=detail.segments, logprobs=detail.logprobs)
+            return render_done(
+                recording,
+                words=detail.words,
+                segments=detail.segments,
+                logprobs=detail.logprobs,
+                coverage=detail.coverage,
+            )
 
         yield await _compute(recording, make)
 
