@@ -110,7 +110,7 @@ def download(published: PublishedFile, folder: Path) -> Path:
         # This request comes first because it fails at once without network; the download would retry for 23 s.
         offered = get_hf_file_metadata(url).etag
         # The hub's etag of a large file is its sha256. A mirror's may be another; then only the download is checked.
-        if len(offered or "") == len(published.sha256) and offered != published.sha256:
+        if published.sha256 and len(offered or "") == len(published.sha256) and offered != published.sha256:
             raise FetchError(f"{url} offers a file with sha256 {offered}, not {published.sha256}")
         return Path(hf_hub_download(repository, name, revision=revision, local_dir=folder))
     except FetchError:

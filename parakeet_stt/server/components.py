@@ -104,7 +104,7 @@ def build(settings: Settings, model: ServedModel, processes: Processes, metrics:
         device=device,
         transcriber=FileTranscriber(
             settings,
-            model.languages[0],
+            model.languages,
             device=device,
             workers=WorkerPool(processes.media, computing=computing),
             filters=filters,

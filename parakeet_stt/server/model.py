@@ -9,7 +9,10 @@ from parakeet_stt.server.digests import Digests
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """created: unix time of its publication. config: the active configuration as YAML."""
+    """created: unix time of its publication. config: the active configuration as YAML.
+
+    letters: that the model can write; empty if that is not known.
+    """
 
     name: str
     languages: tuple[str, ...]
@@ -20,3 +23,4 @@ class ServedModel:
     precision: str
     config: str
     digests: Digests
+    letters: frozenset[str] = frozenset()

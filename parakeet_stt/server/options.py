@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from parakeet_stt.errors import InvalidField, UnknownModel, UnsupportedField
-from parakeet_stt.text.phrases import Phrases, find_distinctive, normalize_phrases
+from parakeet_stt.text.phrases import Phrases, can_spell, find_distinctive, normalize_phrases
 
 # What OpenAI's clients send for OpenAI's models; the served model answers to these names too.
 FILE_MODEL_NAMES = frozenset(
@@ -48,8 +48,13 @@ def parse_language(tag: str, known: Sequence[str], *, param: str = "language") -
     return language
 
 
-def parse_phrases(keywords: Sequence[str], prompt: str, *, param: str = "keywords") -> Phrases:
-    """The phrases to prefer. Raises InvalidField for too many keywords, or too long ones."""
+def parse_phrases(
+    keywords: Sequence[str], prompt: str, letters: Collection[str] = (), *, param: str = "keywords"
+) -> Phrases:
+    """The phrases to prefer. Raises InvalidField for too many keywords, too long ones, or ones that can't be written.
+
+    letters: that the model can write; empty if that is not known. Words of the prompt with others are left out.
+    """
     if len(keywords) > MAX_KEYWORDS:
         raise InvalidField(f"{param}: at most {MAX_KEYWORDS}, not {len(keywords)}", param=param)
     for keyword in keywords:
@@ -58,8 +63,16 @@ def parse_phrases(keywords: Sequence[str], prompt: str, *, param: str = "keyword
                 f"{param}: at most {MAX_KEYWORD_CHARACTERS} characters, not {len(keyword)} as {keyword[:20]!r}… has",
                 param=param,
             )
-    named = [word for word in find_distinctive(prompt) if len(word) <= MAX_KEYWORD_CHARACTERS]
-    return normalize_phrases([*keywords, *named[: MAX_KEYWORDS - len(keywords)]])
+    wanted = normalize_phrases(keywords)
+    for keyword in wanted:
+        if letters and not can_spell(keyword, letters):
+            raise InvalidField(f"{param}: the served model has no letters to write {keyword!r} with", param=param)
+    named = [
+        word
+        for word in find_distinctive(prompt)
+        if len(word) <= MAX_KEYWORD_CHARACTERS and (not letters or can_spell(word, letters))
+    ]
+    return normalize_phrases([*wanted, *named[: MAX_KEYWORDS - len(keywords)]])
 
 
 def to_invalid_field(exc: ValidationError, *path: str, hidden: Collection[str] = ()) -> InvalidField:

@@ -68,10 +68,17 @@ class DurationUsage(TypedDict):
     seconds: int
 
 
+class Language(TypedDict):
+    """A language that was heard, in ISO-639-1."""
+
+    code: str
+
+
 class Json(TypedDict):
-    """OpenAI's `json`."""
+    """OpenAI's `json`; `languages` of a model of several, if the language is known."""
 
     text: str
+    languages: NotRequired[list[Language]]
     logprobs: NotRequired[Sequence[LogProb]]
     usage: TokenUsage
 
@@ -131,10 +138,13 @@ class SpeechEntry(TypedDict):
 
 
 class VerboseJson(TypedDict):
-    """OpenAI's `verbose_json`, with the granularities asked for; `speech` with `include[]=coverage`."""
+    """OpenAI's `verbose_json`, with the granularities asked for; `speech` with `include[]=coverage`.
+
+    language: its English name; left out if it is not known.
+    """
 
     task: Literal["transcribe"]
-    language: str
+    language: NotRequired[str]
     duration: float
     text: str
     words: NotRequired[Sequence[WordEntry]]
@@ -156,14 +166,17 @@ class Done(TypedDict):
 
     type: Literal["transcript.text.done"]
     text: str
+    languages: NotRequired[list[Language]]
     logprobs: NotRequired[Sequence[LogProb]]
     usage: TokenUsage
     speech: NotRequired[SpeechEntry]
 
 
-def render_json(transcript: Transcript, *, logprobs: bool = False) -> Json:
+def render_json(transcript: Transcript, *, logprobs: bool = False, languages: bool = False) -> Json:
     """OpenAI's `json`. Usage counts audio in encoder frames: the model's own input tokens."""
     body: Json = {"text": transcript.text, "usage": _token_usage(transcript)}
+    if languages and transcript.language:
+        body["languages"] = [{"code": transcript.language}]
     if logprobs:
         body["logprobs"] = render_logprobs(transcript.tokens, is_first=True)
     return body
@@ -177,7 +190,9 @@ def render_delta(words: Sequence[Word], *, is_first: bool, logprobs: bool = Fals
     return body
 
 
-def render_done(recording: Recording, *, logprobs: bool = False, coverage: bool = False) -> Done:
+def render_done(
+    recording: Recording, *, logprobs: bool = False, coverage: bool = False, languages: bool = False
+) -> Done:
     """OpenAI's last event."""
     transcript = recording.transcript
     body: Done = {"type": "transcript.text.done", "text": transcript.text, "usage": _token_usage(transcript)}
@@ -185,6 +200,8 @@ def render_done(recording: Recording, *, logprobs: bool = False, coverage: bool 
         body["logprobs"] = render_logprobs(transcript.tokens, is_first=True)
     if coverage:
         body["speech"] = render_coverage(recording.speech)
+    if languages and transcript.language:
+        body["languages"] = [{"code": transcript.language}]
     return body
 
 
@@ -216,11 +233,13 @@ def render_verbose_json(recording: Recording, *, words: bool, segments: bool, co
     transcript = recording.transcript
     body: VerboseJson = {
         "task": "transcribe",
-        "language": LANGUAGE_NAMES[transcript.language],
+        "language": LANGUAGE_NAMES[transcript.language or "en"],
         "duration": round_seconds(transcript.duration),
         "text": transcript.text,
         "usage": {"type": "duration", "seconds": math.ceil(transcript.duration)},
     }
+    if not transcript.language:
+        del body["language"]
     if words:
         body["words"] = lazy_map(transcript.words, _word)
     if segments:
@@ -239,7 +258,7 @@ def render_verbose_translation(recording: Recording) -> VerboseTranslation:
     """OpenAI's `verbose_json` of a translation."""
     transcript = recording.transcript
     return {
-        "language": LANGUAGE_NAMES[transcript.language],
+        "language": "english",
         "duration": round_seconds(transcript.duration),
         "text": transcript.text,
         "segments": _segments(recording),

@@ -27,7 +27,7 @@ async def transcribe(
     """OpenAI's verbose_json of a file, with words and segments. Raises as the HTTP routes do, with the same answers."""
     try:
         spoken = parse_language(language, model.languages) if language else None
-        options = TranscriptionOptions(spoken, parse_phrases(keywords, prompt))
+        options = TranscriptionOptions(spoken, parse_phrases(keywords, prompt, model.letters))
         with audio.open("rb") as file:
             recording = await transcriber.transcribe(file, options)
     except Exception as exc:

@@ -201,7 +201,7 @@ def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequ
         file=fields.file(),
         options=TranscriptionOptions(
             language=_language(fields, model.languages),
-            phrases=_phrases(fields),
+            phrases=_phrases(fields, model),
             rules=_chunking(fields),
             short_first=stream,
         ),
@@ -211,6 +211,7 @@ def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequ
             segments=not granularities or "segment" in granularities,
             logprobs="logprobs" in include,
             coverage="coverage" in include,
+            languages=len(model.languages) > 1,
         ),
         stream=stream,
     )
@@ -231,7 +232,7 @@ def parse_translation(form: FormData, model: ServedModel) -> TranscriptionReques
             param="model",
         )
     return TranscriptionRequest(
-        fields.file(), TranscriptionOptions("en", _phrases(fields)), _format(fields, TRANSLATION_FORMATS)
+        fields.file(), TranscriptionOptions("en", _phrases(fields, model)), _format(fields, TRANSLATION_FORMATS)
     )
 
 
@@ -292,8 +293,8 @@ def _check_temperature(fields: Fields) -> None:
         raise InvalidField(f"temperature: a number from 0 to 1 is expected, not {value!r}", param="temperature")
 
 
-def _phrases(fields: Fields) -> Phrases:
-    return parse_phrases(fields.many("keywords"), fields.one("prompt") or "")
+def _phrases(fields: Fields, model: ServedModel) -> Phrases:
+    return parse_phrases(fields.many("keywords"), fields.one("prompt") or "", model.letters)
 
 
 def _chunking(fields: Fields) -> SpeechRules | None:

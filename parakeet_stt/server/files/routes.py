@@ -67,15 +67,20 @@ async def transcribe(request: Request, transcriber: Transcriber) -> Response:
 
 async def _events(transcriber: FileTranscriber, asked: TranscriptionRequest, closing: AsyncExitStack) -> Events:
     """The text piece by piece, then all of it. closing: what is to be closed at the end."""
-    logprobs, coverage = asked.detail.logprobs, asked.detail.coverage
+    detail = asked.detail
     async with closing, transcriber.open(asked.file.file, asked.options) as transcription:
         is_first = True
         async with aclosing(transcription.words()) as pieces:
             async for words in pieces:
-                yield render_delta(words, is_first=is_first, logprobs=logprobs)
+                yield render_delta(words, is_first=is_first, logprobs=detail.logprobs)
                 is_first = False
         recording = await transcription.recording()
-        yield await _compute(recording, lambda: render_done(recording, logprobs=logprobs, coverage=coverage))
+        yield await _compute(
+            recording,
+            lambda: render_done(
+                recording, logprobs=detail.logprobs, coverage=detail.coverage, languages=detail.languages
+            ),
+        )
 
 
 async def _respond(recording: Recording, chosen: Format, detail: Detail) -> Response:

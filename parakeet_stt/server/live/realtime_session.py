@@ -178,7 +178,7 @@ def configure(before: Configuration, given: Mapping[str, Any], model: ServedMode
     for language in [asked.language, *(asked.languages or ())]:
         if language:
             parse_language(language, model.languages, param=f"{TRANSCRIPTION}.language")
-    after.to_options(0)  # checks the keywords
+    parse_phrases(asked.keywords or [], "", model.letters, param=f"{TRANSCRIPTION}.keywords")
     return after
 
 
