@@ -9,7 +9,7 @@ from parakeet_stt.server.digests import Digests
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """created: unix time of its publication. config: the active configuration as YAML.
+    """created: unix time of its publication. config: the active configuration as YAML. aliases: other names of it.
 
     letters: that the model can write; empty if that is not known.
     """
@@ -23,4 +23,5 @@ class ServedModel:
     precision: str
     config: str
     digests: Digests
+    aliases: frozenset[str] = frozenset()
     letters: frozenset[str] = frozenset()

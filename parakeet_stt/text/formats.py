@@ -30,7 +30,7 @@ class Format:
     """One value of `response_format`.
 
     write: the body as text, or as a mapping that becomes JSON. example: of a body. schema: of a JSON body; None for
-    text. can_stream: whether the contract allows it with `stream=true`.
+    text. can_stream: whether it may be had with `stream=true`.
     """
 
     name: str
@@ -134,7 +134,7 @@ TRANSCRIPTION_FORMATS = _by_name(
         lambda r, detail: openai_json.render_verbose_json(
             r, words=detail.words, segments=detail.segments, coverage=detail.coverage
         ),
-        None, VerboseJson,
+        None, VerboseJson, can_stream=True,
     ),
     _VTT,
 )  # fmt: skip

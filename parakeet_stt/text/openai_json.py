@@ -154,19 +154,27 @@ class VerboseJson(TypedDict):
 
 
 class Delta(TypedDict):
-    """Final text that follows the deltas before it."""
+    """Final text that follows the deltas before it. words: with response_format verbose_json, if asked for."""
 
     type: Literal["transcript.text.delta"]
     delta: str
+    words: NotRequired[Sequence[WordEntry]]
     logprobs: NotRequired[Sequence[LogProb]]
 
 
 class Done(TypedDict):
-    """The whole text: all deltas, one after another; `speech` with `include[]=coverage`."""
+    """The whole text: all deltas, one after another. With response_format verbose_json also that body's members.
+
+    speech: with `include[]=coverage`.
+    """
 
     type: Literal["transcript.text.done"]
     text: str
     languages: NotRequired[list[Language]]
+    language: NotRequired[str]
+    duration: NotRequired[float]
+    words: NotRequired[Sequence[WordEntry]]
+    segments: NotRequired[Sequence[SegmentEntry]]
     logprobs: NotRequired[Sequence[LogProb]]
     usage: TokenUsage
     speech: NotRequired[SpeechEntry]
@@ -182,20 +190,37 @@ def render_json(transcript: Transcript, *, logprobs: bool = False, languages: bo
     return body
 
 
-def render_delta(words: Sequence[Word], *, is_first: bool, logprobs: bool = False) -> Delta:
-    """OpenAI's event for words that have become final. is_first: whether they begin the text."""
+def render_delta(words: Sequence[Word], *, is_first: bool, times: bool = False, logprobs: bool = False) -> Delta:
+    """OpenAI's event for words that have become final. is_first: whether they begin the text. times: of the words."""
     body: Delta = {"type": "transcript.text.delta", "delta": delta_text(words, is_first=is_first)}
+    if times:
+        body["words"] = [_word(word) for word in words]
     if logprobs:
         body["logprobs"] = render_logprobs([t for word in words for t in word.tokens], is_first=is_first)
     return body
 
 
 def render_done(
-    recording: Recording, *, logprobs: bool = False, coverage: bool = False, languages: bool = False
-) -> Done:
-    """OpenAI's last event."""
+    recording: Recording,
+    *,
+    words: bool = False,
+    segments: bool = False,
+    logprobs: bool = False,
+    coverage: bool = False,
+    languages: bool = False,
+) -> Done:  # seven parameters: each is a part of the answer
+    """OpenAI's last event. words, segments: those of verbose_json, whose language and duration come with them."""
     transcript = recording.transcript
     body: Done = {"type": "transcript.text.done", "text": transcript.text, "usage": _token_usage(transcript)}
+    if words or segments:
+        verbose = render_verbose_json(recording, words=words, segments=segments)
+        body["duration"] = verbose["duration"]
+        if "language" in verbose:
+            body["language"] = verbose["language"]
+        if "words" in verbose:
+            body["words"] = verbose["words"]
+        if "segments" in verbose:
+            body["segments"] = verbose["segments"]
     if logprobs:
         body["logprobs"] = render_logprobs(transcript.tokens, is_first=True)
     if coverage:

@@ -1,4 +1,4 @@
-"""fetch_model.py, run as the operator runs it, against a hub on loopback and a BentoML store of its own."""
+"""`parakeet fetch`, run as the operator runs it, against a hub on loopback and a BentoML store of its own."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
+from parakeet_stt.cli import fetch
 from parakeet_stt.engines.catalogue import CATALOGUE
-from scripts import fetch_model
 from tests.conftest import ROOT
 
-SCRIPT = ROOT / "scripts" / "fetch_model.py"
+COMMAND = ["-m", "parakeet_stt", "fetch"]
 NAME = "nvidia/parakeet-tdt-0.6b-v2"
 ENTRY = CATALOGUE[NAME]
 PUBLISHED = ENTRY.published
@@ -34,15 +34,15 @@ REVISION, PINNED_SHA256 = PUBLISHED.revision, PUBLISHED.sha256
 SETTING = f"STT_MODEL={NAME}\n"
 WEIGHTS = bytes(range(256)) * 100_000  # 26 MB: half of it is more than one of the 10 MiB pieces that are resumed after
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
-# The true checksum belongs to gigabytes; this runs the script with that of `WEIGHTS` in the catalogue instead.
+# The true checksum belongs to gigabytes; this runs the command with that of `WEIGHTS` in the catalogue instead.
 RUN_WITH_CHECKSUM = f"""
-import dataclasses, runpy, sys
-sys.path.insert(0, {str(ROOT)!r})
+import dataclasses, sys
+from parakeet_stt.cli.app import app
 from parakeet_stt.engines import catalogue
 entry = catalogue.CATALOGUE[{NAME!r}]
 published = dataclasses.replace(entry.published, sha256={SHA256!r})
 catalogue.CATALOGUE[{NAME!r}] = dataclasses.replace(entry, published=published)
-runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
+app(["fetch", *sys.argv[1:]])
 """
 
 
@@ -55,21 +55,25 @@ class Hub:
     """What huggingface_hub asks of a hub for one file of one commit: HEAD, and GET with or without a range.
 
     etag: None stands for a mirror that gives no checksum. breaks: how many answers end in the middle.
-    stalls: the answer stops in the middle without ending.
+    stalls: the answer stops in the middle without ending. redirects: the file is elsewhere, as at the real hub, which
+    offers Xet beside; `elsewhere` has the requests to other paths. refuses: a status, and the hub's reason.
     """
 
     content: bytes = WEIGHTS
     etag: str | None = None
     breaks: int = 0
     stalls: bool = False
+    redirects: bool = False
+    refuses: tuple[int, str] | None = None
+    elsewhere: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     url: str = ""
+    path: str = f"/{NAME}/resolve/{REVISION}/parakeet-tdt-0.6b-v2.nemo"
 
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     hub = Hub()
-    path = f"/{NAME}/resolve/{REVISION}/parakeet-tdt-0.6b-v2.nemo"
     release = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -81,10 +85,28 @@ def hub() -> Iterator[Hub]:
 
         def answer(self, *, with_body: bool) -> None:
             start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-            hub.requests.append(f"{self.command} from {start}")
-            if self.path != path:
+            if self.path != hub.path and self.path != "/store/weights":
+                hub.elsewhere.append(self.path)
                 self.send_error(404)
                 return
+            if hub.refuses:
+                self.send_response(hub.refuses[0])
+                self.send_header("X-Error-Message", hub.refuses[1])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if hub.redirects and self.path == hub.path:
+                self.send_response(302)
+                self.send_header("Location", f"{hub.url.replace('127.0.0.1', 'localhost')}/store/weights")
+                self.send_header("Content-Length", "0")
+                self.send_header("X-Linked-Etag", f'"{hub.etag}"')
+                self.send_header("X-Linked-Size", str(len(hub.content)))
+                self.send_header("X-Repo-Commit", REVISION)
+                self.send_header("X-Xet-Hash", "0" * 64)
+                self.send_header("Link", f'<{hub.url}/xet-token>; rel="xet-auth"')
+                self.end_headers()
+                return
+            hub.requests.append(f"{self.command} from {start}")
             body = hub.content[start:]
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(body)))
@@ -119,7 +141,7 @@ def hub() -> Iterator[Hub]:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where one operator runs the script: a BentoML store and a folder for temporary files, both empty at first."""
+    """Where one operator runs the command: a BentoML store and a folder for temporary files, both empty at first."""
 
     home: Path
     temporary: Path
@@ -136,7 +158,7 @@ class Machine:
 
     def run(self, *arguments: str, hub: str = "http://127.0.0.1:1", pinned: bool = True) -> tuple[int, str, str]:
         """Exit status, standard output and standard error. pinned: False to have the catalogue ask for `WEIGHTS`."""
-        script = [str(SCRIPT)] if pinned else ["-c", RUN_WITH_CHECKSUM]
+        script = COMMAND if pinned else ["-c", RUN_WITH_CHECKSUM]
         done = subprocess.run(
             [sys.executable, *script, *arguments],
             cwd=ROOT,
@@ -199,6 +221,53 @@ def test_a_download_survives_a_broken_connection_is_recorded_and_happens_once(ma
     assert len(hub.requests) == asked
 
 
+def test_a_hub_that_redirects_and_offers_xet_is_asked_for_a_file_by_ordinary_http(machine: Machine, hub: Hub) -> None:
+    """huggingface_hub took another path, which hung for minutes where the store did not answer."""
+    hub.etag, hub.redirects = SHA256, True
+    status, said, errors = machine.run(NAME, hub=hub.url, pinned=False)
+    assert (status, said.endswith(SETTING)) == (0, True), errors
+    assert hub.requests == ["GET from 0"]
+    assert hub.elsewhere == []  # no token for Xet was asked for
+    assert sha256(machine.stored()[0]) == SHA256
+
+
+def test_the_hubs_checksum_counts_where_the_catalogue_has_none(machine: Machine, hub: Hub) -> None:
+    name = "nvidia/parakeet-tdt_ctc-110m"
+    published = CATALOGUE[name].published
+    assert published
+    assert published.sha256 is None
+    hub.path = f"/{name}/resolve/{published.revision}/{published.file_name}"
+    status, _, errors = machine.run(name, hub=hub.url)
+    assert (status, "names no sha256" in errors) == (1, True)
+    hub.etag = SHA256
+    hub.content = WEIGHTS[:-1] + b"?"
+    status, _, errors = machine.run(name, hub=hub.url)
+    assert (status, f"not {SHA256}" in errors) == (1, True)
+    hub.content = WEIGHTS
+    status, said, _ = machine.run(name, hub=hub.url)
+    assert (status, said.splitlines()[-1]) == (0, f"STT_MODEL={name}")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (401, "Invalid username or password."),
+        (404, "Repository not found"),
+        (403, "Access to this model is restricted"),
+    ],
+)
+def test_the_hubs_own_reason_is_told_and_the_network_is_not_blamed(
+    machine: Machine, hub: Hub, status: int, reason: str
+) -> None:
+    hub.refuses = status, reason
+    code, _, errors = machine.run(NAME, hub=hub.url)
+    assert code == 1
+    assert errors.count("\n") == 1
+    assert f"the hub answers {status}" in errors
+    assert reason in errors
+    assert "--from" not in errors
+
+
 def test_a_hub_that_offers_another_file_is_refused_before_the_download(machine: Machine, hub: Hub) -> None:
     hub.etag = SHA256
     status, _, errors = machine.run(NAME, hub=hub.url)
@@ -233,7 +302,7 @@ def test_without_network_one_line_says_what_to_do(machine: Machine) -> None:
 def test_a_stopped_download_leaves_nothing_behind(machine: Machine, hub: Hub) -> None:
     hub.stalls = True
     with subprocess.Popen(
-        [sys.executable, str(SCRIPT), NAME],
+        [sys.executable, *COMMAND, NAME],
         cwd=ROOT,
         env=machine.environment(hub.url),
         stderr=subprocess.PIPE,
@@ -262,7 +331,7 @@ def test_a_stop_while_the_store_copies_leaves_no_half_made_model(
     monkeypatch.setattr(shutil, "copytree", copy_a_part)
     try:
         with pytest.raises(KeyboardInterrupt):
-            fetch_model.store(ENTRY, weights, SHA256, source="a test")
+            fetch.store(ENTRY, weights, SHA256, source="a test")
     finally:
         BentoMLContainer.model_store.reset()
     assert machine.left_behind() == []
