@@ -112,15 +112,25 @@ class SessionQueue:
 class RecordingQueue:
     """One admitted recording's access to its device."""
 
-    def __init__(self, link: DeviceLink, source: Source, owners: Iterator[int]) -> None:
+    def __init__(self, link: DeviceLink, source: Source, owners: Iterator[int], *, is_read: bool = False) -> None:
+        """is_read: whether any of its audio is known."""
         self._link = link
         self._source = source
         self._owners = owners
-        self._is_read = False  # whether any of its audio is known
+        self._is_read = is_read
 
     def close(self) -> None:
         """The recording is over."""
         self._read()
+
+    @contextmanager
+    def beside(self, audio: SharedAudio) -> Iterator[RecordingQueue]:
+        """More audio of the same recording, such as another channel: it is not admitted anew."""
+        source = self._link.open(audio)
+        try:
+            yield RecordingQueue(self._link, source, self._owners, is_read=True)
+        finally:
+            self._link.close_source(source)
 
     async def detect(
         self, first_window_at: int, windows: int, states: DetectorStates

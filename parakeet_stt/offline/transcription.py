@@ -37,7 +37,7 @@ class TranscriptionOptions:
 
     language: spoken language; None for the model's first. phrases: to prefer. rules: when audio counts as speech; None
     for the server's own. is_cut: False for one pass over the whole recording, whatever its length. short_first: whether
-    the caller waits for the first words.
+    the caller waits for the first words. separate_channels: transcribe each channel on its own, as one speaker.
     """
 
     language: str | None = None
@@ -45,6 +45,7 @@ class TranscriptionOptions:
     rules: SpeechRules | None = None
     is_cut: bool = True
     short_first: bool = False
+    separate_channels: bool = False
 
 
 class Recognize(Protocol):

@@ -55,13 +55,18 @@ def ends_sentence(word: str) -> bool:
     )
 
 
+def is_divided(word: Word, following: Word) -> bool:
+    """Whether a segment ends between these two words: with a sentence, or in a silence of `SEGMENT_GAP_SECONDS`."""
+    return ends_sentence(word.text) or following.start - word.end >= SEGMENT_GAP_SECONDS
+
+
 def split_segments(words: Sequence[Word]) -> Sequence[Segment]:
     """Split words into sentences, and where a silence of `SEGMENT_GAP_SECONDS` divides a sentence."""
     starts = [0] if words else []
     starts += [
         index
         for index, (word, following) in enumerate(itertools.pairwise(words), start=1)
-        if ends_sentence(word.text) or following.start - word.end >= SEGMENT_GAP_SECONDS
+        if is_divided(word, following)
     ]
     ends = [*starts[1:], len(words)]
     return LazySequence(len(starts), lambda index: Segment(tuple(words[starts[index] : ends[index]])))

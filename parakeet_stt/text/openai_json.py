@@ -14,7 +14,7 @@ from typing import Literal, NotRequired
 from typing_extensions import TypedDict
 
 from parakeet_stt.audio import SAMPLE_RATE
-from parakeet_stt.text.lazy_sequence import LazySequence, lazy_map
+from parakeet_stt.text.lazy_sequence import LazySequence
 from parakeet_stt.text.transcript import ENCODER_FRAME_SECONDS, Recording, Segment, Token, Transcript, Word
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
 
@@ -69,15 +69,23 @@ class Json(TypedDict):
 
 
 class WordEntry(TypedDict):
-    """A word with its punctuation, and its times in seconds."""
+    """A word with its punctuation, and its times in seconds.
+
+    Where speakers are told apart: its speaker, and who speaks at the same time, if anybody does.
+    """
 
     word: str
     start: float
     end: float
+    speaker: NotRequired[str]
+    second_speaker: NotRequired[str]
 
 
 class SegmentEntry(TypedDict):
-    """A sentence. seek: its start in frames of 10 ms. no_speech_prob: the speech detector's."""
+    """A sentence. seek: its start in frames of 10 ms. no_speech_prob: the speech detector's.
+
+    speaker: where speakers are told apart.
+    """
 
     id: int
     seek: int
@@ -89,6 +97,7 @@ class SegmentEntry(TypedDict):
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
+    speaker: NotRequired[str]
 
 
 class TranslationJson(TypedDict):
@@ -118,12 +127,34 @@ class VerboseJson(TypedDict):
     usage: DurationUsage
 
 
+class DiarizedSegment(TypedDict):
+    """A sentence, or the part of one that one speaker says. Also an event of a streamed answer."""
+
+    type: Literal["transcript.text.segment"]
+    id: str
+    start: float
+    end: float
+    text: str
+    speaker: str
+
+
+class DiarizedJson(TypedDict):
+    """OpenAI's `diarized_json`: what is said, and by whom."""
+
+    task: Literal["transcribe"]
+    duration: float
+    text: str
+    segments: Sequence[DiarizedSegment]
+    usage: TokenUsage
+
+
 class Delta(TypedDict):
-    """Final text that follows the deltas before it."""
+    """Final text that follows the deltas before it. segment_id: of the segment that it is the text of."""
 
     type: Literal["transcript.text.delta"]
     delta: str
     logprobs: NotRequired[Sequence[LogProb]]
+    segment_id: NotRequired[str]
 
 
 class Done(TypedDict):
@@ -149,6 +180,31 @@ def render_delta(words: Sequence[Word], *, is_first: bool, logprobs: bool = Fals
     if logprobs:
         body["logprobs"] = render_logprobs([t for word in words for t in word.tokens], is_first=is_first)
     return body
+
+
+def render_diarized_json(transcript: Transcript) -> DiarizedJson:
+    """OpenAI's `diarized_json` of a transcript whose speakers are told apart."""
+    segments = transcript.segments
+    return {
+        "task": "transcribe",
+        "duration": round_seconds(transcript.duration),
+        "text": transcript.text,
+        "segments": LazySequence(len(segments), lambda index: render_diarized_segment(segments[index], index)),
+        "usage": _token_usage(transcript),
+    }
+
+
+def render_diarized_segment(segment: Segment, index: int) -> DiarizedSegment:
+    """OpenAI's segment of one speaker. index: among all of the recording."""
+    assert segment.speaker is not None
+    return {
+        "type": "transcript.text.segment",
+        "id": f"seg_{index:03d}",
+        "start": round_seconds(segment.start),
+        "end": round_seconds(segment.end),
+        "text": segment.text,
+        "speaker": segment.speaker,
+    }
 
 
 def render_done(transcript: Transcript, *, logprobs: bool = False) -> Done:
@@ -181,7 +237,7 @@ def render_verbose_json(recording: Recording, *, words: bool, segments: bool) ->
         "usage": {"type": "duration", "seconds": math.ceil(transcript.duration)},
     }
     if words:
-        body["words"] = lazy_map(transcript.words, _word)
+        body["words"] = LazySequence(len(transcript.words), lambda index: _word(transcript, index))
     if segments:
         body["segments"] = _segments(recording)
     return body
@@ -239,8 +295,14 @@ def _logprob(token: Token, *, is_first: bool) -> LogProb:
     return {"token": text, "logprob": token.logprob, "bytes": list(text.encode())}
 
 
-def _word(word: Word) -> WordEntry:
-    return {"word": word.text, "start": round_seconds(word.start), "end": round_seconds(word.end)}
+def _word(transcript: Transcript, index: int) -> WordEntry:
+    word, speakers = transcript.words[index], transcript.speakers
+    entry: WordEntry = {"word": word.text, "start": round_seconds(word.start), "end": round_seconds(word.end)}
+    if speakers is not None:
+        entry["speaker"] = speakers.of(index)
+        if second := speakers.second_of(index):
+            entry["second_speaker"] = second
+    return entry
 
 
 def _segments(recording: Recording) -> Sequence[SegmentEntry]:
@@ -249,7 +311,7 @@ def _segments(recording: Recording) -> Sequence[SegmentEntry]:
 
 
 def _segment(index: int, segment: Segment, probabilities: Probabilities) -> SegmentEntry:
-    return {
+    entry: SegmentEntry = {
         "id": index,
         "seek": int(segment.start / SEEK_FRAME_SECONDS),
         "start": round_seconds(segment.start),
@@ -261,3 +323,6 @@ def _segment(index: int, segment: Segment, probabilities: Probabilities) -> Segm
         "compression_ratio": compression_ratio(segment.text),
         "no_speech_prob": no_speech_probability(probabilities, segment.start, segment.end),
     }
+    if segment.speaker is not None:
+        entry["speaker"] = segment.speaker
+    return entry

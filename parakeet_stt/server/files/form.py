@@ -39,10 +39,11 @@ INCLUDABLE = ("logprobs",)
 TRANSLATION_FIELDS = ("file", "model", "prompt", "response_format", "temperature")
 TRANSCRIPTION_FIELDS = (
     *TRANSLATION_FIELDS, "language", "languages", "keywords", "include", "timestamp_granularities", "stream",
-    "chunking_strategy", "known_speaker_names", "known_speaker_references",
+    "chunking_strategy", "known_speaker_names", "known_speaker_references", "channels",
 )  # fmt: skip
+CHANNELS = ("mixed", "separate")
 TEXT_ONLY = Detail()
-SEED_FIELDS = ("file", "include_timestamps", "should_chunk")
+SEED_FIELDS = ("file", "include_timestamps", "should_chunk", "channels")
 
 
 class ServerVad(BaseModel):
@@ -180,7 +181,16 @@ def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequ
         if fields.many(name):
             raise UnsupportedField(f"{name}: response_format diarized_json needs a speaker model, and none is served",
                                    param=name)  # fmt: skip
+    separate = _channels(fields)
+    if chosen.needs_speakers and not separate:
+        raise UnsupportedField(
+            f"response_format: {chosen.name} needs a speaker model, and none is served here; where each speaker has a "
+            "channel, channels=separate tells them apart without one",
+            param="response_format",
+        )
     stream = fields.flag("stream", default=False)
+    if stream and separate:
+        raise InvalidField("stream: channels=separate is answered as a whole, not as a stream", param="stream")
     if stream and not chosen.can_stream:
         streamed = " or ".join(name for name, one in TRANSCRIPTION_FORMATS.items() if one.can_stream)
         raise InvalidField(f"stream: response_format must be {streamed}, not {chosen.name}", param="stream")
@@ -200,6 +210,7 @@ def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequ
             phrases=_phrases(fields),
             rules=_chunking(fields),
             short_first=stream,
+            separate_channels=separate,
         ),
         format=chosen,
         detail=Detail(
@@ -235,7 +246,7 @@ def parse_seed(form: FormData) -> SeedRequest:
     fields = Fields(form, SEED_FIELDS, ignore_unknown=True)
     upload, is_cut = fields.file(), fields.flag("should_chunk", default=True)
     stamped = fields.flag("include_timestamps", default=False)
-    return SeedRequest(upload, TranscriptionOptions(is_cut=is_cut), stamped)
+    return SeedRequest(upload, TranscriptionOptions(is_cut=is_cut, separate_channels=_channels(fields)), stamped)
 
 
 def _split_key(key: str) -> tuple[str, str | None]:
@@ -253,12 +264,17 @@ def _json(text: str) -> Any:
 
 def _format(fields: Fields, formats: Mapping[str, Format]) -> Format:
     value = fields.one("response_format") or "json"
-    if value == "diarized_json":
-        raise UnsupportedField("response_format: diarized_json needs a speaker model, and none is served here",
-                               param="response_format")  # fmt: skip
     if value not in formats:
         raise InvalidField(f"response_format: {value!r} is not one of {', '.join(formats)}", param="response_format")
     return formats[value]
+
+
+def _channels(fields: Fields) -> bool:
+    """Whether channels are to be transcribed apart."""
+    value = fields.one("channels") or "mixed"
+    if value not in CHANNELS:
+        raise InvalidField(f"channels: {value!r} is not one of {', '.join(CHANNELS)}", param="channels")
+    return value == "separate"
 
 
 def _check_model(fields: Fields, model: ServedModel) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from typing_extensions import TypedDict
 
-from parakeet_stt.server.files.form import GRANULARITIES, INCLUDABLE, ServerVad
+from parakeet_stt.server.files.form import CHANNELS, GRANULARITIES, INCLUDABLE, ServerVad
 from parakeet_stt.server.options import MAX_KEYWORD_CHARACTERS, MAX_KEYWORDS
-from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS
-from parakeet_stt.text.openai_json import Json, TranslationJson, VerboseJson, VerboseTranslation
+from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS, Format
+from parakeet_stt.text.openai_json import DiarizedJson, Json, TranslationJson, VerboseJson, VerboseTranslation
 
 
 class NemoTimestamps(TypedDict):
@@ -52,6 +53,10 @@ def _content(example: Any) -> dict[str, Any]:
     return {"application/json": {"example": example}, **texts}
 
 
+def _formats(formats: Mapping[str, Format]) -> dict[str, Any]:
+    return {"type": "string", "enum": list(formats), "default": "json"}
+
+
 def _body(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
     schema = {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
@@ -59,7 +64,10 @@ def _body(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
 
 _FILE = _text("flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav or webm, and what else FFmpeg reads.", format="binary")
 _MODEL = _text("The served model's name, or any of OpenAI's names for transcription models.", example="whisper-1")
-_FORMAT = {"type": "string", "enum": list(TRANSCRIPTION_FORMATS), "default": "json"}
+_CHANNELS = {
+    "type": "string", "enum": list(CHANNELS), "default": "mixed",
+    "description": "separate: each channel is transcribed on its own, as one speaker. Not with stream.",
+}  # fmt: skip
 _TEMPERATURE = {
     "type": "number", "minimum": 0, "maximum": 1, "default": 0,
     "description": "Checked; decoding is greedy, so it makes no difference.",
@@ -70,7 +78,7 @@ TRANSCRIPTION: dict[str, Any] = {
     "response_model": None,
     "responses": {
         200: {
-            "model": Json | VerboseJson,
+            "model": Json | VerboseJson | DiarizedJson,
             "description": "The text. With stream=true, events: transcript.text.delta for each piece that is final, "
             "then transcript.text.done.",
             "content": {**_content(TRANSCRIPTION_FORMATS["json"].example), "text/event-stream": _EVENTS},
@@ -88,11 +96,16 @@ TRANSCRIPTION: dict[str, Any] = {
             )
             | {"maxItems": MAX_KEYWORDS},
             "prompt": _PROMPT,
-            "response_format": _FORMAT,
+            "response_format": _formats(TRANSCRIPTION_FORMATS),
             "temperature": _TEMPERATURE,
             "include[]": _texts("With response_format json.", enum=list(INCLUDABLE)),
             "timestamp_granularities[]": _texts("With response_format verbose_json.", enum=list(GRANULARITIES)),
-            "stream": {"type": "boolean", "default": False, "description": "With response_format json or text."},
+            "stream": {
+                "type": "boolean",
+                "default": False,
+                "description": "With response_format json, text or diarized_json.",
+            },
+            "channels": _CHANNELS,
             "chunking_strategy": {
                 "description": "auto, or a JSON object: when sound counts as speech.",
                 "anyOf": [{"type": "string", "enum": ["auto"]}, ServerVad.model_json_schema()],
@@ -111,7 +124,13 @@ TRANSLATION: dict[str, Any] = {
     },
     "openapi_extra": _body(
         ["file", "model"],
-        {"file": _FILE, "model": _MODEL, "prompt": _PROMPT, "response_format": _FORMAT, "temperature": _TEMPERATURE},
+        {
+            "file": _FILE,
+            "model": _MODEL,
+            "prompt": _PROMPT,
+            "response_format": _formats(TRANSLATION_FORMATS),
+            "temperature": _TEMPERATURE,
+        },
     ),
 }
 SEED: dict[str, Any] = {
@@ -123,6 +142,7 @@ SEED: dict[str, Any] = {
             "file": _FILE,
             "include_timestamps": {"type": "boolean", "default": False},
             "should_chunk": {"type": "boolean", "default": True},
+            "channels": _CHANNELS,
         },
     ),
 }
