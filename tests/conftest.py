@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from parakeet_stt.audio import Audio, Samples
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from parakeet_stt.media.demux import decode
 from parakeet_stt.server.settings import Settings
+from tests.preloaded import ADDRESS, forking
 
 if TYPE_CHECKING:
     from parakeet_stt.engines.parakeet import Parakeet
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
 START_SECONDS = 120  # a loaded machine; an idle one needs a tenth
+PLAIN, PRELOADED = "service:ParakeetSTT", "tests.preloaded_service:ParakeetSTT"
 
 
 @dataclass(frozen=True)
@@ -100,14 +104,25 @@ def clean_environment(**changes: str) -> dict[str, str]:
     return {**kept, "BENTOML_DO_NOT_TRACK": "True", **changes}
 
 
+@cache
+def preloaded() -> str:
+    """The address of the process that forks device processes, until the test run ends."""
+    context = forking()
+    atexit.register(context.__exit__, None, None, None)
+    return context.__enter__()
+
+
 class Serve:
-    """`bentoml serve` in a process of its own that can reach no other machine, ended when the `with` ends."""
+    """`bentoml serve` in a process of its own that can reach no other machine, ended when the `with` ends.
+
+    target: PLAIN where the test looks at how the service starts, or at its processes.
+    """
 
     def __init__(
         self,
         log: Path,
         *,
-        target: str = "service:ParakeetSTT",
+        target: str = PRELOADED,
         folder: Path = ROOT,
         host: str = "127.0.0.1",
         **env: str,
@@ -120,6 +135,8 @@ class Serve:
             "REFUSED_CONNECTIONS": str(refused),
             "STT_FRONTS": "1",  # on any machine, unless a test says otherwise
         }
+        if target == PRELOADED:
+            offline[ADDRESS] = preloaded()
         self.environment = clean_environment(**{**offline, **env})
         bentoml = Path(sys.executable).with_name("bentoml")
         with log.open("wb") as output:
@@ -155,7 +172,7 @@ class Serve:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The service with its defaults."""
-    with Serve(tmp_path_factory.mktemp("server") / "log") as running:
+    with Serve(tmp_path_factory.mktemp("server") / "log", target=PLAIN) as running:
         yield running
 
 

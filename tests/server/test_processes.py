@@ -21,7 +21,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from tests.conftest import Sample, Serve, Server
+from tests.conftest import PLAIN, Sample, Serve, Server
 from tests.server.tree import DEVICE, FRONT, MEDIA, Caller, front_of, maps_of, one_of_each, processes, until
 from tests.sockets import answers, every, frames, opened, pcm
 
@@ -34,7 +34,7 @@ TRANSCRIPTIONS = 'stt_requests_total{code="200",method="POST",route="/v1/audio/t
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     """Two fronts, with a key, and a limit of sessions that is soon reached."""
     limits: Any = {"STT_FRONTS": "2", "STT_API_KEYS": KEY, "STT_MAX_SESSIONS": str(MAX_SESSIONS)}
-    serve = Serve(tmp_path_factory.mktemp("fronts") / "log", **limits)
+    serve = Serve(tmp_path_factory.mktemp("fronts") / "log", target=PLAIN, **limits)
     with serve:
         until(lambda: len(fronts(serve)) == 2, "two fronts")
         yield serve
@@ -220,7 +220,7 @@ def test_sigterm_to_the_parent_lets_both_fronts_finish_and_leaves_no_process_and
 ) -> None:
     spoken = samples["short"]
     said = pcm(spoken.audio().samples)[: int(spoken.words[-1]["end"] * 32_000) + 1600]  # no pause after it
-    serve = Serve(tmp_path / "log", STT_FRONTS="2", TMPDIR=str(folder))
+    serve = Serve(tmp_path / "log", target=PLAIN, STT_FRONTS="2", TMPDIR=str(folder))
     with serve as server:
         until(lambda: len(fronts(serve)) == 2, "two fronts")
         sockets = sockets_to_both(serve, lambda: opened(server))
@@ -244,7 +244,7 @@ def test_sigterm_to_the_parent_lets_both_fronts_finish_and_leaves_no_process_and
 def test_sigkill_of_the_parent_leaves_no_process_behind_and_the_next_start_removes_the_folder(
     tmp_path: Path, folder: Path, samples: dict[str, Sample]
 ) -> None:
-    serve = Serve(tmp_path / "log", STT_FRONTS="2", TMPDIR=str(folder))
+    serve = Serve(tmp_path / "log", target=PLAIN, STT_FRONTS="2", TMPDIR=str(folder))
     with serve as server:
         until(lambda: len(fronts(serve)) == 2, "two fronts")
         assert upload(server, samples["short"]).status_code == 200
