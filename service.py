@@ -70,10 +70,13 @@ def start_processes(settings: Settings) -> Paths:
     source = catalogue.resolve(settings.model)
     catalogue.check_archive(source.path)
     catalogue.read_ahead(source.path)
+    diarizer = catalogue.resolve_diarizer(settings.diarizer)
     detects = [] if _has_gpu(settings) else ["--detect"]
     paths = Paths(tempdir.create())
     paths.create()
     catalogue.write_source(source, paths.source)
+    if diarizer:
+        catalogue.write_source(diarizer, paths.diarizer)
     os.environ[RUN_FOLDER] = str(paths.folder)  # of the fronts, which BentoML starts later
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(paths.metrics)
     os.environ.setdefault("STT_SIGNING_KEY", secrets.token_hex())  # one for all fronts
@@ -162,6 +165,7 @@ class ParakeetSTT:
             precision=welcome.precision,
             config=welcome.config,
             digests=Digests(**welcome.digests),
+            tells_speakers=welcome.speakers is not None,
         )
         detector = None
         if not welcome.detects:
@@ -184,12 +188,13 @@ class ParakeetSTT:
         language: str | None = None,
         keywords: tuple[str, ...] = (),
         prompt: str = "",
+        speakers: bool = False,
+        channels: str = "mixed",
     ) -> dict[str, Any]:
         """For BentoML's own client and BentoCloud's playground: OpenAI's verbose_json, with words and segments."""
         parts = self._components
-        return await bento.transcribe(
-            parts.transcriber, parts.model, audio, language=language, keywords=keywords, prompt=prompt
-        )
+        asked = bento.Asked(language, keywords, prompt, speakers, channels)
+        return await bento.transcribe(parts.transcriber, parts.model, audio, asked)
 
     def __is_ready__(self) -> bool:
         """Read by BentoML for /readyz."""

@@ -1,4 +1,4 @@
-"""Puts Parakeet's weights into the BentoML store, once: the only code here that downloads any.
+"""Puts weights, of Parakeet or a diarizer, into the BentoML store, once: the only code here that downloads any.
 
     python scripts/fetch_model.py nvidia/parakeet-tdt-0.6b-v2
     python scripts/fetch_model.py nvidia/parakeet-tdt-0.6b-v2 --from parakeet-tdt-0.6b-v2.nemo   # without network
@@ -23,7 +23,7 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # both before the librari
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from parakeet_stt.engines import catalogue
-from parakeet_stt.engines.catalogue import CatalogueEntry, ModelSource, PublishedFile
+from parakeet_stt.engines.catalogue import CatalogueEntry, Kind, ModelSource, PublishedFile
 from parakeet_stt.errors import StartupError
 
 # Importing parakeet_stt.engines has set it to "1". huggingface_hub reads it when `download` imports it.
@@ -38,8 +38,9 @@ class FetchError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fetch or import the model; returns the exit status."""
-    published = {name: entry for name, entry in catalogue.CATALOGUE.items() if entry.published}
-    parser = argparse.ArgumentParser(description="Put Parakeet's weights into the BentoML store.")
+    known = {**catalogue.CATALOGUE, **catalogue.DIARIZERS}
+    published = {name: entry for name, entry in known.items() if entry.published}
+    parser = argparse.ArgumentParser(description="Put the weights of a model into the BentoML store.")
     parser.add_argument("name", choices=published, metavar="NAME", help=" or ".join(published))
     parser.add_argument("--from", dest="file", type=Path, metavar="FILE.nemo", help="import this file, offline")
     given = parser.parse_args(arguments)
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{given.name} was not fetched: interrupted", file=sys.stderr)
         return 130
-    print(f"STT_MODEL={given.name}")
+    print(f"{kind_of(published[given.name]).setting}={given.name}")
     return 0
 
 
@@ -92,10 +93,15 @@ def import_file(entry: CatalogueEntry, file: Path) -> None:
         raise FetchError(first_line(exc)) from exc
 
 
+def kind_of(entry: CatalogueEntry) -> Kind:
+    """What the weights are for."""
+    return catalogue.DIARIZER if entry.name in catalogue.DIARIZERS else catalogue.RECOGNIZER
+
+
 def find_stored(entry: CatalogueEntry) -> ModelSource | None:
     """The newest version in the store; None if there is none, or it is damaged."""
     try:
-        return catalogue.resolve(entry.name)
+        return catalogue.resolve(entry.name, kind_of(entry))
     except StartupError:
         return None
 
@@ -134,7 +140,7 @@ def store(entry: CatalogueEntry, file: Path, sha256: str, *, source: str) -> Non
     metadata = {**origin, "languages": list(entry.languages), "size_bytes": file.stat().st_size}
     with suppress(BentoMLException):  # the tag rarely exists: for a damaged copy of the same bytes, or an older version
         if file.resolve().is_relative_to(Path(bentoml.models.get(tag).path).resolve()):
-            raise FetchError(f"{file} is in the store already: set STT_MODEL={tag}")
+            raise FetchError(f"{file} is in the store already: set {kind_of(entry).setting}={tag}")
         bentoml.models.delete(tag)
     try:
         with bentoml.models.create(tag, labels=origin, metadata=metadata) as model:

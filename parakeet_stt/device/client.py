@@ -9,9 +9,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.device.link import DeviceLink, Source
 from parakeet_stt.ipc.shared_audio import SharedAudio, SharedClip
-from parakeet_stt.protocols import Chunk, ChunkResult, DetectorStates, HasAudio, Priority
+from parakeet_stt.protocols import (
+    Chunk,
+    ChunkResult,
+    DetectorStates,
+    HasAudio,
+    Priority,
+    SpeakerChunk,
+    SpeakerLayout,
+    SpeakerResult,
+)
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.transcript import Hypothesis
 from parakeet_stt.vad import Probabilities
@@ -138,6 +148,18 @@ class RecordingQueue:
         """Detect speech in the next windows of the recording; see `protocols.SpeechDetector`."""
         (found,), following = await self._link.detect([self._source], [first_window_at], [windows], states)
         return found, following
+
+    @property
+    def speaker_layout(self) -> SpeakerLayout | None:
+        """How the device's diarizer takes a recording; None if it has none."""
+        return self._link.speaker_layout
+
+    async def diarize(self, chunk: SpeakerChunk) -> SpeakerResult:
+        """Tell the speakers in the next part of the recording. Raises RecognitionError when the model fails on it."""
+        clip = chunk.audio
+        assert isinstance(clip, SharedClip)
+        priority = Priority.SHORT if clip.span.start < FIRST_SECONDS * SAMPLE_RATE else Priority.LONG
+        return await self._link.diarize(self._source, chunk, priority=priority, owner=self._source.number)
 
     async def recognize(
         self, items: AsyncIterator[T], *, phrases: Phrases = NO_PHRASES

@@ -9,7 +9,10 @@ from parakeet_stt.server.digests import Digests
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """created: unix time of its publication. config: the active configuration as YAML."""
+    """created: unix time of its publication. config: the active configuration as YAML. tells_speakers: whether there is
+
+    a diarizer beside it.
+    """
 
     name: str
     languages: tuple[str, ...]
@@ -20,3 +23,4 @@ class ServedModel:
     precision: str
     config: str
     digests: Digests
+    tells_speakers: bool = False

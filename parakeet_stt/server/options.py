@@ -15,10 +15,11 @@ from parakeet_stt.errors import InvalidField, UnknownModel, UnsupportedField
 from parakeet_stt.text.phrases import Phrases, find_distinctive, normalize_phrases
 
 # What OpenAI's clients send for OpenAI's models; the served model answers to these names too.
+DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
 FILE_MODEL_NAMES = frozenset(
-    {"whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize"}
+    {"whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", DIARIZING_MODEL}
 )
-REALTIME_MODEL_NAMES = FILE_MODEL_NAMES | {
+REALTIME_MODEL_NAMES = (FILE_MODEL_NAMES - {DIARIZING_MODEL}) | {
     "gpt-realtime-whisper",
     "gpt-live-transcribe",
     "gpt-4o-mini-transcribe-2025-12-15",
@@ -36,6 +37,13 @@ def check_model(name: str, served: str, *, aliases: Collection[str], param: str 
     """Raise UnknownModel unless this is the served model's name or one of its aliases."""
     if name != served and name not in aliases:
         raise UnknownModel(f"{param}: {name!r} is not served here; {served!r} is", param=param)
+
+
+def check_realtime_model(name: str, served: str, *, also: Collection[str] = (), param: str = "model") -> None:
+    """As `check_model`, for sockets: UnsupportedField for the model that tells speakers apart."""
+    if name == DIARIZING_MODEL:
+        raise UnsupportedField(f"{param}: {name!r} is for files; sockets do not tell who speaks", param=param)
+    check_model(name, served, aliases={*REALTIME_MODEL_NAMES, *also}, param=param)
 
 
 def parse_language(tag: str, known: Sequence[str], *, param: str = "language") -> str:

@@ -83,6 +83,12 @@ class Settings(BaseSettings):
         description="A catalogue name (nvidia/parakeet-tdt-0.6b-v2), a path to a .nemo file, or a BentoML store tag. "
         "Unset: the bundled tiny model, for demonstrations and tests only.",
     )
+    diarizer: str | None = Field(
+        default=None,
+        validation_alias=_names("DIARIZER"),
+        description="Tells speakers apart: a catalogue name (sortformer-tiny, "
+        "nvidia/diar_streaming_sortformer_4spk-v2), a path to a .nemo file, or a BentoML store tag. Unset: none.",
+    )
     device: Annotated[str, BeforeValidator(_lower)] = Field(
         default="auto",
         validation_alias=_names("DEVICE", "DEVICE"),

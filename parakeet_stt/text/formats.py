@@ -36,7 +36,7 @@ class Format:
 
     write: the body as text, or as a mapping that becomes JSON. example: of a body. schema: of a JSON body; None for
     text. can_stream: whether the contract allows it with `stream=true`. needs_speakers: whether it can be written only
-    where speakers are told apart.
+    where speakers are told apart. shows_speakers: whether it says who speaks, where they are.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Format:
     schema: Any = None
     can_stream: bool = False
     needs_speakers: bool = False
+    shows_speakers: bool = False
 
 
 def write_text(transcript: Transcript) -> str:
@@ -151,11 +152,11 @@ _DIARIZED_EXAMPLE = {
 _TEXT = Format("text", "text/plain", lambda r, _: write_text(r.transcript), EXAMPLE_TEXT + "\n", can_stream=True)
 _SRT = Format(
     "srt", "application/x-subrip", lambda r, _: write_srt(r.transcript),
-    f"1\n00:00:00,080 --> 00:00:03,120\n{EXAMPLE_TEXT}\n\n",
+    f"1\n00:00:00,080 --> 00:00:03,120\n{EXAMPLE_TEXT}\n\n", shows_speakers=True,
 )  # fmt: skip
 _VTT = Format(
     "vtt", "text/vtt", lambda r, _: write_vtt(r.transcript),
-    f"WEBVTT\n\n00:00:00.080 --> 00:00:03.120\n{EXAMPLE_TEXT}\n\n",
+    f"WEBVTT\n\n00:00:00.080 --> 00:00:03.120\n{EXAMPLE_TEXT}\n\n", shows_speakers=True,
 )  # fmt: skip
 
 
@@ -173,12 +174,12 @@ TRANSCRIPTION_FORMATS = _by_name(
     Format(
         "verbose_json", "application/json",
         lambda r, detail: openai_json.render_verbose_json(r, words=detail.words, segments=detail.segments),
-        None, VerboseJson,
+        None, VerboseJson, shows_speakers=True,
     ),
     _VTT,
     Format(
         "diarized_json", "application/json", lambda r, _: openai_json.render_diarized_json(r.transcript),
-        _DIARIZED_EXAMPLE, DiarizedJson, can_stream=True, needs_speakers=True,
+        _DIARIZED_EXAMPLE, DiarizedJson, can_stream=True, needs_speakers=True, shows_speakers=True,
     ),
 )  # fmt: skip
 TRANSLATION_FORMATS = _by_name(

@@ -10,7 +10,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -19,8 +19,16 @@ from starlette.datastructures import FormData, UploadFile
 from parakeet_stt.errors import InvalidField, RequestError, UnsupportedField
 from parakeet_stt.offline.transcription import TranscriptionOptions
 from parakeet_stt.offline.vad_segments import SpeechRules
+from parakeet_stt.server.files.speakers import (
+    KNOWN_NAMES,
+    KNOWN_REFERENCES,
+    check_speakers,
+    parse_channels,
+    parse_known,
+)
 from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.options import (
+    DIARIZING_MODEL,
     FILE_MODEL_NAMES,
     PaddingMs,
     SilenceMs,
@@ -39,11 +47,10 @@ INCLUDABLE = ("logprobs",)
 TRANSLATION_FIELDS = ("file", "model", "prompt", "response_format", "temperature")
 TRANSCRIPTION_FIELDS = (
     *TRANSLATION_FIELDS, "language", "languages", "keywords", "include", "timestamp_granularities", "stream",
-    "chunking_strategy", "known_speaker_names", "known_speaker_references", "channels",
+    "chunking_strategy", KNOWN_NAMES, KNOWN_REFERENCES, "channels", "speakers",
 )  # fmt: skip
-CHANNELS = ("mixed", "separate")
 TEXT_ONLY = Detail()
-SEED_FIELDS = ("file", "include_timestamps", "should_chunk", "channels")
+SEED_FIELDS = ("file", "include_timestamps", "should_chunk", "channels", "speakers")
 
 
 class ServerVad(BaseModel):
@@ -177,19 +184,14 @@ def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequ
     _check_model(fields, model)
     _check_temperature(fields)
     chosen = _format(fields, TRANSCRIPTION_FORMATS)
-    for name in ("known_speaker_names", "known_speaker_references"):
-        if fields.many(name):
-            raise UnsupportedField(f"{name}: response_format diarized_json needs a speaker model, and none is served",
-                                   param=name)  # fmt: skip
-    separate = _channels(fields)
-    if chosen.needs_speakers and not separate:
-        raise UnsupportedField(
-            f"response_format: {chosen.name} needs a speaker model, and none is served here; where each speaker has a "
-            "channel, channels=separate tells them apart without one",
-            param="response_format",
-        )
+    options = TranscriptionOptions(
+        separate_channels=parse_channels(fields.one("channels")),
+        speakers=chosen.needs_speakers or _wants_speakers(fields, chosen, model),
+        known=parse_known(fields.many(KNOWN_NAMES), fields.many(KNOWN_REFERENCES)),
+    )
+    check_speakers(options, model, param="response_format" if chosen.needs_speakers else "speakers")
     stream = fields.flag("stream", default=False)
-    if stream and separate:
+    if stream and options.separate_channels:
         raise InvalidField("stream: channels=separate is answered as a whole, not as a stream", param="stream")
     if stream and not chosen.can_stream:
         streamed = " or ".join(name for name, one in TRANSCRIPTION_FORMATS.items() if one.can_stream)
@@ -205,12 +207,12 @@ def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequ
         raise InvalidField(f"include: logprobs need response_format json, not {chosen.name}", param="include")
     return TranscriptionRequest(
         file=fields.file(),
-        options=TranscriptionOptions(
+        options=replace(
+            options,
             language=_language(fields, model.languages),
             phrases=_phrases(fields),
             rules=_chunking(fields),
             short_first=stream,
-            separate_channels=separate,
         ),
         format=chosen,
         detail=Detail(
@@ -241,12 +243,18 @@ def parse_translation(form: FormData, model: ServedModel) -> TranscriptionReques
     )
 
 
-def parse_seed(form: FormData) -> SeedRequest:
+def parse_seed(form: FormData, model: ServedModel) -> SeedRequest:
     """Check the fields of the original wrapper; others are ignored, as it ignored them. Raises RequestError."""
     fields = Fields(form, SEED_FIELDS, ignore_unknown=True)
     upload, is_cut = fields.file(), fields.flag("should_chunk", default=True)
     stamped = fields.flag("include_timestamps", default=False)
-    return SeedRequest(upload, TranscriptionOptions(is_cut=is_cut, separate_channels=_channels(fields)), stamped)
+    options = TranscriptionOptions(
+        is_cut=is_cut,
+        separate_channels=parse_channels(fields.one("channels")),
+        speakers=fields.flag("speakers", default=False),
+    )
+    check_speakers(options, model)
+    return SeedRequest(upload, options, stamped)
 
 
 def _split_key(key: str) -> tuple[str, str | None]:
@@ -269,12 +277,10 @@ def _format(fields: Fields, formats: Mapping[str, Format]) -> Format:
     return formats[value]
 
 
-def _channels(fields: Fields) -> bool:
-    """Whether channels are to be transcribed apart."""
-    value = fields.one("channels") or "mixed"
-    if value not in CHANNELS:
-        raise InvalidField(f"channels: {value!r} is not one of {', '.join(CHANNELS)}", param="channels")
-    return value == "separate"
+def _wants_speakers(fields: Fields, chosen: Format, model: ServedModel) -> bool:
+    """Whether speakers are to be told. OpenAI's model for it means so, where the format can show them."""
+    is_meant = fields.one("model") == DIARIZING_MODEL and chosen.shows_speakers and model.tells_speakers
+    return fields.flag("speakers", default=is_meant)
 
 
 def _check_model(fields: Fields, model: ServedModel) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from parakeet_stt.server.files.form import CHANNELS, GRANULARITIES, INCLUDABLE, ServerVad
+from parakeet_stt.server.files.form import GRANULARITIES, INCLUDABLE, ServerVad
+from parakeet_stt.server.files.speakers import CHANNELS, MAX_KNOWN, REFERENCE_SECONDS
 from parakeet_stt.server.options import MAX_KEYWORD_CHARACTERS, MAX_KEYWORDS
 from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS, Format
 from parakeet_stt.text.openai_json import DiarizedJson, Json, TranslationJson, VerboseJson, VerboseTranslation
@@ -68,6 +69,10 @@ _CHANNELS = {
     "type": "string", "enum": list(CHANNELS), "default": "mixed",
     "description": "separate: each channel is transcribed on its own, as one speaker. Not with stream.",
 }  # fmt: skip
+_SPEAKERS = {
+    "type": "boolean", "default": False,
+    "description": "Say who speaks, where a diarizer is served, in verbose_json, srt and vtt too.",
+}  # fmt: skip
 _TEMPERATURE = {
     "type": "number", "minimum": 0, "maximum": 1, "default": 0,
     "description": "Checked; decoding is greedy, so it makes no difference.",
@@ -106,6 +111,12 @@ TRANSCRIPTION: dict[str, Any] = {
                 "description": "With response_format json, text or diarized_json.",
             },
             "channels": _CHANNELS,
+            "speakers": _SPEAKERS,
+            "known_speaker_names[]": _texts("Names of speakers, with a reference each.") | {"maxItems": MAX_KNOWN},
+            "known_speaker_references[]": _texts(
+                f"Data URLs: {REFERENCE_SECONDS[0]} to {REFERENCE_SECONDS[1]} s of each of them, alone."
+            )
+            | {"maxItems": MAX_KNOWN},
             "chunking_strategy": {
                 "description": "auto, or a JSON object: when sound counts as speech.",
                 "anyOf": [{"type": "string", "enum": ["auto"]}, ServerVad.model_json_schema()],
@@ -143,6 +154,7 @@ SEED: dict[str, Any] = {
             "include_timestamps": {"type": "boolean", "default": False},
             "should_chunk": {"type": "boolean", "default": True},
             "channels": _CHANNELS,
+            "speakers": _SPEAKERS,
         },
     ),
 }

@@ -10,7 +10,7 @@ from typing import TypeVar
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from parakeet_stt.offline.transcription import SHORT_SECONDS
+from parakeet_stt.offline.transcription import SHORT_SECONDS, Transcription
 from parakeet_stt.server.dependencies import Config, Model, Transcriber
 from parakeet_stt.server.files import form, openapi
 from parakeet_stt.server.files.form import TranscriptionRequest
@@ -21,7 +21,7 @@ from parakeet_stt.server.http.event_stream import Events, stream_events
 from parakeet_stt.server.http.openapi import ERRORS
 from parakeet_stt.server.http.responses import LazyJSONResponse
 from parakeet_stt.text.formats import Detail, Format, render_nemo_timestamps
-from parakeet_stt.text.openai_json import render_delta, render_done
+from parakeet_stt.text.openai_json import render_delta, render_diarized_segment, render_done
 from parakeet_stt.text.transcript import Recording
 
 T = TypeVar("T")
@@ -51,10 +51,10 @@ async def create_translation(request: Request, transcriber: Transcriber, model: 
 
 
 @router.post("/transcribe", **openapi.SEED)
-async def transcribe(request: Request, transcriber: Transcriber) -> Response:
+async def transcribe(request: Request, transcriber: Transcriber, model: Model) -> Response:
     """The original wrapper's endpoint: text, and NeMo's own timestamps if asked for."""
     async with open_form(request) as fields:
-        asked = form.parse_seed(fields)
+        asked = form.parse_seed(fields, model)
         recording = await cancel_on_disconnect(request, transcriber.transcribe(asked.file.file, asked.options))
     transcript = recording.transcript
 
@@ -69,13 +69,30 @@ async def _events(transcriber: FileTranscriber, asked: TranscriptionRequest, clo
     """The text piece by piece, then all of it. closing: what is to be closed at the end."""
     logprobs = asked.detail.logprobs
     async with closing, transcriber.open(asked.file.file, asked.options) as transcription:
-        is_first = True
-        async with aclosing(transcription.words()) as pieces:
-            async for words in pieces:
-                yield render_delta(words, is_first=is_first, logprobs=logprobs)
-                is_first = False
+        if asked.format.needs_speakers:
+            async with aclosing(_speaker_events(transcription)) as events:
+                async for event in events:
+                    yield event
+        else:
+            is_first = True
+            async with aclosing(transcription.words()) as pieces:
+                async for words in pieces:
+                    yield render_delta(words, is_first=is_first, logprobs=logprobs)
+                    is_first = False
         recording = await transcription.recording()
         yield await _compute(recording, lambda: render_done(recording.transcript, logprobs=logprobs))
+
+
+async def _speaker_events(transcription: Transcription) -> Events:
+    """For each segment of one speaker, once it is final, its text and then the segment."""
+    count = 0
+    async with aclosing(transcription.segments()) as pieces:
+        async for segments in pieces:
+            for segment in segments:
+                rendered = render_diarized_segment(segment, count)
+                yield {**render_delta(segment.words, is_first=not count), "segment_id": rendered["id"]}
+                yield rendered
+                count += 1
 
 
 async def _respond(recording: Recording, chosen: Format, detail: Detail) -> Response:

@@ -17,11 +17,13 @@ from parakeet_stt.ipc.shared_audio import SharedAudio
 from parakeet_stt.media.filters import Filters
 from parakeet_stt.media.pool import MediaReader, MediaSettings, WorkerPool
 from parakeet_stt.offline.channels import merge_channels
+from parakeet_stt.offline.diarization import Diarization, Reference
 from parakeet_stt.offline.transcription import SHORT_SECONDS, Transcription, TranscriptionOptions
 from parakeet_stt.offline.utterances import Utterances
 from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.protocols import DETECTOR_STATE_SHAPE
 from parakeet_stt.server.files.channels import check_channels, open_again, run_together
+from parakeet_stt.server.files.speakers import ReferenceReader
 from parakeet_stt.server.monitoring.metrics import Metrics, time_iteration
 from parakeet_stt.server.settings import Settings
 from parakeet_stt.text.transcript import Recording
@@ -55,6 +57,7 @@ class FileTranscriber:
         self._media = MediaSettings(
             settings.max_audio_seconds, filters.folder, filters.make, on_crash=metrics.decoder_failures.inc
         )
+        self._references = ReferenceReader(workers, self._media)
         self._rules = SpeechRules(onset=settings.vad_threshold, offset=offset_for(settings.vad_threshold))
 
     async def transcribe(self, upload: BinaryIO, options: TranscriptionOptions = DEFAULTS) -> Recording:
@@ -78,7 +81,8 @@ class FileTranscriber:
         """
         with _shared_audio() as audio, self._admit(audio) as queue:
             reader = MediaReader(upload.fileno(), audio, self._workers, self._media)
-            async with self._transcribe_track(reader, audio, queue, options) as transcription:
+            diarization = await self._diarize(audio, queue, options) if options.speakers else None
+            async with self._transcribe_track(reader, audio, queue, options, diarization) as transcription:
                 yield transcription
 
     def close(self) -> None:
@@ -102,7 +106,8 @@ class FileTranscriber:
             queue = enter(self._admit(audio))
             first = MediaReader(upload.fileno(), audio, self._workers, self._media, channel=0)
             tracks = [await closing.enter_async_context(self._transcribe_track(first, audio, queue, options))]
-            count = await first.count_channels()
+            async with asyncio.timeout(self._settings.request_timeout_seconds):
+                count = await first.count_channels()
             check_channels(count)
             for channel in range(1, count):
                 audio = enter(_shared_audio())
@@ -113,13 +118,29 @@ class FileTranscriber:
         merge = partial(merge_channels, recordings)
         return merge() if recordings[0].transcript.duration <= SHORT_SECONDS else await _run_in_thread(merge)
 
+    async def _diarize(self, audio: SharedAudio, queue: RecordingQueue, options: TranscriptionOptions) -> Diarization:
+        """What tells the speakers of a recording, who are known already. Raises InvalidField."""
+        layout = queue.speaker_layout
+        assert layout is not None, "the form is checked"
+        diarization = Diarization(audio, layout, queue.diarize)
+        for known in options.known:
+            async with asyncio.timeout(self._settings.request_timeout_seconds):
+                async with self._references.read(known, queue) as (clip, beside):
+                    await diarization.introduce(Reference(known.name, clip, beside.diarize))
+        return diarization
+
     @asynccontextmanager
     async def _transcribe_track(
-        self, reader: MediaReader, audio: SharedAudio, queue: RecordingQueue, options: TranscriptionOptions
+        self,
+        reader: MediaReader,
+        audio: SharedAudio,
+        queue: RecordingQueue,
+        options: TranscriptionOptions,
+        diarization: Diarization | None = None,
     ) -> AsyncGenerator[Transcription, None]:
         """Begin to transcribe what the reader reads into `audio`; leaving the context closes the reader."""
         utterances = Utterances(
-            audio,
+            diarization.audio if diarization else audio,
             rules=options.rules or self._rules,
             longest=self._settings.max_utterance_seconds if options.is_cut else None,
             short_first=options.short_first,
@@ -134,6 +155,7 @@ class FileTranscriber:
                 phrases=options.phrases,
                 on_retry=self._metrics.count_retry,
                 is_truncated=lambda: reader.is_truncated,
+                diarization=diarization,
             )
         finally:
             self._metrics.audio_seconds.inc(utterances.duration)

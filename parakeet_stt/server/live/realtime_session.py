@@ -17,11 +17,10 @@ from parakeet_stt.server.live.pcm import Encoding, is_rate
 from parakeet_stt.server.live.stream import LiveOptions
 from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.options import (
-    REALTIME_MODEL_NAMES,
     PaddingMs,
     SilenceMs,
     Threshold,
-    check_model,
+    check_realtime_model,
     parse_language,
     parse_phrases,
     to_invalid_field,
@@ -174,7 +173,7 @@ def configure(before: Configuration, given: Mapping[str, Any], model: ServedMode
         raise to_invalid_field(exc, "session", hidden=("server_vad", "semantic_vad")) from None
     asked = after.audio.input.transcription or Transcription()
     if asked.model:
-        check_model(asked.model, model.name, aliases=REALTIME_MODEL_NAMES, param=f"{TRANSCRIPTION}.model")
+        check_realtime_model(asked.model, model.name, param=f"{TRANSCRIPTION}.model")
     for language in [asked.language, *(asked.languages or ())]:
         if language:
             parse_language(language, model.languages, param=f"{TRANSCRIPTION}.language")

@@ -23,7 +23,7 @@ from parakeet_stt.server.live.realtime_session import (
     render_session,
 )
 from parakeet_stt.server.live.ws import WsProtocol, parse_hello
-from parakeet_stt.server.options import CONVERSATION_MODEL_NAMES, REALTIME_MODEL_NAMES, check_model
+from parakeet_stt.server.options import CONVERSATION_MODEL_NAMES, check_realtime_model
 
 # For how long a key is valid, in seconds: at least, unless the client asks otherwise, at most. OpenAI's own.
 MIN_SECRET_SECONDS, SECRET_SECONDS, MAX_SECRET_SECONDS = 10, 600, 7200
@@ -48,7 +48,7 @@ async def realtime(websocket: WebSocket, sessions: Sessions, model: Model, setti
     query = websocket.query_params
     if query.get("intent", "transcription") != "transcription":
         raise InvalidField("intent: only transcription is served", param="intent")
-    check_model(query.get("model", model.name), model.name, aliases=REALTIME_MODEL_NAMES | CONVERSATION_MODEL_NAMES)
+    check_realtime_model(query.get("model", model.name), model.name, also=CONVERSATION_MODEL_NAMES)
     configuration = Configuration()
     if (session := secrets.session_of(key_of(websocket.scope))) is not None:
         configuration = configure(configuration, session, model)

@@ -11,7 +11,8 @@ from starlette.datastructures import FormData, UploadFile
 from parakeet_stt.errors import InvalidField, RequestError, UnsupportedField
 from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.server.files import form as openai_form
-from parakeet_stt.server.options import MAX_KEYWORDS
+from parakeet_stt.server.model import ServedModel
+from parakeet_stt.server.options import MAX_KEYWORDS, check_realtime_model
 from tests.parts import SERVED
 
 EUROPEAN = dataclasses.replace(SERVED, name="v3", languages=("en", "de", "fr"))
@@ -44,6 +45,36 @@ def test_a_language_with_a_region_is_that_language(tag: str, language: str) -> N
     assert parsed(("languages[]", tag)).options.language == language
     with pytest.raises(UnsupportedField, match="'es-MX'"):
         parsed(("language", "es-MX"))
+
+
+SPEAKING = dataclasses.replace(SERVED, tells_speakers=True)
+
+
+def speakers_of(model: ServedModel, *fields: tuple[str, str]) -> bool:
+    return openai_form.parse_transcription(form(*fields), model).options.speakers
+
+
+def test_openais_model_for_speakers_asks_for_them_where_they_can_be_shown() -> None:
+    named = ("model", "gpt-4o-transcribe-diarize")
+
+    def asked(model: ServedModel, *fields: tuple[str, str]) -> bool:
+        data = FormData([("file", UploadFile(io.BytesIO(b"x"))), named, *fields])
+        return openai_form.parse_transcription(data, model).options.speakers
+
+    shown = {
+        name: asked(SPEAKING, ("response_format", name)) for name in ("json", "text", "srt", "vtt", "verbose_json")
+    }
+    assert shown == {"json": False, "text": False, "srt": True, "vtt": True, "verbose_json": True}
+    assert not asked(SERVED, ("response_format", "srt"))
+    assert not asked(SPEAKING, ("response_format", "srt"), ("speakers", "false"))
+
+
+def test_speakers_are_told_where_they_are_asked_for() -> None:
+    assert speakers_of(SPEAKING, ("response_format", "diarized_json"))
+    assert speakers_of(SPEAKING, ("response_format", "vtt"), ("speakers", "true"))
+    assert not speakers_of(SPEAKING, ("response_format", "vtt"))
+    with pytest.raises(UnsupportedField, match="STT_DIARIZER"):
+        speakers_of(SERVED, ("response_format", "diarized_json"))
 
 
 def test_a_prompts_names_take_the_places_that_keywords_leave() -> None:
@@ -87,3 +118,10 @@ def test_values_that_are_empty_count_as_left_out() -> None:
     assert parsed(*empty).options == parsed().options
     with pytest.raises(InvalidField):
         parsed(("stream", "maybe"))
+
+
+def test_sockets_refuse_the_model_for_speakers_by_name() -> None:
+    with pytest.raises(UnsupportedField, match=r"gpt-4o-transcribe-diarize.*sockets") as refusal:
+        check_realtime_model("gpt-4o-transcribe-diarize", "test", param="session.audio.input.transcription.model")
+    assert refusal.value.param == "session.audio.input.transcription.model"
+    check_realtime_model("gpt-4o-transcribe", "test")
