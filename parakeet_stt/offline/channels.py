@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from parakeet_stt.text.lazy_sequence import LazySequence
-from parakeet_stt.text.transcript import Recording, Said, Segment, Transcript, WordList, WordSpeakers
+from parakeet_stt.text.transcript import (
+    Recording,
+    Said,
+    Segment,
+    SpeechCoverage,
+    Transcript,
+    WordList,
+    WordSpeakers,
+)
 from parakeet_stt.vad import Probabilities
 
 MAX_CHANNELS = 8  # more than any telephony or interview has; each is transcribed on its own
@@ -39,14 +47,26 @@ def merge_channels(recordings: Sequence[Recording]) -> Recording:
     transcript = Transcript(
         words, LazySequence(len(starts), segment_at), duration, transcripts[0].language, speakers=speakers
     )
-    return Recording(transcript, _loudest([one.probabilities for one in recordings]),
-                     any(one.is_truncated for one in recordings))  # fmt: skip
+    return Recording(
+        transcript,
+        _loudest([one.probabilities for one in recordings]),
+        any(one.is_truncated for one in recordings),
+        _add_up([one.speech for one in recordings]),
+    )
 
 
 def _numbered(channel: int, recording: Recording) -> Iterator[tuple[float, int, int, Segment]]:
     """The segments of a channel, such that those of all channels can be ordered."""
     for number, segment in enumerate(recording.transcript.segments):
         yield segment.start, channel, number, segment
+
+
+def _add_up(speech: Sequence[SpeechCoverage]) -> SpeechCoverage:
+    """The speech of all channels, and the spans without words of each."""
+    uncovered = sorted((span for one in speech for span in one.uncovered), key=lambda span: span.start)
+    return SpeechCoverage(
+        sum(one.seconds for one in speech), sum(one.covered_seconds for one in speech), tuple(uncovered)
+    )
 
 
 def _loudest(probabilities: Sequence[Probabilities]) -> Probabilities:

@@ -15,17 +15,18 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from parakeet_stt.audio import SAMPLE_RATE, Clip
+from parakeet_stt.audio import SAMPLE_RATE, Clip, Span
+from parakeet_stt.offline.coverage import Lost, measure_coverage
 from parakeet_stt.offline.diarization import Diarization
 from parakeet_stt.offline.overlap import merge_overlap
-from parakeet_stt.offline.retry import find_missed, plan_attempts
+from parakeet_stt.offline.retry import MOST_ATTEMPTS, find_missed, plan_attempts
 from parakeet_stt.offline.utterances import Utterance, Utterances
 from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.protocols import HasAudio
 from parakeet_stt.text.alignment import join_tokens, split_segments
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.speakers import Turns
-from parakeet_stt.text.transcript import Hypothesis, Recording, Segment, Transcript, Word, WordList
+from parakeet_stt.text.transcript import Hypothesis, Recording, Segment, SpeechCoverage, Transcript, Word, WordList
 from parakeet_stt.vad import Probabilities
 
 T = TypeVar("T")
@@ -91,8 +92,8 @@ class Transcription:
     words after too much of it. All times count from the start of the recording.
     blocks: the recording as it is read; each gives the probabilities of speech in the windows that it completes.
     language: of the transcript. phrases: to prefer. on_retry: called after each retry of speech without words, with
-    whether it found words. is_truncated: called at the end. diarization: tells who says each word; None where nobody
-    asked.
+    whether it found words. on_coverage, is_truncated: called at the end. diarization: tells who says each word; None
+    where nobody asked.
     """
 
     def __init__(
@@ -105,9 +106,10 @@ class Transcription:
         language: str,
         phrases: Phrases = NO_PHRASES,
         on_retry: Callable[[bool], None] = lambda _: None,
+        on_coverage: Callable[[SpeechCoverage], None] = lambda _: None,
         is_truncated: Callable[[], bool] = lambda: False,
         diarization: Diarization | None = None,
-    ) -> None:  # nine parameters: what it calls, and what the caller asked for; each is used on its own
+    ) -> None:  # ten parameters: what it calls, and what the caller asked for; each is used on its own
         self._utterances = utterances
         self._blocks = blocks
         self._recognize = recognize
@@ -115,10 +117,12 @@ class Transcription:
         self._language = language
         self._phrases = phrases
         self._on_retry = on_retry
+        self._on_coverage = on_coverage
         self._is_truncated = is_truncated
         self._words = WordList()
         self._diarization = diarization
         self._turns = Turns(self._words, diarization.frames, diarization.names) if diarization else None
+        self._lost: list[Lost] = []
 
     async def words(self) -> AsyncGenerator[tuple[Word, ...], None]:
         """Yield the words of each utterance that has any, in order. Closing the generator cancels the rest."""
@@ -159,9 +163,10 @@ class Transcription:
 
     async def recording(self) -> Recording:
         """The result, once `words` is exhausted."""
-        if self._utterances.duration <= SHORT_SECONDS:
-            return self._make_recording()
-        return await self._run_in_thread(self._make_recording)
+        is_short = self._utterances.duration <= SHORT_SECONDS
+        recording = self._make_recording() if is_short else await self._run_in_thread(self._make_recording)
+        self._on_coverage(recording.speech)
+        return recording
 
     def _add(self, words: tuple[Word, ...]) -> None:
         self._words.extend(words)
@@ -171,23 +176,39 @@ class Transcription:
     async def _retry_missed(self, utterance: Utterance, words: tuple[Word, ...]) -> tuple[Word, ...]:
         """Add the words that retries find. Times in seconds from the start of the utterance."""
         for span in find_missed(utterance, words, self._utterances.rules.onset):
-            found: tuple[Word, ...] = ()
-            for cuts in plan_attempts(utterance, span):
-                retries = (_Retry(utterance.audio.slice(cut), cut.start / SAMPLE_RATE) for cut in cuts)
-                results = self._recognize(_as_async(retries), phrases=self._phrases)
-                async with aclosing(results):
-                    found = tuple(
-                        [
-                            word.shift(retry.start)
-                            async for retry, hypothesis in results
-                            for word in join_tokens(hypothesis.tokens, retry.audio.duration)
-                        ]
-                    )
-                if found:
-                    break
+            found = await self._retry(utterance, span)
             self._on_retry(bool(found))
             words = tuple(sorted((*words, *found), key=lambda word: word.start))
         return words
+
+    async def _retry(self, utterance: Utterance, span: Span) -> list[Word]:
+        """The words of a missed span, by one attempt after another; each is at what the one before has left."""
+        found: list[Word] = []
+        left, tries = [span], 1
+        while left and tries <= MOST_ATTEMPTS:
+            plans = [plan_attempts(utterance, missed) for missed in left]
+            if left == [span] and len(plans[0]) < tries:
+                break  # there is no other cut
+            missed_before, left = left, []
+            for missed, plan in zip(missed_before, plans, strict=True):
+                words = await self._decode(utterance, plan[min(tries, len(plan)) - 1])
+                found += words
+                left += find_missed(utterance, words, self._utterances.rules.onset, within=missed)
+            tries += 1
+        for missed in left:
+            begin = utterance.span.start
+            self._lost.append(Lost(Span(begin + missed.start, begin + missed.end), tries))
+        return found
+
+    async def _decode(self, utterance: Utterance, cuts: Sequence[Span]) -> list[Word]:
+        """The words of parts of an utterance, each decoded on its own."""
+        retries = (_Retry(utterance.audio.slice(cut), cut.start / SAMPLE_RATE) for cut in cuts)
+        async with aclosing(self._recognize(_as_async(retries), phrases=self._phrases)) as results:
+            return [
+                word.shift(retry.start)
+                async for retry, hypothesis in results
+                for word in join_tokens(hypothesis.tokens, retry.audio.duration)
+            ]
 
     async def _read(self) -> AsyncGenerator[Utterance, None]:
         """The utterances; reads the recording as far as the next one needs."""
@@ -206,12 +227,13 @@ class Transcription:
 
     def _make_recording(self) -> Recording:
         words = self._words
-        turns = self._turns
+        turns, probabilities = self._turns, self._utterances.probabilities
         segments = turns.segments() if turns else split_segments(words)
         transcript = Transcript(
             words, segments, self._utterances.duration, self._language, turns.speakers if turns else None
         )
-        return Recording(transcript, self._utterances.probabilities, self._is_truncated())
+        speech = measure_coverage(probabilities, words, self._lost, self._utterances.rules.onset)
+        return Recording(transcript, probabilities, self._is_truncated(), speech)
 
 
 async def _as_async(items: Iterable[U]) -> AsyncGenerator[U, None]:

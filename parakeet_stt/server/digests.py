@@ -30,12 +30,15 @@ class Digests:
 def compute_digests(folder: Path, model: Path, *, recorded: str | None = None, diarizer: Path | None = None) -> Digests:
     """Digests of the source and the lock in `folder`, a checkout or a Bento, of a model, and of a diarizer.
 
+    Where a wheel is installed, `folder` holds the package alone, and the lock's digest is empty: what is installed with
+    a wheel need not be what the lock says.
     recorded: the model's digest, if it is known; then its file is not read, which would take 0.6 s a gigabyte.
     """
+    lock = folder / LOCK
     source = {path.relative_to(folder).as_posix(): of_file(path) for path in source_files(folder)}
     return Digests(
         source=of_files(source),
-        lock=of_file(folder / LOCK),
+        lock=of_file(lock) if lock.is_file() else "",
         model=recorded or of_file(model),
         diarizer=of_file(diarizer) if diarizer else "",
     )

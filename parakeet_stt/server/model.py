@@ -9,9 +9,9 @@ from parakeet_stt.server.digests import Digests
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """created: unix time of its publication. config: the active configuration as YAML. tells_speakers: whether there is
+    """created: unix time of its publication. config: the active configuration as YAML. aliases: other names of it.
 
-    a diarizer beside it.
+    tells_speakers: whether there is a diarizer beside it.
     """
 
     name: str
@@ -23,4 +23,5 @@ class ServedModel:
     precision: str
     config: str
     digests: Digests
+    aliases: frozenset[str] = frozenset()
     tells_speakers: bool = False

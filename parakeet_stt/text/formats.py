@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from parakeet_stt.text import openai_json
+from parakeet_stt.text import diarized_json, openai_json
+from parakeet_stt.text.diarized_json import DiarizedJson
 from parakeet_stt.text.lazy_sequence import lazy_map
 from parakeet_stt.text.openai_json import (
-    DiarizedJson,
     Json,
     TranslationJson,
     VerboseJson,
@@ -28,6 +28,7 @@ class Detail:
     words: bool = False
     segments: bool = True
     logprobs: bool = False
+    coverage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +36,8 @@ class Format:
     """One value of `response_format`.
 
     write: the body as text, or as a mapping that becomes JSON. example: of a body. schema: of a JSON body; None for
-    text. can_stream: whether the contract allows it with `stream=true`. needs_speakers: whether it can be written only
-    where speakers are told apart. shows_speakers: whether it says who speaks, where they are.
+    text. can_stream: whether it may be had with `stream=true`. needs_speakers: whether it can be written only where
+    speakers are told apart. shows_speakers: whether it says who speaks, where they are.
     """
 
     name: str
@@ -173,12 +174,14 @@ TRANSCRIPTION_FORMATS = _by_name(
     _SRT,
     Format(
         "verbose_json", "application/json",
-        lambda r, detail: openai_json.render_verbose_json(r, words=detail.words, segments=detail.segments),
-        None, VerboseJson, shows_speakers=True,
+        lambda r, detail: openai_json.render_verbose_json(
+            r, words=detail.words, segments=detail.segments, coverage=detail.coverage
+        ),
+        None, VerboseJson, can_stream=True, shows_speakers=True,
     ),
     _VTT,
     Format(
-        "diarized_json", "application/json", lambda r, _: openai_json.render_diarized_json(r.transcript),
+        "diarized_json", "application/json", lambda r, _: diarized_json.render_diarized_json(r.transcript),
         _DIARIZED_EXAMPLE, DiarizedJson, can_stream=True, needs_speakers=True, shows_speakers=True,
     ),
 )  # fmt: skip

@@ -33,10 +33,9 @@ class SpeakerFrames:
     def __len__(self) -> int:
         return len(self._values) // self.speakers
 
-    @property
-    def seconds(self) -> float:
-        """Length of what is known."""
-        return len(self) * ENCODER_FRAME_SECONDS
+    def covers(self, word: Word) -> bool:
+        """Whether all frames of the word are known."""
+        return _frames_of(word.start, word.end)[1] <= len(self)
 
     def append(self, probabilities: SpeakerProbabilities) -> None:
         """The next frames."""
@@ -44,8 +43,7 @@ class SpeakerFrames:
 
     def mean(self, start: float, end: float) -> SpeakerProbabilities:
         """Mean probability of each speaker over the frames of `[start, end]` seconds; zeros where none is known."""
-        first = round(start / ENCODER_FRAME_SECONDS)
-        last = max(first + 1, round(end / ENCODER_FRAME_SECONDS))
+        first, last = _frames_of(start, end)
         values = np.frombuffer(self._values[first * self.speakers : last * self.speakers], np.uint8)
         if not len(values):
             return np.zeros(self.speakers, np.float32)
@@ -77,6 +75,12 @@ def assign_speakers(sentence: Sequence[Word], frames: SpeakerFrames, before: int
         second = next((int(other) for other in order if other != lead and mean[other] >= OVERLAP), None)
         said.append(Said(lead, second))
     return said
+
+
+def _frames_of(start: float, end: float) -> tuple[int, int]:
+    """The frames `[first, last)` of a span of seconds; at least one."""
+    first = round(start / ENCODER_FRAME_SECONDS)
+    return first, max(first + 1, round(end / ENCODER_FRAME_SECONDS))
 
 
 def _distance(words: Sequence[Word], one: int, other: int) -> float:
@@ -134,7 +138,7 @@ class Turns:
                 if not is_end:
                     return  # a silence may follow it
             if is_end:
-                if not is_over and word.end > self._frames.seconds:
+                if not is_over and not self._frames.covers(word):
                     return
                 self._finish_sentence(following)
             self._seen = following

@@ -25,7 +25,7 @@ from scripts.train.tiny_voices import Utterance, load_voices, make_people
 from scripts.train.train_tiny_model import prefetch
 
 SEED = 1
-WARM_UP_STEPS, REPORT_STEPS, CHECKPOINT_STEPS = 60, 25, 100
+WARM_UP_STEPS, REPORT_STEPS, CHECKPOINT_STEPS = 60, 10, 20
 HEARD_PEOPLE, HELD_OUT_PEOPLE, UTTERANCES = 280, 48, 9
 
 
@@ -52,9 +52,8 @@ STAGES = (
     Stage("short", 200, 96, (1, 3, 1, 0), (8,), (1e-3, 1e-3), False, (0.5, 0.55), (0.5, 0.5)),
     Stage("longer", 200, 96, (1, 4, 2, 1), (8, 12), (1e-3, 8e-4), False, (0.55, 0.65), (0.5, 0.3)),
     Stage("pairs", 300, 64, (1, 6, 1, 0), (8, 12), (1.5e-3, 1e-3), False, (0.5, 0.6), (0.5, 0.4)),
-    Stage("more pairs", 200, 64, (1, 6, 2, 1), (8, 12), (1.3e-3, 1e-3), False, (0.6, 0.7), (0.4, 0.3)),
-    Stage("long", 200, 72, (1, 5, 2, 1), (12, 16, 24), (1e-3, 2e-5), False, (0.7, 0.8), (0.3, 0.1)),
-    Stage("streaming", 40, 96, (1, 5, 2, 1), (24, 40), (3e-4, 1e-5), True, (0.8, 0.8), (0.0, 0.0)),
+    Stage("more pairs", 100, 64, (1, 6, 2, 1), (8, 12), (1.3e-3, 1.1e-3), False, (0.6, 0.7), (0.4, 0.3)),
+    Stage("long", 110, 64, (1, 7, 1, 0), (12, 16), (1.1e-3, 2e-5), False, (0.7, 0.8), (0.2, 0.1)),
 )
 
 

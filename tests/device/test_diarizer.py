@@ -149,7 +149,8 @@ def make_batcher(echo: Echo, diarizer: EchoDiarizer | None, reports: list[Report
 def test_priorities_hold_for_both_and_neither_starves(echo: Echo, diarizer: EchoDiarizer) -> None:
     order: list[str] = []
     answers: list[object] = []
-    batcher = make_batcher(echo, diarizer, reports := [])
+    reports: list[Report] = []
+    batcher = make_batcher(echo, diarizer, reports)
     for _ in range(6):
         for priority in (Priority.LONG, Priority.SHORT):
             for kind in (DIARIZE, 0):

@@ -130,7 +130,7 @@ def test_diarizers_have_their_own_setting_and_name_their_licences(store: Path) -
     assert (found.path, found.origin) == (catalogue.DIARIZERS["sortformer-tiny"].bundled, "bundled")
     with pytest.raises(StartupError, match=r"^STT_DIARIZER='no-such' .*sortformer-tiny, nvidia/diar"):
         catalogue.resolve_diarizer("no-such")
-    with pytest.raises(StartupError, match=r'run "python scripts/fetch_model.py nvidia/diar_streaming.*STT_DIARIZER'):
+    with pytest.raises(StartupError, match=r'run "python -m parakeet_stt fetch nvidia/diar_streaming.*STT_DIARIZER'):
         catalogue.resolve_diarizer("nvidia/diar_streaming_sortformer_4spk-v2")
 
 
@@ -158,7 +158,7 @@ def test_a_folder_is_not_a_model_file(tmp_path: Path) -> None:
 
 def test_a_model_that_was_not_fetched_says_how_to_fetch_it(store: Path) -> None:
     assert refusal(V2) == (
-        f'{V2} is not on this machine: run "python scripts/fetch_model.py {V2}" where there is network, '
+        f'{V2} is not on this machine: run "python -m parakeet_stt fetch {V2}" where there is network, '
         "or set STT_MODEL to the path of a .nemo file"
     )
 

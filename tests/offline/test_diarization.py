@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from parakeet_stt.audio import Audio, AudioBuffer
+from parakeet_stt.audio import Audio, AudioBuffer, Samples
 from parakeet_stt.offline.diarization import Diarization, Reference
 from parakeet_stt.protocols import FRAME_SAMPLES, SpeakerChunk, SpeakerLayout, SpeakerResult
 
@@ -31,12 +31,12 @@ class Recorder:
         return SpeakerResult(np.eye(3, dtype=np.float32)[own[::F].astype(int)], len(self.states))
 
 
-def speech(*runs: tuple[int, int]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+def speech(*runs: tuple[int, int]) -> Samples:
     """So many frames of each speaker."""
     return np.concatenate([np.full(frames * F, speaker, np.float32) for frames, speaker in runs])
 
 
-async def follow(audio: AudioBuffer, recorder: Recorder, blocks: list[int], samples: np.ndarray) -> Diarization:  # type: ignore[type-arg]
+async def follow(audio: AudioBuffer, recorder: Recorder, blocks: list[int], samples: Samples) -> Diarization:
     diarization = Diarization(audio, LAYOUT, recorder)
     at = 0
     for block in blocks:

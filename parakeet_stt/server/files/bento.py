@@ -1,47 +1,25 @@
-"""Answers BentoML's own client. service.py has the signature that BentoML reads."""
+"""Has our own app answer the route of BentoML's own client; service.py has the signature that the client reads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from parakeet_stt.offline.transcription import TranscriptionOptions
-from parakeet_stt.server.files.speakers import check_speakers, parse_channels
-from parakeet_stt.server.files.transcriber import FileTranscriber
-from parakeet_stt.server.http.middleware import set_error
-from parakeet_stt.server.model import ServedModel
-from parakeet_stt.server.options import parse_language, parse_phrases
-from parakeet_stt.text.lazy_sequence import LazySequence
-from parakeet_stt.text.openai_json import render_verbose_json
+NATIVE_PATH = "/bentoml/transcribe"
+NATIVE_PREFIX = "/bentoml"  # BentoML's pattern also matches a line feed after the path
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What BentoML's client asks, as the fields of OpenAI's form of the same names."""
+class NativeMiddleware:
+    """Middleware that sends requests for BentoML's own route to `own`, our app.
 
-    language: str | None
-    keywords: Sequence[str]
-    prompt: str
-    speakers: bool
-    channels: str
+    BentoML's reading of a form downloads the address that a text in place of a file names, without a limit and past a
+    check that fails for several requests at once; and it keeps text and files without our limits.
+    """
 
+    def __init__(self, app: ASGIApp, *, own: ASGIApp) -> None:
+        self._app = app
+        self._own = own
 
-async def transcribe(transcriber: FileTranscriber, model: ServedModel, audio: Path, asked: Asked) -> dict[str, Any]:
-    """OpenAI's verbose_json of a file, with words and segments. Raises as the HTTP routes do, with the same answers."""
-    try:
-        options = TranscriptionOptions(
-            language=parse_language(asked.language, model.languages) if asked.language else None,
-            phrases=parse_phrases(asked.keywords, asked.prompt),
-            separate_channels=parse_channels(asked.channels),
-            speakers=asked.speakers,
-        )
-        check_speakers(options, model)
-        with audio.open("rb") as file:
-            recording = await transcriber.transcribe(file, options)
-    except Exception as exc:
-        set_error(exc)
-        raise
-    body = render_verbose_json(recording, words=True, segments=True)
-    return {name: list(value) if isinstance(value, LazySequence) else value for name, value in body.items()}
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request or socket."""
+        is_native = scope["type"] == "http" and scope["path"].startswith(NATIVE_PREFIX)
+        await (self._own if is_native else self._app)(scope, receive, send)

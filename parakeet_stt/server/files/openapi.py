@@ -10,8 +10,9 @@ from typing_extensions import TypedDict
 from parakeet_stt.server.files.form import GRANULARITIES, INCLUDABLE, ServerVad
 from parakeet_stt.server.files.speakers import CHANNELS, MAX_KNOWN, REFERENCE_SECONDS
 from parakeet_stt.server.options import MAX_KEYWORD_CHARACTERS, MAX_KEYWORDS
+from parakeet_stt.text.diarized_json import DiarizedJson
 from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS, Format
-from parakeet_stt.text.openai_json import DiarizedJson, Json, TranslationJson, VerboseJson, VerboseTranslation
+from parakeet_stt.text.openai_json import Json, TranslationJson, VerboseJson, VerboseTranslation
 
 
 class NemoTimestamps(TypedDict):
@@ -103,12 +104,17 @@ TRANSCRIPTION: dict[str, Any] = {
             "prompt": _PROMPT,
             "response_format": _formats(TRANSCRIPTION_FORMATS),
             "temperature": _TEMPERATURE,
-            "include[]": _texts("With response_format json.", enum=list(INCLUDABLE)),
+            "include[]": _texts(
+                "logprobs: with response_format json, or verbose_json while streaming. coverage: with verbose_json, or "
+                "in the last event of a stream.",
+                enum=list(INCLUDABLE),
+            ),
             "timestamp_granularities[]": _texts("With response_format verbose_json.", enum=list(GRANULARITIES)),
             "stream": {
                 "type": "boolean",
                 "default": False,
-                "description": "With response_format json, text or diarized_json.",
+                "description": "With response_format json, text, verbose_json or diarized_json; the last two give the "
+                "events times.",
             },
             "channels": _CHANNELS,
             "speakers": _SPEAKERS,

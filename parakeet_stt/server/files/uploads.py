@@ -6,21 +6,26 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import BinaryIO, cast
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from parakeet_stt.errors import InvalidField, RequestError, UploadTooLarge
 from parakeet_stt.ipc.shared_audio import create_memory_file
 
-# Of one field of text, and of all together: a reference of a known speaker has 7.7 MB at 96 kHz in stereo.
-FIELD_BYTES, FORM_BYTES = 8 << 20, 32 << 20
 MEMORY_BYTES = 64 << 20  # of one file; a longer one goes on in a temporary folder
+MAX_FILES = 4  # in one form: one is expected, and more are told so
+MAX_TEXT_BYTES = 1 << 20  # of all fields of a form that are no files, and no references
+# Of all references of known speakers, as data URLs: each of four has 7.7 MB at 96 kHz in stereo.
+REFERENCES, MAX_REFERENCE_BYTES = "known_speaker_references", 32 << 20
+# Decoding takes a time that grows with the square of the length in some of Python's other encodings: punycode, idna.
+CHARSETS = ("", "utf-8", "utf8", "us-ascii")
 
 
 class MemoryFile(io.FileIO):
@@ -50,15 +55,20 @@ class MemoryFile(io.FileIO):
 
 
 class _Parser(MultiPartParser):
-    """Starlette's parser, with `MemoryFile` in place of its own temporary files, and a limit for all text together."""
+    """Starlette's parser, with `MemoryFile` in place of its own temporary files, and a limit of all text together.
 
-    _text_bytes = 0
+    References of known speakers have a limit of their own. Raises UploadTooLarge for more text.
+    """
+
+    _text_bytes = _reference_bytes = 0
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._current_part.file is None:
-            self._text_bytes += end - start
-            if self._text_bytes > FORM_BYTES:
-                raise MultiPartException(f"The fields have more than {FORM_BYTES >> 20} MB of text.")
+            is_reference = self._current_part.field_name.startswith(REFERENCES)
+            self._reference_bytes += (end - start) * is_reference
+            self._text_bytes += (end - start) * (not is_reference)
+            if self._text_bytes > MAX_TEXT_BYTES or self._reference_bytes > MAX_REFERENCE_BYTES:
+                raise _too_much_text()
         super().on_part_data(data, start, end)
 
     def on_headers_finished(self) -> None:
@@ -73,7 +83,10 @@ class _Parser(MultiPartParser):
 
 @asynccontextmanager
 async def open_form(request: Request) -> AsyncIterator[FormData]:
-    """The fields of a request's form; their files are closed at the end. Raises HTTPException for a damaged form."""
+    """The fields of a request's form; their files are closed at the end.
+
+    Raises HTTPException for a damaged form, InvalidField for an encoding other than UTF-8, UploadTooLarge.
+    """
     form = await _read_form(request)
     try:
         yield form
@@ -82,11 +95,39 @@ async def open_form(request: Request) -> AsyncIterator[FormData]:
 
 
 async def _read_form(request: Request) -> FormData:
-    kind, _ = parse_options_header(request.headers.get("content-type"))
-    if kind != b"multipart/form-data":
-        return await request.form()
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    charset = options.get(b"charset", b"").decode("latin-1")
+    if charset.lower() not in CHARSETS:
+        raise InvalidField(f"charset: a form is to be in UTF-8, not in {charset!r}", param="charset")
+    if kind not in (b"", b"application/x-www-form-urlencoded", b"multipart/form-data"):
+        raise RequestError(
+            f"content-type: multipart/form-data is expected, not {kind.decode('latin-1')[:100]}",
+            param="content-type",
+            code="invalid_content_type",
+        )
     try:
-        async with aclosing(request.stream()) as stream:
-            return await _Parser(request.headers, stream, max_part_size=FIELD_BYTES).parse()
+        if kind == b"multipart/form-data":
+            async with aclosing(request.stream()) as stream:
+                parser = _Parser(request.headers, stream, max_files=MAX_FILES, max_part_size=MAX_REFERENCE_BYTES)
+                return await parser.parse()
+        if kind == b"application/x-www-form-urlencoded":
+            async with aclosing(_bounded(request.stream())) as stream:
+                return await FormParser(request.headers, stream).parse()
     except MultiPartException as exc:
         raise HTTPException(400, exc.message) from exc
+    return FormData()
+
+
+async def _bounded(stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The same bytes. Raises UploadTooLarge once there are more than text may have."""
+    count = 0
+    async with aclosing(stream):
+        async for data in stream:
+            count += len(data)
+            if count > MAX_TEXT_BYTES:
+                raise _too_much_text()
+            yield data
+
+
+def _too_much_text() -> UploadTooLarge:
+    return UploadTooLarge(f"The form's fields have more than {MAX_TEXT_BYTES} bytes of text together.", param=None)

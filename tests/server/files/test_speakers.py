@@ -38,15 +38,16 @@ def http(speaking: Server) -> Iterator[httpx.Client]:
         yield client
 
 
-def ask(http: httpx.Client, path: Path = TALK, **fields: Any) -> httpx.Response:
-    return http.post("/audio/transcriptions", data={"model": "whisper-1", **fields}, files={"file": path.read_bytes()})
+def ask(http: httpx.Client, **fields: Any) -> httpx.Response:
+    data = {"model": "whisper-1", **fields}
+    return http.post("/audio/transcriptions", data=data, files={"file": TALK.read_bytes()})
 
 
 def data_url(data: bytes, kind: str = "audio/flac") -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def references(*known: tuple[str, Path]) -> dict[str, list[str]]:
+def references(*known: tuple[str, Path]) -> dict[str, Any]:
     return {
         "known_speaker_names[]": [name for name, _ in known],
         "known_speaker_references[]": [data_url(path.read_bytes()) for _, path in known],
@@ -60,8 +61,8 @@ def true_speaker(time: float) -> str:
 
 def share_right(words: list[dict[str, Any]], labels: dict[str, str]) -> float:
     """Share of the words that have the label of whoever says them."""
-    right = [word["speaker"] == labels[true_speaker((word["start"] + word["end"]) / 2)] for word in words]
-    return sum(right) / len(right)
+    right = [bool(word["speaker"] == labels[true_speaker((word["start"] + word["end"]) / 2)]) for word in words]
+    return sum(map(float, right)) / len(right)
 
 
 def words_of(http: httpx.Client, **fields: Any) -> list[dict[str, Any]]:
@@ -184,7 +185,7 @@ def test_a_bad_reference_is_refused_by_name(
 
 
 def test_names_without_speakers_are_refused(http: httpx.Client) -> None:
-    for fields in ({}, {"channels": "separate", "response_format": "srt", "speakers": "true"}):
+    for fields in (dict[str, str](), {"channels": "separate", "response_format": "srt", "speakers": "true"}):
         response = ask(http, **references(("Ann", ONE)), **fields)
         assert response.status_code == 400
         assert response.json()["error"]["param"] == NAMES
