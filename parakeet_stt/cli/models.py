@@ -60,7 +60,7 @@ def _look_up(entry: CatalogueEntry, kind: Kind) -> Listed:
     if find_spec("bentoml") is None:
         return Listed(*described, "published", False, "needs: pip install 'parakeet-stt[engine,serve]'")
     try:
-        source = catalogue.resolve(entry.name, kind)
+        source = catalogue.resolve(entry.name, kind=kind)
     except StartupError as exc:
         is_damaged = "damaged" in exc.message
         return Listed(*described, "published", False, exc.message if is_damaged else f"parakeet fetch {entry.name}")

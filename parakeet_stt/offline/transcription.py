@@ -46,7 +46,7 @@ class KnownSpeaker:
 class TranscriptionOptions:
     """What a caller may ask of a transcription.
 
-    language: spoken language; None for the model's first. phrases: to prefer. rules: when audio counts as speech; None
+    language: spoken language; None for not named. phrases: to prefer. rules: when audio counts as speech; None
     for the server's own. is_cut: False for one pass over the whole recording, whatever its length. short_first: whether
     the caller waits for the first words. separate_channels: transcribe each channel on its own, as one speaker.
     speakers: tell who says each word. known: speakers who are to be called by their names.
@@ -91,9 +91,9 @@ class Transcription:
     The recognizer gets speech only, with a little silence around it: models invent words for silence, and some give no
     words after too much of it. All times count from the start of the recording.
     blocks: the recording as it is read; each gives the probabilities of speech in the windows that it completes.
-    language: of the transcript. phrases: to prefer. on_retry: called after each retry of speech without words, with
-    whether it found words. on_coverage, is_truncated: called at the end. diarization: tells who says each word; None
-    where nobody asked.
+    language: of the transcript; None to have its text tell, by `detect_language`, called in a thread. phrases: to
+    prefer. on_retry: called after each retry of speech without words, with whether it found words. on_coverage,
+    is_truncated: called at the end. diarization: tells who says each word; None where nobody asked.
     """
 
     def __init__(
@@ -103,25 +103,27 @@ class Transcription:
         *,
         recognize: Recognize,
         run_in_thread: RunInThread,
-        language: str,
+        language: str | None,
+        detect_language: Callable[[str], str | None] = lambda _: None,
         phrases: Phrases = NO_PHRASES,
         on_retry: Callable[[bool], None] = lambda _: None,
         on_coverage: Callable[[SpeechCoverage], None] = lambda _: None,
         is_truncated: Callable[[], bool] = lambda: False,
         diarization: Diarization | None = None,
-    ) -> None:  # ten parameters: what it calls, and what the caller asked for; each is used on its own
+    ) -> None:  # eleven parameters: what it calls, and what the caller asked for; each is used on its own
         self._utterances = utterances
         self._blocks = blocks
         self._recognize = recognize
         self._run_in_thread = run_in_thread
         self._language = language
+        self._detect_language = detect_language
         self._phrases = phrases
         self._on_retry = on_retry
         self._on_coverage = on_coverage
         self._is_truncated = is_truncated
         self._words = WordList()
         self._diarization = diarization
-        self._turns = Turns(self._words, diarization.frames, diarization.names) if diarization else None
+        self._turns = Turns(self._words, diarization.frames, diarization.names, language) if diarization else None
         self._lost: list[Lost] = []
 
     async def words(self) -> AsyncGenerator[tuple[Word, ...], None]:
@@ -163,7 +165,7 @@ class Transcription:
 
     async def recording(self) -> Recording:
         """The result, once `words` is exhausted."""
-        is_short = self._utterances.duration <= SHORT_SECONDS
+        is_short = self._utterances.duration <= SHORT_SECONDS and self._language is not None
         recording = self._make_recording() if is_short else await self._run_in_thread(self._make_recording)
         self._on_coverage(recording.speech)
         return recording
@@ -227,11 +229,10 @@ class Transcription:
 
     def _make_recording(self) -> Recording:
         words = self._words
+        language = self._language or self._detect_language(words.text)
         turns, probabilities = self._turns, self._utterances.probabilities
-        segments = turns.segments() if turns else split_segments(words)
-        transcript = Transcript(
-            words, segments, self._utterances.duration, self._language, turns.speakers if turns else None
-        )
+        segments = turns.segments() if turns else split_segments(words, language)
+        transcript = Transcript(words, segments, self._utterances.duration, language, turns.speakers if turns else None)
         speech = measure_coverage(probabilities, words, self._lost, self._utterances.rules.onset)
         return Recording(transcript, probabilities, self._is_truncated(), speech)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from parakeet_stt.text.alignment import ends_sentence, is_divided
+from parakeet_stt.text.alignment import is_divided
 from parakeet_stt.text.lazy_sequence import LazySequence
 from parakeet_stt.text.transcript import ENCODER_FRAME_SECONDS, Said, Segment, Word, WordList, WordSpeakers
 
@@ -112,13 +112,17 @@ class Labels:
 class Turns:
     """The segments of a recording with one speaker each, as its words and its speakers become known.
 
-    A segment is final once its sentence has ended and the speakers are known up to there.
-    words: of the recording, which grow. names: of the speakers who are known.
+    A segment is final once its sentence has ended, which the next word tells, and the speakers are known up to there.
+    words: of the recording, which grow. names: of the speakers who are known. language: of the words; None if it is not
+    known.
     """
 
-    def __init__(self, words: WordList, frames: SpeakerFrames, names: Mapping[int, str]) -> None:
+    def __init__(
+        self, words: WordList, frames: SpeakerFrames, names: Mapping[int, str], language: str | None = None
+    ) -> None:
         self._words = words
         self._frames = frames
+        self._language = language
         self.speakers = WordSpeakers(Labels(names))
         self._starts = array("q")  # index of each final segment's first word
         self._end = 0  # index after the last word of the last final segment
@@ -131,13 +135,9 @@ class Turns:
         words = self._words
         while self._seen < len(words):
             word, following = words[self._seen], self._seen + 1
-            if following < len(words):
-                is_end = is_divided(word, words[following])
-            else:
-                is_end = is_over or ends_sentence(word.text)
-                if not is_end:
-                    return  # a silence may follow it
-            if is_end:
+            if following == len(words) and not is_over:
+                return
+            if following == len(words) or is_divided(word, words[following], self._language):
                 if not is_over and not self._frames.covers(word):
                     return
                 self._finish_sentence(following)

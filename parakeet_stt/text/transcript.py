@@ -222,14 +222,14 @@ class WordSpeakers:
 class Transcript:
     """All words of one recording.
 
-    duration: length of the recording in seconds. language: ISO-639-1. speakers: of the words; None where they are not
-    told apart.
+    duration: length of the recording in seconds. language: ISO-639-1; None if it is not known. speakers: of the words;
+    None where they are not told apart.
     """
 
     words: WordList
     segments: Sequence[Segment]
     duration: float
-    language: str
+    language: str | None
     speakers: WordSpeakers | None = None
 
     @property

@@ -94,14 +94,16 @@ def test_a_segment_is_final_once_its_sentence_and_its_frames_are_known() -> None
     assert turns.take() == ()
     found.append(np.full((4, 4), [0.9, 0, 0, 0], np.float32))
     turns.advance()
+    assert turns.take() == ()  # a small letter after it would go on
+    words.extend([word("Three", 5, 6)])
+    turns.advance()
     assert [segment.text for segment in turns.take()] == ["one two."]
-    words.extend([word("three", 5, 6)])  # may go on
     found.append(np.full((60, 4), [0, 0.9, 0, 0], np.float32))
     turns.advance()
     assert turns.take() == ()
     words.extend([word("four", 40, 41)])  # after a long silence
     turns.advance()
-    assert [segment.text for segment in turns.take()] == ["three"]
+    assert [segment.text for segment in turns.take()] == ["Three"]
     turns.advance(is_over=True)
     assert [(segment.text, segment.speaker) for segment in turns.take()] == [("four", "B")]
 

@@ -254,7 +254,7 @@ def parse_transcription(
         options=replace(
             options,
             language=_language(fields, model.languages),
-            phrases=_phrases(fields),
+            phrases=_phrases(fields, model),
             rules=_chunking(fields),
             short_first=stream,
         ),
@@ -264,6 +264,7 @@ def parse_transcription(
             segments=is_verbose and (not granularities or "segment" in granularities),
             logprobs="logprobs" in include,
             coverage="coverage" in include,
+            languages=len(model.languages) > 1,
         ),
         stream=stream,
     )
@@ -284,7 +285,7 @@ def parse_translation(form: FormData, model: ServedModel, *, unknown: UnknownFie
             param="model",
         )
     return TranscriptionRequest(
-        fields.file(), TranscriptionOptions("en", _phrases(fields)), _format(fields, TRANSLATION_FORMATS)
+        fields.file(), TranscriptionOptions("en", _phrases(fields, model)), _format(fields, TRANSLATION_FORMATS)
     )
 
 
@@ -313,7 +314,7 @@ def parse_native(form: FormData, model: ServedModel) -> NativeRequest:
     prompt = _native_text(fields.one("prompt"), "prompt")
     options = TranscriptionOptions(
         parse_language(language, model.languages) if language else None,
-        parse_phrases(keywords, prompt or ""),
+        parse_phrases(keywords, prompt or "", model.letters),
         separate_channels=parse_channels(_native_text(fields.one("channels"), "channels")),
         speakers=fields.flag("speakers", default=False),
     )
@@ -378,8 +379,9 @@ def _check_temperature(fields: Fields) -> None:
         raise InvalidField(f"temperature: a number from 0 to 1 is expected, not {value!r}", param="temperature")
 
 
-def _phrases(fields: Fields) -> Phrases:
-    return parse_phrases([*fields.many("keywords"), *fields.foreign_phrases()], fields.one("prompt") or "")
+def _phrases(fields: Fields, model: ServedModel) -> Phrases:
+    keywords = [*fields.many("keywords"), *fields.foreign_phrases()]
+    return parse_phrases(keywords, fields.one("prompt") or "", model.letters)
 
 
 def _chunking(fields: Fields) -> SpeechRules | None:

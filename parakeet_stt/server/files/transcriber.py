@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from typing import BinaryIO, TypeVar
@@ -25,6 +25,7 @@ from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.protocols import DETECTOR_STATE_SHAPE
 from parakeet_stt.server.files.channels import check_channels, open_again, run_together
 from parakeet_stt.server.files.speakers import ReferenceReader
+from parakeet_stt.server.files.spoken_language import LanguageDetector
 from parakeet_stt.server.monitoring.metrics import Metrics, time_iteration
 from parakeet_stt.server.settings import Settings
 from parakeet_stt.text.transcript import Recording, SpeechCoverage
@@ -44,16 +45,17 @@ class FileTranscriber:
     def __init__(  # the parts of the service that recordings use, each on its own
         self,
         settings: Settings,
-        language: str,
+        languages: Sequence[str],
         *,
         device: DeviceClient,
         workers: WorkerPool,
         filters: Filters,
         metrics: Metrics,
     ) -> None:
-        """language: of transcripts whose caller names none."""
+        """languages: of the model. If it has several, the text tells which, unless the caller does."""
         self._settings = settings
-        self._language = language
+        self._language = languages[0] if len(languages) == 1 else None
+        self._languages = LanguageDetector(languages)
         self._device = device
         self._workers = workers
         self._metrics = metrics
@@ -164,6 +166,7 @@ class FileTranscriber:
                 recognize=queue.recognize,
                 run_in_thread=_run_in_thread,
                 language=options.language or self._language,
+                detect_language=self._languages.detect,
                 phrases=options.phrases,
                 on_retry=self._metrics.count_retry,
                 on_coverage=self._report,

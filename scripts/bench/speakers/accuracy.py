@@ -66,7 +66,7 @@ def measure_frames(given: argparse.Namespace) -> None:
     from parakeet_stt.engines.diarizers.sortformer import Sortformer
 
     torch.set_num_threads(1)
-    engine = Sortformer(catalogue.resolve(given.diarizer, catalogue.DIARIZER).path, device="cpu")
+    engine = Sortformer(catalogue.resolve(given.diarizer, kind=catalogue.DIARIZER).path, device="cpu")
     print(f"diarization error rate of {given.diarizer} in %, {given.talks} talks of {given.seconds:.0f} s each")
     print("voices    speakers  overlap  without collar (miss, false, confused)  collar 0.25 s")
     for held_out in (False, True):

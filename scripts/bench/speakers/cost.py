@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=4, help="of 27 s, of each recording")
     given = parser.parse_args()
     if not given.published:
-        measure(catalogue.resolve(given.diarizer, catalogue.DIARIZER).path, rows=given.rows, chunks=given.chunks)
+        measure(catalogue.resolve(given.diarizer, kind=catalogue.DIARIZER).path, rows=given.rows, chunks=given.chunks)
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "random.nemo")
