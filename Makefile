@@ -41,8 +41,8 @@ examples: .venv/developed ## run each example against the service that `make ser
 wheel: .venv/developed ## build dist/parakeet_stt-*.whl; needs no network
 	$(RUN) -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
-bento: .venv/served ## build parakeet_stt:latest into the BentoML store (MODEL=, of the store, to be baked in)
-	$(RUN) -m scripts.make.build_bento $(if $(MODEL),--model $(MODEL))
+bento: .venv/served ## build parakeet_stt:latest into the BentoML store (MODEL=, DIARIZER=, of the store, to be baked in)
+	$(RUN) -m scripts.make.build_bento $(if $(MODEL),--model $(MODEL)) $(if $(DIARIZER),--diarizer $(DIARIZER))
 
 env-example: .venv/served ## .env.example, from the settings in the code
 	$(RUN) -c 'from parakeet_stt.server.settings import env_example; print(env_example(), end="")' > .env.example

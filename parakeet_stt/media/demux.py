@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, groupby
 from typing import BinaryIO
 
@@ -78,11 +79,15 @@ HEADERS = ((b"RIFF", b"WAVE"), (b"fLaC", b""))  # the first four bytes, and thos
 av.logging.set_level(None)  # or FFmpeg writes to standard error what the caller gets as an error
 
 
-class Track:
-    """The audio of a file while it is decoded: mono, at its own rate in Hz."""
+Mix = Callable[[npt.NDArray[np.float32]], Samples]  # of all channels to one
 
-    def __init__(self, rate: int) -> None:
+
+class Track:
+    """The audio of a file while it is decoded: mono, at its own rate in Hz. channels: of the file."""
+
+    def __init__(self, rate: int, channels: int = 1) -> None:
         self.rate = rate
+        self.channels = channels
         self.pieces: Iterator[Samples] = iter(())
         self.is_truncated = (
             False  # whether the file ends before the length it announces; known once the pieces have ended
@@ -96,17 +101,19 @@ def decode(source: BinaryIO, *, max_seconds: float, make_filter: MakeFilter) -> 
     return Audio(np.concatenate(list(resampling.resample_pieces(track.pieces, made))))
 
 
-def open_track(source: BinaryIO, *, max_seconds: float) -> Track:
+def open_track(source: BinaryIO, *, max_seconds: float, channel: int | None = None) -> Track:
     """The best audio track of a media file; its pieces are float32, shape (num_samples,), in [-1, 1].
 
-    source: seekable. A damaged packet is skipped, and a file that ends early gives what is there. Blocking.
+    source: seekable. channel: the only one to take, from 0; None for the mean of all. A damaged packet is skipped, and
+    a file that ends early gives what is there. Blocking.
     Raises UndecodableAudio, AudioTooShort at the end, or, as soon as more than `max_seconds` have been decoded,
     AudioTooLong; here or from the pieces.
     """
     if source.seek(0, 2) == 0:
         raise UndecodableAudio("The audio file is empty.")
+    mix = resampling.mix_down if channel is None else partial(resampling.pick_channel, channel=channel)
     with _convert_errors():
-        track = _plain_wav(source, max_seconds) or _by_ffmpeg(source, max_seconds)
+        track = _plain_wav(source, max_seconds, mix) or _by_ffmpeg(source, max_seconds, mix)
     track.pieces = _check_length(track.pieces, track.rate)
     return track
 
@@ -136,7 +143,7 @@ def _convert_errors() -> Iterator[None]:
         ) from exc
 
 
-def _plain_wav(source: BinaryIO, max_seconds: float) -> Track | None:
+def _plain_wav(source: BinaryIO, max_seconds: float, mix: Mix) -> Track | None:
     """A wav file with plain samples, in a tenth of FFmpeg's time; None for any other file."""
     size = source.seek(0, 2)
     source.seek(0)
@@ -150,10 +157,10 @@ def _plain_wav(source: BinaryIO, max_seconds: float) -> Track | None:
         return None
     if file.subtype not in PLAIN_SUBTYPES or not file.frames or not resampling.is_convertible(file.samplerate):
         return None
-    track = Track(file.samplerate)
+    track = Track(file.samplerate, file.channels)
     announced = int.from_bytes(start[4:8], "little")
     track.is_truncated = size < announced + 8 and not any(announced in lengths for lengths in UNKNOWN_LENGTHS)
-    track.pieces = map(resampling.mix_down, _wav_pieces(file, max_seconds))
+    track.pieces = map(mix, _wav_pieces(file, max_seconds))
     return track
 
 
@@ -176,7 +183,7 @@ def _wav_pieces(file: soundfile.SoundFile, max_seconds: float) -> Iterator[npt.N
             yield piece.T
 
 
-def _by_ffmpeg(source: BinaryIO, max_seconds: float) -> Track:
+def _by_ffmpeg(source: BinaryIO, max_seconds: float, mix: Mix) -> Track:
     counts_frames, has_last_page = _has_vbr_header(source), _has_last_page(source)
     options = {**OPEN_OPTIONS, "probesize": str(_probe_bytes(source))}
     container = av.open(source, mode="r", container_options=options, metadata_errors="ignore")
@@ -203,7 +210,8 @@ def _by_ffmpeg(source: BinaryIO, max_seconds: float) -> Track:
     if first is not None:
         if resampling.is_convertible(first.sample_rate):
             track.rate = first.sample_rate
-        track.pieces = map(resampling.mix_down, _floats(chain([first], frames), track.rate))
+        track.channels = first.layout.nb_channels
+        track.pieces = map(mix, _floats(chain([first], frames), track.rate))
     return track
 
 

@@ -220,16 +220,28 @@ class MediaReader:
     A worker that dies is replaced once, and the new one goes on after the blocks that are read.
     """
 
-    def __init__(self, upload: int, audio: SharedAudio, pool: WorkerPool, settings: MediaSettings) -> None:
-        """upload: the file's descriptor. audio: what is decoded goes there."""
+    def __init__(
+        self, upload: int, audio: SharedAudio, pool: WorkerPool, settings: MediaSettings, channel: int | None = None
+    ) -> None:
+        """upload: the file's descriptor, which no other reader uses meanwhile. audio: what is decoded goes there.
+
+        channel: the only one to decode, from 0; None for the mean of all.
+        """
         self._upload = upload
+        self._channel = channel
         self._audio = audio
         self._pool = pool
         self._settings = settings
         self._worker: Worker | None = None
+        self._first: Block | End | None = None  # answer, if it was asked for before the blocks
         self._blocks = 0  # that are read
         self._has_died = False
         self.is_truncated = False  # whether the file ends before the length it announces; known at its end
+
+    async def count_channels(self) -> int:
+        """The file's channels; reads its first block, which `blocks` gives. 1 where there is none."""
+        self._first = await self._next()
+        return self._first.channels if isinstance(self._first, Block) else 1
 
     async def blocks(self) -> AsyncIterator[Probabilities | None]:
         """Read the next block, until there are no more; yields the probabilities of speech in its windows.
@@ -239,7 +251,7 @@ class MediaReader:
         """
         end: End | None = None
         while end is None:
-            answer = await self._next()
+            answer, self._first = self._first or await self._next(), None
             if isinstance(answer, End):
                 end = answer
                 continue
@@ -287,7 +299,7 @@ class MediaReader:
             worker = self._worker = await self._pool.borrow()
             worker.files += 1
             settings = self._settings
-            asked = Decode(settings.max_seconds, str(settings.filters), self._blocks)
+            asked = Decode(settings.max_seconds, str(settings.filters), self._blocks, self._channel)
             # The worker's own descriptor of the same open file: its place in it is shared with ours.
             os.lseek(self._upload, 0, os.SEEK_SET)
             answer = await worker.ask(asked, (self._upload, self._audio.descriptor))

@@ -135,7 +135,7 @@ def _answer(asked: Decode, descriptors: list[int], connection: _Connection, dete
     _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)
     try:
         with open(upload, "rb") as source:
-            track = demux.open_track(source, max_seconds=asked.max_seconds)
+            track = demux.open_track(source, max_seconds=asked.max_seconds, channel=asked.channel)
             written = 0
             for number, (samples, probabilities, is_last) in enumerate(_blocks(track, asked, connection, detector)):
                 if number >= asked.skip:
@@ -143,7 +143,8 @@ def _answer(asked: Decode, descriptors: list[int], connection: _Connection, dete
                     _wind_clock(0, 0)  # the front may ask slowly
                     found = None if probabilities is None else probabilities.tobytes()
                     own = max(0, _data_bytes() - connection.data_bytes)
-                    connection.send(Block(len(samples), found, End(track.is_truncated) if is_last else None, own))
+                    last = End(track.is_truncated) if is_last else None
+                    connection.send(Block(len(samples), found, last, own, track.channels))
                     if not is_last:
                         connection.receive()
                 _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)

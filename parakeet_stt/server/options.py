@@ -18,6 +18,7 @@ from parakeet_stt.text.phrases import Phrases, can_spell, find_distinctive, norm
 
 # What OpenAI's clients send for OpenAI's models (`AudioModel` of its client, and those of sessions); the served model
 # answers to these names too.
+DIARIZING_MODEL = "gpt-4o-transcribe-diarize"
 MODEL_NAMES = frozenset(
     {
         "whisper-1",
@@ -25,7 +26,7 @@ MODEL_NAMES = frozenset(
         "gpt-4o-transcribe",
         "gpt-4o-mini-transcribe",
         "gpt-4o-mini-transcribe-2025-12-15",
-        "gpt-4o-transcribe-diarize",
+        DIARIZING_MODEL,
         "gpt-realtime-whisper",
         "gpt-live-transcribe",
     }
@@ -44,6 +45,13 @@ def check_model(name: str, model: ServedModel, *, param: str = "model") -> None:
     """Raise UnknownModel unless this is the served model's name, one of OpenAI's, or one that the operator has set."""
     if name != model.name and name not in MODEL_NAMES and name not in model.aliases:
         raise UnknownModel(f"{param}: {name!r} is not served here; {model.name!r} is", param=param)
+
+
+def check_realtime_model(name: str, model: ServedModel, *, param: str = "model") -> None:
+    """As `check_model`, for sockets: UnsupportedField for the model that tells speakers apart."""
+    if name == DIARIZING_MODEL:
+        raise UnsupportedField(f"{param}: {name!r} is for files; sockets do not tell who speaks", param=param)
+    check_model(name, model, param=param)
 
 
 def parse_language(tag: str, known: Sequence[str], *, param: str = "language") -> str:

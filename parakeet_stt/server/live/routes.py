@@ -23,7 +23,7 @@ from parakeet_stt.server.live.realtime_session import (
     rules_by_hand,
 )
 from parakeet_stt.server.live.ws import WsProtocol, parse_hello
-from parakeet_stt.server.options import CONVERSATION_MODEL_NAMES, check_model
+from parakeet_stt.server.options import CONVERSATION_MODEL_NAMES, check_realtime_model
 
 # For how long a key is valid, in seconds: at least, unless the client asks otherwise, at most. OpenAI's own.
 MIN_SECRET_SECONDS, SECRET_SECONDS, MAX_SECRET_SECONDS = 10, 600, 7200
@@ -50,7 +50,7 @@ async def realtime(websocket: WebSocket, sessions: Sessions, model: Model, setti
         raise InvalidField("intent: only transcription is served", param="intent")
     configuration = Configuration()
     if (named := query.get("model")) is not None and named not in CONVERSATION_MODEL_NAMES:
-        check_model(named, model)
+        check_realtime_model(named, model)
         configuration = configure(configuration, {"audio": {"input": {"transcription": {"model": named}}}}, model)
     if (session := secrets.session_of(key_of(websocket.scope))) is not None:
         configuration = configure(configuration, session, model)
