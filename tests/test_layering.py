@@ -25,7 +25,17 @@ MAY_IMPORT = {
     "media": {"core", "ipc"},
     "server": {*CORE, "device", "ipc", "media"},
     "processes": {*CORE, "device", "engines", "ipc", "media", "server"},  # programs compose the parts
-    "cli": {*CORE, "device", "engines", "ipc", "media", "server", "processes"},  # but when a command runs, not before
+    "measure": {"core", "text"},
+    "cli": {
+        *CORE,
+        "device",
+        "engines",
+        "ipc",
+        "measure",
+        "media",
+        "server",
+        "processes",
+    },  # but when a command runs, not before
 }
 COMMANDS = f"{NAME}.cli.app"
 # All of a device that the server may know.

@@ -8,6 +8,8 @@ import typer
 
 from parakeet_stt.cli.fetch import fetch
 from parakeet_stt.cli.live import live
+from parakeet_stt.cli.measuring.bench import bench
+from parakeet_stt.cli.measuring.evaluate import evaluate
 from parakeet_stt.cli.models import models
 from parakeet_stt.cli.serve import serve
 from parakeet_stt.cli.transcribe import transcribe
@@ -25,6 +27,8 @@ app.command()(live)
 app.command()(serve)
 app.command()(fetch)
 app.command()(models)
+app.command()(evaluate)
+app.command()(bench)
 
 
 def _show_version(is_asked: bool) -> None:

@@ -1,6 +1,6 @@
 """Kills `parakeet transcribe` and restarts its server in the middle, and checks that nothing is lost or done twice.
 
-    python -m scripts.release.check_command               # 200 clips, 16 at a time; run before a release
+    python -m scripts.release.checks.command               # 200 clips, 16 at a time; run before a release
 
 Then checks that `--local` transcribes without a server, and leaves none behind when it is killed. Prints a line for
 each check; status 1 if one failed.
