@@ -208,12 +208,15 @@ def _chained(source: BinaryIO, links: Sequence[tuple[int, int]], max_seconds: fl
     def all_frames() -> Iterator[AudioFrame]:
         is_whole = has_last_page and len(links) <= MAX_LINKS
         for start, end in links[:MAX_LINKS]:
+            has_frames = False
             try:
                 for frame in _frames(*_open(cast(BinaryIO, ogg.Link(source, start, end)))):
                     frame.pts = None  # it begins anew with each link, which a resampler does not expect
+                    has_frames = True
                     yield frame
             except (av.FFmpegError, UndecodableAudio):
                 is_whole = False
+            is_whole = is_whole and has_frames
         track.is_truncated = not is_whole
 
     _set_pieces(track, _limit(all_frames(), max_seconds))

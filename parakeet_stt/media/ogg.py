@@ -18,7 +18,7 @@ def find_links(source: BinaryIO) -> list[tuple[int, int]]:
     """Where each link begins and ends, in bytes; none for a file that is no Ogg."""
     starts: list[int] = []
     had_beginning = False  # whether the page before was the first of a stream: one link may have several
-    position = end = 0
+    position, end = 0, source.seek(0, 2)
     source.seek(0)
     if source.read(len(MARK)) != MARK:
         return []
@@ -31,12 +31,11 @@ def find_links(source: BinaryIO) -> list[tuple[int, int]]:
         begins = bool(header[5] & BEGINS)
         if begins and not had_beginning:
             starts.append(position)
-        had_beginning = begins
         following = position + HEADER_BYTES + len(segments) + sum(segments)
         source.seek(following)
-        is_whole = source.read(len(MARK)) in (MARK, b"")
+        is_whole = following == end or source.read(len(MARK)) == MARK
+        had_beginning = begins and is_whole
         position = following if is_whole else position + HEADER_BYTES  # the rest of a cut page is the next one's
-    end = source.seek(0, 2)
     return list(zip(starts, [*starts[1:], end], strict=True)) if starts else []
 
 
