@@ -105,7 +105,7 @@ def build(settings: Settings, model: ServedModel, processes: Processes, metrics:
         device=device,
         transcriber=FileTranscriber(
             settings,
-            model.languages[0],
+            model.languages,
             device=device,
             workers=WorkerPool(
                 processes.media, computing=computing, memory=memory_bytes() // 2 // settings.fronts_here

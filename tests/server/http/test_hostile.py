@@ -39,7 +39,7 @@ CLOSED = (ConnectionError, BrokenPipeError)
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     running = Serve(
         tmp_path_factory.mktemp("hostile") / "log",
-        target="tests.server.hostile_service:ParakeetSTT",
+        target="tests.services.hostile_service:ParakeetSTT",
         STT_DRAIN_SECONDS=str(DRAIN),
         STT_REQUEST_TIMEOUT_SECONDS=str(STANDSTILL),
         PRELOADED_DEVICES=preloaded(),
