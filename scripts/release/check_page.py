@@ -27,7 +27,7 @@ from scripts.browser.chromium import Watch, browser
 from scripts.browser.service import Service
 
 PORT = 3096
-STEPS = ("files", "queue", "microphone", "refusals", "outage", "live outage", "looks", "long")
+STEPS = ("files", "words", "queue", "microphone", "refusals", "outage", "live outage", "looks", "long")
 TOUR = ROOT / "docs" / "tour"
 # Of all pictures, those that the page shows.
 TOUR_PICTURES = {
@@ -86,6 +86,7 @@ def _run(wanted: list[str] | tuple[str, ...], work: Path, pictures: Path, hours:
     with Service(PORT, work / "log") as service:
         url = service.url
         step("files", lambda context: files.check_uploads(context, url), url)
+        step("words", lambda context: files.check_probabilities(context, work), url)
         step("queue", lambda context: files.check_queue(context, url, work), url)
         step("microphone", lambda context: microphone.check_captions(context, url), url, *microphone.arguments(work))
         if "looks" in wanted:
