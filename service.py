@@ -71,8 +71,10 @@ image = (
 
 def start_processes(settings: Settings) -> Paths:
     """Start the device processes and the media program, which end with this process. Raises StartupError."""
-    source = catalogue.resolve(settings.model)
+    source = catalogue.resolve(settings.model, settings.languages)
     catalogue.check_archive(source.path)
+    if source.longest_utterance_seconds and "max_utterance_seconds" not in settings.model_fields_set:
+        os.environ["STT_MAX_UTTERANCE_SECONDS"] = str(source.longest_utterance_seconds)
     catalogue.read_ahead(source.path)
     detects = [] if _has_gpu(settings) else ["--detect"]
     paths = Paths(tempdir.create())
@@ -149,6 +151,7 @@ class ParakeetSTT:
         configure(settings.log_level)
         allow_many_descriptors()
         paths = Paths(Path(os.environ[RUN_FOLDER])) if RUN_FOLDER in os.environ else start_processes(settings)
+        settings = load()  # the model may have its own longest utterance
         self._temporary = tempdir.create(paths.folder)
         links = [DeviceLink(paths.device(number), paths.ledger(number)) for number in range(settings.devices)]
 
@@ -168,6 +171,7 @@ class ParakeetSTT:
             precision=welcome.precision,
             config=welcome.config,
             digests=Digests(**welcome.digests),
+            letters=frozenset(piece for piece in welcome.vocabulary if len(piece) == 1),
             aliases=frozenset(settings.model_aliases),
         )
         detector = None

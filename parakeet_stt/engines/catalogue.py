@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import tarfile
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from pathlib import Path
@@ -22,24 +24,30 @@ MODELS = next(
 )
 LOCAL_OWNER = "local"  # `owned_by` of weights that the operator brought
 DEFAULT_LANGUAGES = ("en",)  # of weights that are not in the catalogue
+_DAMAGED = (tarfile.TarError, OSError, KeyError, EOFError)
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """One file of one commit on the Hugging Face hub, so that everybody who fetches it gets the same bytes."""
+    """One file of one commit on the Hugging Face hub, so that everybody who fetches it gets the same bytes.
+
+    sha256: None where no checksum is known but the hub's own.
+    """
 
     repository: str
     file_name: str
     revision: str
-    sha256: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
     """Weights that can be served by name.
 
-    created: unix time of their publication. licence: SPDX identifier. bundled: path in this repository; None if they
-    are not in it. published: where they can be fetched; None if they can't.
+    created: unix time of their publication; 0 if that is not known. licence: SPDX identifier. pieces: of the tokenizer,
+    where its languages can be told by them. longest_utterance_seconds: unless the operator says otherwise; None for the
+    service's own default. bundled: path in this repository; None if they are not in it. published: where they can be
+    fetched; None if they can't.
     """
 
     name: str
@@ -47,6 +55,8 @@ class CatalogueEntry:
     owned_by: str
     created: int
     licence: str
+    pieces: int | None
+    longest_utterance_seconds: float | None
     bundled: Path | None
     published: PublishedFile | None
 
@@ -62,7 +72,8 @@ class ModelSource:
 
     name: as callers see it in /v1/models. path: the .nemo file. created: unix time.
     tag, sha256: in the BentoML store, and as recorded when the file was put there; None for other files.
-    is_demo: the bundled tiny model, which is useless on recordings of people.
+    is_demo: the bundled tiny model, which is useless on recordings of people. longest_utterance_seconds: as in the
+    catalogue.
     """
 
     name: str
@@ -74,6 +85,7 @@ class ModelSource:
     tag: str | None = None
     sha256: str | None = None
     is_demo: bool = False
+    longest_utterance_seconds: float | None = None
 
 
 def write_source(source: ModelSource, file: Path) -> None:
@@ -96,8 +108,10 @@ def read_catalogue(folder: Path) -> dict[str, CatalogueEntry]:
             name=one["name"],
             languages=tuple(one["languages"]),
             owned_by=one["owned_by"],
-            created=int(datetime.combine(one["released"], time(tzinfo=UTC)).timestamp()),
+            created=int(datetime.combine(one["released"], time(tzinfo=UTC)).timestamp()) if "released" in one else 0,
             licence=one["licence"],
+            pieces=one.get("pieces"),
+            longest_utterance_seconds=one.get("longest_utterance_seconds"),
             bundled=folder / one["bundled"] if "bundled" in one else None,
             published=PublishedFile(**one["published"]) if "published" in one else None,
         )
@@ -110,13 +124,20 @@ CATALOGUE = read_catalogue(MODELS)
 BUNDLED_FILE = next(entry.bundled for entry in CATALOGUE.values() if entry.bundled)
 
 
-def resolve(setting: str | None) -> ModelSource:
+def resolve(setting: str | None, languages: Sequence[str] = ()) -> ModelSource:
     """Find the weights that STT_MODEL asks for on this machine.
+
+    languages: that STT_LANGUAGES names; none to take those that are known of the weights.
 
     setting: a catalogue name, the path of a .nemo file, or a BentoML store tag `name[:version]`, the newest version
     unless one is given. None or empty: the bundled tiny model.
     Raises StartupError, in one line that says what to do, if they are not here.
     """
+    found = _find(setting)
+    return dataclasses.replace(found, languages=tuple(languages)) if languages else found
+
+
+def _find(setting: str | None) -> ModelSource:
     entry = CATALOGUE.get(setting) if setting else next(one for one in CATALOGUE.values() if one.bundled)
     if entry is not None:
         return _bundled(entry, entry.bundled) if entry.bundled else _fetched(entry)
@@ -130,12 +151,8 @@ def check_archive(path: Path) -> None:
     Raises StartupError, in one line, if it can't be one.
     """
     try:
-        with tarfile.open(path) as archive:
-            names = {name.rpartition("/")[2]: name for name in archive.getnames()}
-            config = archive.extractfile(names["model_config.yaml"])
-            assert config is not None
-            known = {"model_weights.ckpt"} <= names.keys() and b"durations" in config.read()
-    except (tarfile.TarError, OSError, KeyError, EOFError):
+        known = b"durations" in _read_config(path)
+    except _DAMAGED:
         known = False
     if not known:
         raise StartupError(f"{path} is no Parakeet-TDT model: set STT_MODEL to a complete .nemo file of one")
@@ -171,7 +188,35 @@ def _at_path(setting: str) -> ModelSource:
     if not path.is_file():
         raise _unknown(setting)
     changed = int(path.stat().st_mtime)
-    return ModelSource(path.stem, path, DEFAULT_LANGUAGES, LOCAL_OWNER, changed, origin="path")
+    like = _entry_of(path)
+    languages, longest = (like.languages, like.longest_utterance_seconds) if like else (DEFAULT_LANGUAGES, None)
+    return ModelSource(
+        path.stem, path, languages, LOCAL_OWNER, changed, origin="path", longest_utterance_seconds=longest
+    )
+
+
+def _entry_of(path: Path) -> CatalogueEntry | None:
+    """The entry whose pieces an archive has: as many, and a sign for each of its languages."""
+    try:
+        config = _read_config(path)
+    except _DAMAGED:
+        return None  # `check_archive` says what is wrong
+    count = re.search(rb"^  vocab_size: (\d+)$", config, re.MULTILINE)
+    for entry in CATALOGUE.values():
+        signs = [f"<|{language}|>".encode() for language in entry.languages]
+        if count and entry.pieces == int(count[1]) and all(sign in config for sign in signs):
+            return entry
+    return None
+
+
+def _read_config(path: Path) -> bytes:
+    with tarfile.open(path) as archive:
+        names = {name.rpartition("/")[2]: name for name in archive.getnames()}
+        if "model_weights.ckpt" not in names:
+            raise KeyError("model_weights.ckpt")
+        config = archive.extractfile(names["model_config.yaml"])
+        assert config is not None
+        return config.read()
 
 
 def _under_tag(setting: str) -> ModelSource:
@@ -216,13 +261,15 @@ def _stored(name: str, model: Any) -> ModelSource:
             f'{model.tag}" and fetch it again'
         )
     entry = CATALOGUE.get(recorded.get("model", ""))
+    like = entry or _entry_of(files[0])
     return ModelSource(
         name=name,
         path=files[0],
-        languages=tuple(recorded.get("languages", DEFAULT_LANGUAGES)),
+        languages=tuple(recorded.get("languages", like.languages if like else DEFAULT_LANGUAGES)),
         owned_by=entry.owned_by if entry else LOCAL_OWNER,
-        created=entry.created if entry else int(model.creation_time.timestamp()),
+        created=(entry and entry.created) or int(model.creation_time.timestamp()),
         origin="store",
         tag=str(model.tag),
         sha256=recorded.get("sha256"),
+        longest_utterance_seconds=like.longest_utterance_seconds if like else None,
     )

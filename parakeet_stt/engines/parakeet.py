@@ -36,6 +36,7 @@ from parakeet_stt.engines import decoder_state, nemo_archive  # noqa: E402
 from parakeet_stt.engines.boosting import Boosting  # noqa: E402
 from parakeet_stt.engines.decoder_state import SearchState, StateCache  # noqa: E402
 from parakeet_stt.engines.steps.encoder import Encoder, EncoderMode, bucket_shapes  # noqa: E402
+from parakeet_stt.engines.steps.pieces import Pieces  # noqa: E402
 from parakeet_stt.engines.steps.scoring import (  # noqa: E402
     Scorer,
     Scores,
@@ -47,6 +48,8 @@ from parakeet_stt.engines.steps.transfer import Deferred, Download, Padded, Uplo
 
 nemo_logging.setLevel(nemo_logging.ERROR)
 
+# The second has a CTC head beside, which is not used: nvidia/parakeet-tdt_ctc-110m.
+TRANSDUCERS = (nemo_asr.models.EncDecRNNTBPEModel, nemo_asr.models.EncDecHybridRNNTCTCBPEModel)
 USABLE_MEMORY = 0.7  # of what is free: the allocator leaves gaps, and attention grows with the square of the length
 MAX_SYMBOLS = 10  # tokens per encoder frame; the value that Parakeet's own config decodes with
 WARM_PHRASES: Phrases = ("hello",)
@@ -81,8 +84,10 @@ class Parakeet:
         except Exception as exc:  # NeMo raises whatever tar, YAML, Hydra and torch raise
             raise StartupError(f"{path} can't be loaded as a NeMo speech model: {_first_line(exc)}") from exc
         durations = OmegaConf.select(model.cfg, "decoding.durations")
-        if not isinstance(model, nemo_asr.models.EncDecRNNTBPEModel) or not durations:
-            raise StartupError(f"{path} is a {type(model).__name__} without durations, not a Parakeet-TDT model")
+        if not isinstance(model, TRANSDUCERS):
+            raise StartupError(f"{path} is a {type(model).__name__}, not a Parakeet-TDT model")
+        if not durations:
+            raise StartupError(f"{path} is a transducer without durations, not a Parakeet-TDT model")
         parameters = sum(parameter.numel() for parameter in model.parameters())
         self._dtype = devices.weight_type(precision, self._device, parameters)
         self._model = _prepare(model, self._device, self._dtype)
@@ -92,7 +97,7 @@ class Parakeet:
         self._upload = Upload(self._device)
         self._trimmer = cpu.MemoryTrimmer() if self._device.type == "cpu" else None
         self._waits = self._device.type == "cpu"  # where reading a number costs nothing, it is read
-        self._pieces: list[str] = list(model.tokenizer.ids_to_tokens(list(range(model.tokenizer.vocab_size))))
+        self._pieces = Pieces(model.tokenizer)
 
     @cached_property
     def _states(self) -> StateCache:
@@ -100,7 +105,7 @@ class Parakeet:
 
     @cached_property
     def _boosting(self) -> Boosting:
-        return Boosting(self._model.decoding.decoding.decoding_computer, self._model.tokenizer)
+        return Boosting(self._model.decoding.decoding.decoding_computer, self._model.tokenizer, self._pieces)
 
     @property
     def device(self) -> str:
@@ -343,6 +348,9 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
             "use_cuda_graph_decoder": device.type == "cuda",
         }
     model.change_decoding_strategy(decoding, verbose=False)
+    # `null` in the published configurations: on a CPU NeMo then normalizes tokens and durations together, in the type
+    # of the weights, and in bfloat16 one frame in eight ties between two durations. The search needs the largest only.
+    model.joint.log_softmax = False
     model.preprocessor.featurizer.dither = 0.0  # random noise would make results differ from call to call
     model.preprocessor.featurizer.pad_to = 0
     model.to(device)

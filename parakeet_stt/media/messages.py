@@ -43,12 +43,13 @@ class Block(_Message, frozen=True):
     """The next samples are written.
 
     probabilities: of speech in the windows that they complete, float32; None if the worker has no detector. end: with
-    the last block.
+    the last block. memory: that the worker has taken for itself, in bytes.
     """
 
     samples: int
     probabilities: bytes | None
     end: End | None = None
+    memory: int = 0
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -47,6 +47,7 @@ class _Connection:
 
     socket: socket.socket
     parser: FrameParser
+    data_bytes: int  # of the process before it read any file
 
     def receive(self) -> tuple[Decode | messages.Next, list[int]]:
         """The next message, and its descriptors. Raises EOFError once the front is gone."""
@@ -100,7 +101,7 @@ def _work(connection: socket.socket, detector: SpeechDetector | None) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         with suppress(EOFError, OSError):
-            end = _Connection(connection, FrameParser())
+            end = _Connection(connection, FrameParser(), limit - MEMORY_BYTES)
             while True:
                 asked, descriptors = end.receive()
                 if isinstance(asked, Decode):
@@ -141,7 +142,8 @@ def _answer(asked: Decode, descriptors: list[int], connection: _Connection, dete
                     write_samples(audio, written, samples)
                     _wind_clock(0, 0)  # the front may ask slowly
                     found = None if probabilities is None else probabilities.tobytes()
-                    connection.send(Block(len(samples), found, End(track.is_truncated) if is_last else None))
+                    own = max(0, _data_bytes() - connection.data_bytes)
+                    connection.send(Block(len(samples), found, End(track.is_truncated) if is_last else None, own))
                     if not is_last:
                         connection.receive()
                 _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)

@@ -36,7 +36,7 @@ SHORT_SECONDS = 60
 class TranscriptionOptions:
     """What a caller may ask of a transcription.
 
-    language: spoken language; None for the model's first. phrases: to prefer. rules: when audio counts as speech; None
+    language: spoken language; None for not named. phrases: to prefer. rules: when audio counts as speech; None
     for the server's own. is_cut: False for one pass over the whole recording, whatever its length. short_first: whether
     the caller waits for the first words.
     """
@@ -77,8 +77,9 @@ class Transcription:
     The recognizer gets speech only, with a little silence around it: models invent words for silence, and some give no
     words after too much of it. All times count from the start of the recording.
     blocks: the recording as it is read; each gives the probabilities of speech in the windows that it completes.
-    language: of the transcript. phrases: to prefer. on_retry: called after each retry of speech without words, with
-    whether it found words. on_coverage, is_truncated: called at the end.
+    language: of the transcript; None to have its text tell, by `detect_language`, called in a thread. phrases: to
+    prefer. on_retry: called after each retry of speech without words, with whether it found words. on_coverage,
+    is_truncated: called at the end.
     """
 
     def __init__(
@@ -88,17 +89,19 @@ class Transcription:
         *,
         recognize: Recognize,
         run_in_thread: RunInThread,
-        language: str,
+        language: str | None,
+        detect_language: Callable[[str], str | None] = lambda _: None,
         phrases: Phrases = NO_PHRASES,
         on_retry: Callable[[bool], None] = lambda _: None,
         on_coverage: Callable[[SpeechCoverage], None] = lambda _: None,
         is_truncated: Callable[[], bool] = lambda: False,
-    ) -> None:  # nine parameters: what it calls, and what the caller asked for; each is used on its own
+    ) -> None:  # ten parameters: what it calls, and what the caller asked for; each is used on its own
         self._utterances = utterances
         self._blocks = blocks
         self._recognize = recognize
         self._run_in_thread = run_in_thread
         self._language = language
+        self._detect_language = detect_language
         self._phrases = phrases
         self._on_retry = on_retry
         self._on_coverage = on_coverage
@@ -133,7 +136,7 @@ class Transcription:
 
     async def recording(self) -> Recording:
         """The result, once `words` is exhausted."""
-        is_short = self._utterances.duration <= SHORT_SECONDS
+        is_short = self._utterances.duration <= SHORT_SECONDS and self._language is not None
         recording = self._make_recording() if is_short else await self._run_in_thread(self._make_recording)
         self._on_coverage(recording.speech)
         return recording
@@ -187,7 +190,8 @@ class Transcription:
 
     def _make_recording(self) -> Recording:
         words = self._words
-        transcript = Transcript(words, split_segments(words), self._utterances.duration, self._language)
+        language = self._language or self._detect_language(words.text)
+        transcript = Transcript(words, split_segments(words, language), self._utterances.duration, language)
         probabilities = self._utterances.probabilities
         speech = measure_coverage(probabilities, words, self._lost, self._utterances.rules.onset)
         return Recording(transcript, probabilities, self._is_truncated(), speech)

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from parakeet_stt.errors import InvalidField, UnknownModel, UnsupportedField
 from parakeet_stt.server.model import ServedModel
-from parakeet_stt.text.phrases import Phrases, find_distinctive, normalize_phrases
+from parakeet_stt.text.phrases import Phrases, can_spell, find_distinctive, normalize_phrases
 
 # What OpenAI's clients send for OpenAI's models (`AudioModel` of its client, and those of sessions); the served model
 # answers to these names too.
@@ -70,9 +70,13 @@ def parse_languages(tags: Sequence[str], known: Sequence[str], *, param: str = "
     return found
 
 
-def parse_phrases(keywords: Sequence[str], prompt: str, *, param: str = "keywords") -> Phrases:
-    """The phrases to prefer. Raises InvalidField for too many keywords, too long ones, or a too long prompt.
+def parse_phrases(
+    keywords: Sequence[str], prompt: str, letters: Collection[str] = (), *, param: str = "keywords"
+) -> Phrases:
+    """The phrases to prefer.
 
+    Raises InvalidField for too many keywords, too long ones, ones that can't be written, or a too long prompt.
+    letters: that the model can write; empty if that is not known. Words of the prompt with others are left out.
     param: of the keywords; the prompt is beside them.
     """
     if len(prompt) > MAX_PROMPT_CHARACTERS:
@@ -88,8 +92,16 @@ def parse_phrases(keywords: Sequence[str], prompt: str, *, param: str = "keyword
                 f"{param}: at most {MAX_KEYWORD_CHARACTERS} characters, not {len(keyword)} as {keyword[:20]!r}… has",
                 param=param,
             )
-    named = [word for word in find_distinctive(prompt) if len(word) <= MAX_KEYWORD_CHARACTERS]
-    return normalize_phrases([*keywords, *named[: MAX_KEYWORDS - len(keywords)]])
+    wanted = normalize_phrases(keywords)
+    for keyword in wanted:
+        if letters and not can_spell(keyword, letters):
+            raise InvalidField(f"{param}: the served model has no letters to write {keyword!r} with", param=param)
+    named = [
+        word
+        for word in find_distinctive(prompt)
+        if len(word) <= MAX_KEYWORD_CHARACTERS and (not letters or can_spell(word, letters))
+    ]
+    return normalize_phrases([*wanted, *named[: MAX_KEYWORDS - len(keywords)]])
 
 
 def to_invalid_field(exc: ValidationError, *path: str, hidden: Collection[str] = ()) -> InvalidField:

@@ -22,6 +22,7 @@ class Detail:
     segments: bool = True
     logprobs: bool = False
     coverage: bool = False
+    languages: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,10 @@ def _by_name(*formats: Format) -> Mapping[str, Format]:
 
 TRANSCRIPTION_FORMATS = _by_name(
     Format(
-        "json", "application/json", lambda r, detail: openai_json.render_json(r.transcript, logprobs=detail.logprobs),
+        "json", "application/json",
+        lambda r, detail: openai_json.render_json(
+            r.transcript, logprobs=detail.logprobs, languages=detail.languages
+        ),
         _JSON_EXAMPLE, Json, can_stream=True,
     ),
     _TEXT,

@@ -68,10 +68,17 @@ class DurationUsage(TypedDict):
     seconds: int
 
 
+class Language(TypedDict):
+    """A language that was heard, in ISO-639-1."""
+
+    code: str
+
+
 class Json(TypedDict):
-    """OpenAI's `json`."""
+    """OpenAI's `json`; `languages` of a model of several, if the language is known."""
 
     text: str
+    languages: NotRequired[list[Language]]
     logprobs: NotRequired[Sequence[LogProb]]
     usage: TokenUsage
 
@@ -131,10 +138,13 @@ class SpeechEntry(TypedDict):
 
 
 class VerboseJson(TypedDict):
-    """OpenAI's `verbose_json`, with the granularities asked for; `speech` with `include[]=coverage`."""
+    """OpenAI's `verbose_json`, with the granularities asked for; `speech` with `include[]=coverage`.
+
+    language: its English name; left out if it is not known.
+    """
 
     task: Literal["transcribe"]
-    language: str
+    language: NotRequired[str]
     duration: float
     text: str
     words: NotRequired[Sequence[WordEntry]]
@@ -160,6 +170,7 @@ class Done(TypedDict):
 
     type: Literal["transcript.text.done"]
     text: str
+    languages: NotRequired[list[Language]]
     language: NotRequired[str]
     duration: NotRequired[float]
     words: NotRequired[Sequence[WordEntry]]
@@ -169,9 +180,11 @@ class Done(TypedDict):
     speech: NotRequired[SpeechEntry]
 
 
-def render_json(transcript: Transcript, *, logprobs: bool = False) -> Json:
+def render_json(transcript: Transcript, *, logprobs: bool = False, languages: bool = False) -> Json:
     """OpenAI's `json`. Usage counts audio in encoder frames: the model's own input tokens."""
     body: Json = {"text": transcript.text, "usage": _token_usage(transcript)}
+    if languages and transcript.language:
+        body["languages"] = [{"code": transcript.language}]
     if logprobs:
         body["logprobs"] = render_logprobs(transcript.tokens, is_first=True)
     return body
@@ -194,13 +207,16 @@ def render_done(
     segments: bool = False,
     logprobs: bool = False,
     coverage: bool = False,
-) -> Done:
+    languages: bool = False,
+) -> Done:  # seven parameters: each is a part of the answer
     """OpenAI's last event. words, segments: those of verbose_json, whose language and duration come with them."""
     transcript = recording.transcript
     body: Done = {"type": "transcript.text.done", "text": transcript.text, "usage": _token_usage(transcript)}
     if words or segments:
         verbose = render_verbose_json(recording, words=words, segments=segments)
-        body["language"], body["duration"] = verbose["language"], verbose["duration"]
+        body["duration"] = verbose["duration"]
+        if "language" in verbose:
+            body["language"] = verbose["language"]
         if "words" in verbose:
             body["words"] = verbose["words"]
         if "segments" in verbose:
@@ -209,6 +225,8 @@ def render_done(
         body["logprobs"] = render_logprobs(transcript.tokens, is_first=True)
     if coverage:
         body["speech"] = render_coverage(recording.speech)
+    if languages and transcript.language:
+        body["languages"] = [{"code": transcript.language}]
     return body
 
 
@@ -240,11 +258,13 @@ def render_verbose_json(recording: Recording, *, words: bool, segments: bool, co
     transcript = recording.transcript
     body: VerboseJson = {
         "task": "transcribe",
-        "language": LANGUAGE_NAMES[transcript.language],
+        "language": LANGUAGE_NAMES[transcript.language or "en"],
         "duration": round_seconds(transcript.duration),
         "text": transcript.text,
         "usage": {"type": "duration", "seconds": math.ceil(transcript.duration)},
     }
+    if not transcript.language:
+        del body["language"]
     if words:
         body["words"] = lazy_map(transcript.words, _word)
     if segments:
@@ -263,7 +283,7 @@ def render_verbose_translation(recording: Recording) -> VerboseTranslation:
     """OpenAI's `verbose_json` of a translation."""
     transcript = recording.transcript
     return {
-        "language": LANGUAGE_NAMES[transcript.language],
+        "language": "english",
         "duration": round_seconds(transcript.duration),
         "text": transcript.text,
         "segments": _segments(recording),

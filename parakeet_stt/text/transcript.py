@@ -184,13 +184,13 @@ class WordList(LazySequence[Word]):
 class Transcript:
     """All words of one recording.
 
-    duration: length of the recording in seconds. language: ISO-639-1.
+    duration: length of the recording in seconds. language: ISO-639-1; None if it is not known.
     """
 
     words: WordList
     segments: Sequence[Segment]
     duration: float
-    language: str
+    language: str | None
 
     @property
     def text(self) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,10 +72,13 @@ def test_importing_the_catalogue_loads_no_engine_and_no_bentoml() -> None:
 
 def test_every_published_file_is_pinned_to_a_commit_and_a_checksum() -> None:
     published = [entry.published for entry in catalogue.CATALOGUE.values() if entry.published]
-    assert len(published) == 2
+    assert len(published) == 4
     for file in published:
         assert re.fullmatch("[0-9a-f]{40}", file.revision)
-        assert re.fullmatch("[0-9a-f]{64}", file.sha256)
+        assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
+    assert all(
+        entry.published.sha256 for name, entry in catalogue.CATALOGUE.items() if name in (V2, V3) and entry.published
+    )
 
 
 def test_v3_knows_the_25_languages_of_its_card_and_the_others_know_english() -> None:
@@ -191,3 +196,30 @@ def test_nothing_reaches_for_the_network(store: Path, bundled: Path, monkeypatch
     catalogue.resolve(None)
     for setting in (V2, V3, "no-such-model", "nvidia/parakeet-tdt-9b"):
         refusal(setting)
+
+
+def with_config(path: Path, config: str) -> Path:
+    """An archive as far as the catalogue reads it."""
+    with tarfile.open(path, "w") as archive:
+        for name, text in (("./model_config.yaml", config), ("./model_weights.ckpt", "weights")):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return path
+
+
+def test_v3_by_its_path_is_known_by_its_pieces(tmp_path: Path) -> None:
+    """It was taken for English, and `language=de` refused."""
+    signs = "".join(f"- <|{language}|>\n" for language in catalogue.CATALOGUE[V3].languages)
+    path = with_config(tmp_path / "mine.nemo", f"decoder:\n  vocab_size: 8192\ndurations: [0, 1]\nlabels:\n{signs}")
+    source = catalogue.resolve(str(path))
+    assert (source.name, source.languages) == ("mine", catalogue.CATALOGUE[V3].languages)
+    assert source.longest_utterance_seconds == 10
+    others = with_config(tmp_path / "other.nemo", "decoder:\n  vocab_size: 8192\nlabels:\n- a\n")
+    assert catalogue.resolve(str(others)).languages == ("en",)
+    assert catalogue.resolve(str(others)).longest_utterance_seconds is None
+
+
+def test_the_operator_says_the_languages_of_other_weights(tmp_path: Path) -> None:
+    path = with_config(tmp_path / "mine.nemo", "decoder:\n  vocab_size: 1024\n")
+    assert catalogue.resolve(str(path), ["de", "fr"]).languages == ("de", "fr")

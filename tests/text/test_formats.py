@@ -80,6 +80,19 @@ def test_json_counts_the_audio_in_encoder_frames_and_sums_its_usage() -> None:
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] == 28
 
 
+def test_a_language_is_named_only_if_it_is_known() -> None:
+    def of(language: str | None) -> tuple[object, object]:
+        spoken = Transcript(WordList([word("Ja.", 0, 0.3)]), [], 2.0, language)
+        verbose = openai_json.render_verbose_json(
+            Recording(spoken, np.zeros(63, np.float32)), words=False, segments=False
+        )
+        return openai_json.render_json(spoken, languages=True).get("languages"), verbose.get("language")
+
+    assert of("de") == ([{"code": "de"}], "german")
+    assert of(None) == (None, None)
+    assert "languages" not in openai_json.render_json(TALK)
+
+
 def test_logprobs_concatenate_to_the_text() -> None:
     body = openai_json.render_json(TALK, logprobs=True)
     assert "".join(entry["token"] for entry in body["logprobs"]) == body["text"]

@@ -73,12 +73,12 @@ def evaluate(  # one for each option
     """
     require_extra()
     from parakeet_stt.measure.evaluation import Rules, load_again
-    from parakeet_stt.measure.manifests import BadManifest, Fields, Manifest
+    from parakeet_stt.measure.manifests import BadManifest, Fields, find_manifests
     from parakeet_stt.measure.normalizers import NORMALIZERS
     from parakeet_stt.measure.pages.report import render_evaluation
 
     rules = Rules(NORMALIZERS[normalizer], concurrency, language, limit)
-    lists = [Manifest(path, Fields(audio_field, text_field)) for path in manifests]
+    lists = find_manifests(manifests, Fields(audio_field, text_field))
     try:
         results = asyncio.run(_evaluate_all(lists, parse_servers(url, api_key), rules))
         if details:

@@ -240,7 +240,7 @@ def parse_transcription(
         file=fields.file(),
         options=TranscriptionOptions(
             language=_language(fields, model.languages),
-            phrases=_phrases(fields),
+            phrases=_phrases(fields, model),
             rules=_chunking(fields),
             short_first=stream,
         ),
@@ -250,6 +250,7 @@ def parse_transcription(
             segments=is_verbose and (not granularities or "segment" in granularities),
             logprobs="logprobs" in include,
             coverage="coverage" in include,
+            languages=len(model.languages) > 1,
         ),
         stream=stream,
     )
@@ -270,7 +271,7 @@ def parse_translation(form: FormData, model: ServedModel, *, unknown: UnknownFie
             param="model",
         )
     return TranscriptionRequest(
-        fields.file(), TranscriptionOptions("en", _phrases(fields)), _format(fields, TRANSLATION_FORMATS)
+        fields.file(), TranscriptionOptions("en", _phrases(fields, model)), _format(fields, TRANSLATION_FORMATS)
     )
 
 
@@ -292,7 +293,8 @@ def parse_native(form: FormData, model: ServedModel) -> NativeRequest:
     keywords = [_native_text(one, "keywords") or "" for one in fields.many("keywords")]
     prompt = _native_text(fields.one("prompt"), "prompt")
     options = TranscriptionOptions(
-        parse_language(language, model.languages) if language else None, parse_phrases(keywords, prompt or "")
+        parse_language(language, model.languages) if language else None,
+        parse_phrases(keywords, prompt or "", model.letters),
     )
     return NativeRequest(fields.file(), options)
 
@@ -357,8 +359,9 @@ def _check_temperature(fields: Fields) -> None:
         raise InvalidField(f"temperature: a number from 0 to 1 is expected, not {value!r}", param="temperature")
 
 
-def _phrases(fields: Fields) -> Phrases:
-    return parse_phrases([*fields.many("keywords"), *fields.foreign_phrases()], fields.one("prompt") or "")
+def _phrases(fields: Fields, model: ServedModel) -> Phrases:
+    keywords = [*fields.many("keywords"), *fields.foreign_phrases()]
+    return parse_phrases(keywords, fields.one("prompt") or "", model.letters)
 
 
 def _chunking(fields: Fields) -> SpeechRules | None:

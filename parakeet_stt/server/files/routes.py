@@ -93,6 +93,7 @@ async def _events(transcriber: FileTranscriber, asked: TranscriptionRequest, clo
                 segments=detail.segments,
                 logprobs=detail.logprobs,
                 coverage=detail.coverage,
+                languages=detail.languages,
             )
 
         yield await _compute(recording, make)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import BinaryIO, TypeVar
 
@@ -20,6 +20,7 @@ from parakeet_stt.offline.transcription import Transcription, TranscriptionOptio
 from parakeet_stt.offline.utterances import Utterances
 from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.protocols import DETECTOR_STATE_SHAPE
+from parakeet_stt.server.files.spoken_language import LanguageDetector
 from parakeet_stt.server.monitoring.metrics import Metrics, time_iteration
 from parakeet_stt.server.settings import Settings
 from parakeet_stt.text.transcript import Recording, SpeechCoverage
@@ -39,16 +40,17 @@ class FileTranscriber:
     def __init__(  # the parts of the service that recordings use, each on its own
         self,
         settings: Settings,
-        language: str,
+        languages: Sequence[str],
         *,
         device: DeviceClient,
         workers: WorkerPool,
         filters: Filters,
         metrics: Metrics,
     ) -> None:
-        """language: of transcripts whose caller names none."""
+        """languages: of the model. If it has several, the text tells which, unless the caller does."""
         self._settings = settings
-        self._language = language
+        self._language = languages[0] if len(languages) == 1 else None
+        self._languages = LanguageDetector(languages)
         self._device = device
         self._workers = workers
         self._metrics = metrics
@@ -96,6 +98,7 @@ class FileTranscriber:
                         recognize=queue.recognize,
                         run_in_thread=_run_in_thread,
                         language=options.language or self._language,
+                        detect_language=self._languages.detect,
                         phrases=options.phrases,
                         on_retry=self._metrics.count_retry,
                         on_coverage=self._report,

@@ -205,7 +205,7 @@ def configure(before: Configuration, given: Mapping[str, Any], model: ServedMode
     if asked.language:
         parse_language(asked.language, model.languages, param=f"{TRANSCRIPTION}.language")
     parse_languages(asked.languages or (), model.languages, param=f"{TRANSCRIPTION}.languages")
-    after.to_options(EndpointRules())  # checks the keywords
+    parse_phrases(asked.keywords or [], asked.prompt or "", model.letters, param=f"{TRANSCRIPTION}.keywords")
     return after
 
 

@@ -34,11 +34,11 @@ router = APIRouter()
 async def ws(websocket: WebSocket, sessions: Sessions, model: Model, settings: Config) -> None:
     """The original wrapper's socket, and what clients may ask for beyond it."""
     onset = settings.live_threshold
-    hello = parse_hello(dict(websocket.query_params), model.languages)
+    hello = parse_hello(dict(websocket.query_params), model)
     await sessions.run(
         websocket,
         hello.to_options(onset),
-        lambda stream: WsProtocol(stream, hello, onset=onset, languages=model.languages),
+        lambda stream: WsProtocol(stream, hello, onset=onset, model=model),
     )
 
 
