@@ -33,6 +33,7 @@ MODEL_NAMES = frozenset(
 # What they name when they connect, to transcribe with a session of the conversation type: it makes no difference.
 CONVERSATION_MODEL_NAMES = frozenset({"gpt-realtime", "gpt-realtime-mini", "gpt-4o-realtime-preview"})
 MAX_KEYWORDS, MAX_KEYWORD_CHARACTERS = 100, 100
+MAX_PROMPT_CHARACTERS = 20_000  # ten times as many as 224 tokens, of which OpenAI's whisper-1 takes notice, ever have
 
 Threshold = Annotated[float, Field(gt=0, lt=1)]  # speech probability
 PaddingMs = Annotated[int, Field(ge=0, le=2000)]
@@ -70,7 +71,15 @@ def parse_languages(tags: Sequence[str], known: Sequence[str], *, param: str = "
 
 
 def parse_phrases(keywords: Sequence[str], prompt: str, *, param: str = "keywords") -> Phrases:
-    """The phrases to prefer. Raises InvalidField for too many keywords, or too long ones."""
+    """The phrases to prefer. Raises InvalidField for too many keywords, too long ones, or a too long prompt.
+
+    param: of the keywords; the prompt is beside them.
+    """
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise InvalidField(
+            f"prompt: at most {MAX_PROMPT_CHARACTERS} characters, not {len(prompt)}",
+            param=param.removesuffix("keywords") + "prompt",
+        )
     if len(keywords) > MAX_KEYWORDS:
         raise InvalidField(f"{param}: at most {MAX_KEYWORDS}, not {len(keywords)}", param=param)
     for keyword in keywords:

@@ -215,6 +215,11 @@ class Settings(BaseSettings):
         validation_alias=_names("CORS_ORIGINS"),
         description="Comma-separated origins whose web pages may call this service; * for all. Unset: none.",
     )
+    page: bool = Field(
+        default=True,
+        validation_alias=_names("PAGE"),
+        description="Whether `/` answers with the page for people, which loads without a key and calls with one.",
+    )
     max_sessions: int = Field(
         default=256,
         ge=1,
@@ -288,6 +293,14 @@ def load() -> Settings:
     except ValidationError as exc:
         problems = [f"{_all_names(str(error['loc'][0]))}: {error['msg']}" for error in exc.errors(include_input=False)]
         raise StartupError("Wrong settings. " + "; ".join(problems)) from exc
+
+
+def has_page() -> bool:
+    """Whether the page is served; True if the settings are wrong, which the start itself reports."""
+    try:
+        return load().page
+    except StartupError:
+        return True
 
 
 def front_count() -> int:

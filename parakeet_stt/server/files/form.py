@@ -40,7 +40,7 @@ from parakeet_stt.vad import offset_for
 logger = logging.getLogger(__name__)
 UnknownFields = Literal["refuse", "ignore"]
 GRANULARITIES = ("word", "segment")
-INCLUDABLE = ("logprobs",)
+INCLUDABLE = ("logprobs", "coverage")
 TRANSLATION_FIELDS = ("file", "model", "prompt", "response_format", "temperature")
 TRANSCRIPTION_FIELDS = (
     *TRANSLATION_FIELDS, "language", "languages", "keywords", "include", "timestamp_granularities", "stream",
@@ -49,6 +49,7 @@ TRANSCRIPTION_FIELDS = (
 TEXT_ONLY = Detail()
 WHISPER = "whisper-1"  # the only model of OpenAI's that has formats with times, and none of its that streams
 SEED_FIELDS = ("file", "include_timestamps", "should_chunk")
+NATIVE_FIELDS = ("audio", "language", "keywords", "prompt")
 
 
 class ServerVad(BaseModel):
@@ -91,15 +92,26 @@ class SeedRequest:
     include_timestamps: bool
 
 
+@dataclass(frozen=True, slots=True)
+class NativeRequest:
+    """A valid request of BentoML's own client."""
+
+    file: UploadFile
+    options: TranscriptionOptions
+
+
 class Fields:
     """The fields of a form, however they are spelled."""
 
-    def __init__(self, form: FormData, known: Sequence[str], unknown: UnknownFields | None) -> None:
+    def __init__(
+        self, form: FormData, known: Sequence[str], unknown: UnknownFields | None, *, file_name: str = "file"
+    ) -> None:
         """unknown: None to ignore fields that are not known without a word.
 
         Raises RequestError for a field that is not known, unless it is to be ignored, and for a file among text.
         """
         self._form = form
+        self._file_name = file_name
         self._values: dict[str, list[tuple[str | None, str]]] = defaultdict(list)  # (key in the brackets, text)
         for key, value in form.multi_items():
             name, inner = _split_key(key)
@@ -113,7 +125,7 @@ class Fields:
                     param=name,
                     code="unknown_parameter",
                 )
-            if name == "file":
+            if name == file_name:
                 continue
             if not isinstance(value, str):
                 raise InvalidField(f"{name}: text is expected, not a file", param=name)
@@ -122,11 +134,12 @@ class Fields:
 
     def file(self) -> UploadFile:
         """The upload. Raises RequestError if there is none, or more than one."""
-        files = [value for key, value in self._form.multi_items() if _split_key(key)[0] == "file"]
+        name = self._file_name
+        files = [value for key, value in self._form.multi_items() if _split_key(key)[0] == name]
         if len(files) != 1 or not isinstance(files[0], UploadFile):
             raise RequestError(
-                "file: an uploaded media file is required" if len(files) < 2 else "file: one is expected",
-                param="file",
+                f"{name}: an uploaded media file is required" if len(files) < 2 else f"{name}: one is expected",
+                param=name,
                 code="missing_required_parameter" if len(files) < 2 else "invalid_value",
             )
         return files[0]
@@ -204,7 +217,8 @@ def parse_transcription(
             raise UnsupportedField(f"{name}: response_format diarized_json needs a speaker model, and none is served",
                                    param=name)  # fmt: skip
     stream = fields.flag("stream", default=False)
-    if stream and not chosen.can_stream and named == WHISPER:
+    is_verbose = chosen.name == "verbose_json"
+    if stream and named == WHISPER and (is_verbose or not chosen.can_stream):
         stream = False  # OpenAI's whisper-1 streams nothing, and answers as if it had not been asked to
     if stream and not chosen.can_stream:
         streamed = " or ".join(name for name, one in TRANSCRIPTION_FORMATS.items() if one.can_stream)
@@ -216,8 +230,12 @@ def parse_transcription(
             param="timestamp_granularities",
         )
     include = fields.choices("include", INCLUDABLE)
-    if include and chosen.name != "json":
+    if "logprobs" in include and chosen.name != "json" and not (stream and is_verbose):
         raise InvalidField(f"include: logprobs need response_format json, not {chosen.name}", param="include")
+    if "coverage" in include and not stream and chosen.name != "verbose_json":
+        raise InvalidField(
+            f"include: coverage needs response_format verbose_json, or stream=true, not {chosen.name}", param="include"
+        )
     return TranscriptionRequest(
         file=fields.file(),
         options=TranscriptionOptions(
@@ -228,9 +246,10 @@ def parse_transcription(
         ),
         format=chosen,
         detail=Detail(
-            words="word" in granularities,
-            segments=not granularities or "segment" in granularities,
-            logprobs=bool(include),
+            words=is_verbose and "word" in granularities,
+            segments=is_verbose and (not granularities or "segment" in granularities),
+            logprobs="logprobs" in include,
+            coverage="coverage" in include,
         ),
         stream=stream,
     )
@@ -261,6 +280,31 @@ def parse_seed(form: FormData) -> SeedRequest:
     upload, is_cut = fields.file(), fields.flag("should_chunk", default=True)
     stamped = fields.flag("include_timestamps", default=False)
     return SeedRequest(upload, TranscriptionOptions(is_cut=is_cut), stamped)
+
+
+def parse_native(form: FormData, model: ServedModel) -> NativeRequest:
+    """Check the fields of BentoML's own client, which sends each value as JSON; others are ignored, as BentoML does.
+
+    Raises RequestError; also for an address in place of the file, which BentoML would download.
+    """
+    fields = Fields(form, NATIVE_FIELDS, None, file_name="audio")
+    language = _native_text(fields.one("language"), "language")
+    keywords = [_native_text(one, "keywords") or "" for one in fields.many("keywords")]
+    prompt = _native_text(fields.one("prompt"), "prompt")
+    options = TranscriptionOptions(
+        parse_language(language, model.languages) if language else None, parse_phrases(keywords, prompt or "")
+    )
+    return NativeRequest(fields.file(), options)
+
+
+def _native_text(value: str | None, name: str) -> str | None:
+    """A text as BentoML's client sends it, or as it is."""
+    if value is None or value == "null":
+        return None
+    parsed = _json(value)
+    if parsed is not None and not isinstance(parsed, str):
+        raise InvalidField(f"{name}: text is expected, not {value[:100]!r}", param=name)
+    return value if parsed is None else parsed
 
 
 def _split_key(key: str) -> tuple[str, str | None]:

@@ -31,6 +31,7 @@ from parakeet_stt.text.transcript import Word
 SESSION_SECONDS = 1800  # in `expires_at`; sessions are not ended by it
 LEAST_COMMIT_MS = 100
 MAX_AUDIO = 15 << 20  # bytes of base64 in one event
+MAX_EVENT_CHARACTERS = 256 << 10  # of an event without audio: ten times those that a session's longest settings have
 
 
 class RealtimeProtocol:
@@ -67,14 +68,17 @@ class RealtimeProtocol:
         try:
             event = _parse(message)
             event_id = event.get("event_id")
-            return await self._handle_event(event)
+            return await self._handle_event(event, len(message))
         except RequestError as exc:
             return (self._error(exc, event_id if isinstance(event_id, str) else None),)
 
-    async def _handle_event(self, event: Mapping[str, Any]) -> Sequence[Outgoing]:
+    async def _handle_event(self, event: Mapping[str, Any], characters: int) -> Sequence[Outgoing]:
         if event.get("type") == "input_audio_buffer.append":
             await self.stream.receive_audio(_decode_audio(event.get("audio")))
             return ()
+        if characters > MAX_EVENT_CHARACTERS:
+            raise RequestError(f"an event without audio may have at most {MAX_EVENT_CHARACTERS} characters",
+                               code="event_too_large")  # fmt: skip
         await self.stream.flush()
         match event.get("type"):
             case "input_audio_buffer.commit":

@@ -36,6 +36,7 @@ from parakeet_stt.text.transcript import Word
 from parakeet_stt.vad import offset_for
 
 DEFAULTS = EndpointRules()
+MAX_TEXT_CHARACTERS = 256 << 10  # of a message: ten times those that the longest hello has
 
 
 def _split_commas(value: object) -> object:
@@ -124,6 +125,8 @@ class WsProtocol:
         if isinstance(message, bytes):
             await self.stream.receive_audio(message)
             return ()
+        if len(message) > MAX_TEXT_CHARACTERS:
+            raise InvalidField(f"a text message may have at most {MAX_TEXT_CHARACTERS} characters", param=None)
         await self.stream.flush()
         try:
             asked = json.loads(message)

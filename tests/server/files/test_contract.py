@@ -255,14 +255,14 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class TestAccess:
-    PATHS = ("/", "/docs", "/docs.json", "/schema.json", "/openapi.json", "/debug/cfg", "/v1/models", "/nothing")
+    PATHS = ("/docs", "/status", "/docs.json", "/schema.json", "/openapi.json", "/debug/cfg", "/v1/models", "/nothing")
 
     def test_keys_guard_everything_but_health_and_what_is_opened(self, guarded: Server) -> None:
         for path in self.PATHS:
             refused = httpx.get(guarded.url + path)
             assert refused.status_code == 401, path
             contract.check(refused.json(), contract.ERROR)
-        for path in ("/healthz", "/livez", "/readyz", "/metrics"):
+        for path in ("/healthz", "/livez", "/readyz", "/metrics", "/", "/page/main.js"):
             assert httpx.get(guarded.url + path).status_code == 200, path
         assert httpx.post(f"{guarded.url}/bentoml/transcribe", files={"audio": b"x"}).status_code == 401
 

@@ -163,6 +163,14 @@ def test_what_is_spelled_wrongly_is_refused_by_name(fields: list[tuple[str, str 
     assert len(refusal.value.message) < 1000
 
 
+def test_log_probabilities_come_with_events_of_words_too() -> None:
+    verbose = [("response_format", "verbose_json"), ("include[]", "logprobs")]
+    detail = parsed(*verbose, ("stream", "true"), ("timestamp_granularities[]", "word")).detail
+    assert (detail.words, detail.segments, detail.logprobs) == (True, False, True)
+    with pytest.raises(InvalidField, match="include"):
+        parsed(*verbose)
+
+
 def test_values_that_are_empty_count_as_left_out() -> None:
     empty = [(name, "") for name in ("language", "prompt", "temperature", "stream", "include[]", "chunking_strategy")]
     assert parsed(*empty).options == parsed().options
