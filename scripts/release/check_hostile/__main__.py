@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scripts.bench.serving import serve, wait_until_ready
 from scripts.release.check_hostile import files, soak, sockets
 from scripts.release.check_hostile.tally import Tally
+from tests.conftest import PLAIN, Serve
 
 MOUNT_BYTES = 256 << 20
 
@@ -61,10 +61,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     tally = Tally()
-    with small_folder() as folder, serve(None, None, changes={"TMPDIR": str(folder), "STT_FRONTS": "1"}) as url:
-        wait_until_ready(url)
-        tally.watch_processes(os.getpid())
-        asyncio.run(attack(url, arguments, tally))
+    with tempfile.TemporaryDirectory() as logs, small_folder() as folder:
+        with Serve(Path(logs) / "log", target=PLAIN, TMPDIR=str(folder)) as server:
+            tally.watch_processes(server.process)
+            asyncio.run(attack(server.url, arguments, tally))
     for wrong in tally.wrong[:20]:
         print("WRONG", wrong)
     print(json.dumps({"counts": dict(sorted(tally.counts.items())), "wrong": len(tally.wrong), "memory": tally.memory}))

@@ -99,7 +99,8 @@ async def send_fast(url: str, count: int, tally: Tally) -> None:
     data = (np.interp(places, np.arange(len(sound)), sound) * 32767).astype("<i2").tobytes() + bytes(2 * FAST_RATE)
     said = list(await asyncio.gather(*[_speak(url, data) for _ in range(count)]))
     for texts in said:
-        tally.heard("fast", texts, said[0] if said[0] else "words")
+        is_dropped = texts.startswith("dropped") or not texts
+        tally.heard("fast", texts, "all finals" if is_dropped else said[0])
     tally.check_processes("fast")
     print(f"{count} clients that send faster than real time", flush=True)
 
@@ -123,6 +124,7 @@ async def _speak(url: str, data: bytes) -> str:
                 elif event["type"] == "input_audio_buffer.cleared":
                     break
         except ConnectionClosed as exc:
+            sending.cancel()
             return f"dropped: {exc!r}"
-        await sending
+        await asyncio.wait({sending})
     return " ".join(texts)
