@@ -252,7 +252,7 @@ class Settings(BaseSettings):
         gt=0,
         validation_alias=_names("DRAIN_SECONDS"),
         description="How long live sessions may still deliver finals, once their client has disconnected or "
-        "shutdown has begun.",
+        "shutdown has begun; and how long uploads may still come and answers be read then.",
     )
     signing_key: SecretStr | None = Field(
         default=None,
