@@ -1,4 +1,4 @@
-"""`parakeet fetch`: puts Parakeet's weights into the BentoML store, once. The only code here that downloads any.
+"""`parakeet fetch`: puts weights, of Parakeet or a diarizer, into the BentoML store, once. Nothing else downloads any.
 
 A download is one file of one commit, by ordinary HTTP, and is refused unless its checksum is the one in the catalogue,
 or the hub's where the catalogue has none.
@@ -21,7 +21,7 @@ from parakeet_stt.cli.exits import Exit, require
 from parakeet_stt.errors import StartupError
 
 if TYPE_CHECKING:
-    from parakeet_stt.engines.catalogue import CatalogueEntry, ModelSource, PublishedFile
+    from parakeet_stt.engines.catalogue import CatalogueEntry, Kind, ModelSource, PublishedFile
 
 SHA256_DIGITS = 64
 VERSION_DIGITS = 12  # of the checksum: the same bytes always get the same version
@@ -44,7 +44,8 @@ def fetch(
     os.environ["HF_HUB_OFFLINE"] = "0"
     # Where the hub offers Xet, a store in place of a file, and the store does not answer, a download hangs for minutes.
     os.environ["HF_HUB_DISABLE_XET"] = "1"
-    published = {one: entry for one, entry in catalogue.CATALOGUE.items() if entry.published}
+    known = {**catalogue.CATALOGUE, **catalogue.DIARIZERS}
+    published = {one: entry for one, entry in known.items() if entry.published}
     if name not in published:
         raise typer.BadParameter(f"{name!r} can't be fetched; choose from {', '.join(map(repr, published))}")
     require("bentoml", "huggingface_hub", extras=("engine", "serve"))
@@ -60,7 +61,7 @@ def fetch(
     except KeyboardInterrupt:
         print(f"{name} was not fetched: interrupted", file=sys.stderr)
         raise typer.Exit(Exit.INTERRUPTED) from None
-    print(f"STT_MODEL={name}")
+    print(f"{kind_of(published[name]).setting}={name}")
 
 
 def download_into_store(entry: CatalogueEntry) -> None:
@@ -96,12 +97,19 @@ def import_file(entry: CatalogueEntry, file: Path) -> None:
         raise FetchError(first_line(exc)) from exc
 
 
+def kind_of(entry: CatalogueEntry) -> Kind:
+    """What the weights are for."""
+    from parakeet_stt.engines import catalogue
+
+    return catalogue.DIARIZER if entry.name in catalogue.DIARIZERS else catalogue.RECOGNIZER
+
+
 def find_stored(entry: CatalogueEntry) -> ModelSource | None:
     """The newest version in the store; None if there is none, or it is damaged."""
     from parakeet_stt.engines import catalogue
 
     try:
-        return catalogue.resolve(entry.name)
+        return catalogue.resolve(entry.name, kind=kind_of(entry))
     except StartupError:
         return None
 
@@ -152,7 +160,7 @@ def store(entry: CatalogueEntry, file: Path, sha256: str, *, source: str) -> Non
     metadata = {**origin, "languages": list(entry.languages), "size_bytes": file.stat().st_size}
     with suppress(BentoMLException):  # the tag rarely exists: for a damaged copy of the same bytes, or an older version
         if file.resolve().is_relative_to(Path(bentoml.models.get(tag).path).resolve()):
-            raise FetchError(f"{file} is in the store already: set STT_MODEL={tag}")
+            raise FetchError(f"{file} is in the store already: set {kind_of(entry).setting}={tag}")
         bentoml.models.delete(tag)
     try:
         with bentoml.models.create(tag, labels=origin, metadata=metadata) as model:

@@ -1,4 +1,4 @@
-"""Which Parakeet weights exist (`models/catalogue.toml`), and where they are on this machine."""
+"""Which weights exist, Parakeet's and diarizers' (`models/catalogue.toml`), and where they are on this machine."""
 
 from __future__ import annotations
 
@@ -28,6 +28,23 @@ _DAMAGED = (tarfile.TarError, OSError, KeyError, EOFError)
 
 
 @dataclass(frozen=True, slots=True)
+class Kind:
+    """What weights are for. table: of the catalogue. setting: that chooses them. network: what a file of them holds.
+
+    mark: what stands in the configuration of every such file.
+    """
+
+    table: str
+    setting: str
+    network: str
+    mark: bytes
+
+
+RECOGNIZER = Kind("model", "STT_MODEL", "Parakeet-TDT model", b"durations")
+DIARIZER = Kind("diarizer", "STT_DIARIZER", "Sortformer diarizer", b"SortformerEncLabelModel")
+
+
+@dataclass(frozen=True, slots=True)
 class PublishedFile:
     """One file of one commit on the Hugging Face hub, so that everybody who fetches it gets the same bytes.
 
@@ -44,10 +61,10 @@ class PublishedFile:
 class CatalogueEntry:
     """Weights that can be served by name.
 
-    created: unix time of their publication; 0 if that is not known. licence: SPDX identifier. pieces: of the tokenizer,
-    where its languages can be told by them. longest_utterance_seconds: unless the operator says otherwise; None for the
-    service's own default. bundled: path in this repository; None if they are not in it. published: where they can be
-    fetched; None if they can't.
+    created: unix time of their publication; 0 if that is not known. licence: SPDX identifier, or its name if it has
+    none. pieces: of the tokenizer, where its languages can be told by them. longest_utterance_seconds: unless the
+    operator says otherwise; None for the service's own default. bundled: path in this repository; None if they are not
+    in it. published: where they can be fetched; None if they can't.
     """
 
     name: str
@@ -100,13 +117,13 @@ def read_source(file: Path) -> ModelSource:
     return ModelSource(**written)
 
 
-def read_catalogue(folder: Path) -> dict[str, CatalogueEntry]:
-    """The entries of `catalogue.toml` in this folder, by name."""
-    described = tomllib.loads((folder / "catalogue.toml").read_text("utf-8"))["model"]
+def read_catalogue(folder: Path, kind: Kind = RECOGNIZER) -> dict[str, CatalogueEntry]:
+    """The entries of this kind in `catalogue.toml` in this folder, by name."""
+    described = tomllib.loads((folder / "catalogue.toml").read_text("utf-8"))[kind.table]
     entries = [
         CatalogueEntry(
             name=one["name"],
-            languages=tuple(one["languages"]),
+            languages=tuple(one.get("languages", ())),
             owned_by=one["owned_by"],
             created=int(datetime.combine(one["released"], time(tzinfo=UTC)).timestamp()) if "released" in one else 0,
             licence=one["licence"],
@@ -121,11 +138,12 @@ def read_catalogue(folder: Path) -> dict[str, CatalogueEntry]:
 
 
 CATALOGUE = read_catalogue(MODELS)
+DIARIZERS = read_catalogue(MODELS, DIARIZER)
 BUNDLED_FILE = next(entry.bundled for entry in CATALOGUE.values() if entry.bundled)
 
 
-def resolve(setting: str | None, languages: Sequence[str] = ()) -> ModelSource:
-    """Find the weights that STT_MODEL asks for on this machine.
+def resolve(setting: str | None, languages: Sequence[str] = (), kind: Kind = RECOGNIZER) -> ModelSource:
+    """Find the weights that STT_MODEL, or another kind's setting, asks for on this machine.
 
     languages: that STT_LANGUAGES names; none to take those that are known of the weights.
 
@@ -133,29 +151,39 @@ def resolve(setting: str | None, languages: Sequence[str] = ()) -> ModelSource:
     unless one is given. None or empty: the bundled tiny model.
     Raises StartupError, in one line that says what to do, if they are not here.
     """
-    found = _find(setting)
+    found = _find(setting, kind)
     return dataclasses.replace(found, languages=tuple(languages)) if languages else found
 
 
-def _find(setting: str | None) -> ModelSource:
-    entry = CATALOGUE.get(setting) if setting else next(one for one in CATALOGUE.values() if one.bundled)
+def _find(setting: str | None, kind: Kind) -> ModelSource:
+    known = _known(kind)
+    entry = known.get(setting) if setting else next(one for one in known.values() if one.bundled)
     if entry is not None:
-        return _bundled(entry, entry.bundled) if entry.bundled else _fetched(entry)
+        return _bundled(entry, entry.bundled) if entry.bundled else _fetched(entry, kind)
     assert setting
-    return _at_path(setting) if os.sep in setting or setting.endswith(".nemo") else _under_tag(setting)
+    return _at_path(setting, kind) if os.sep in setting or setting.endswith(".nemo") else _under_tag(setting, kind)
 
 
-def check_archive(path: Path) -> None:
-    """Check that the file can be a transducer with durations, without unpacking it.
+def resolve_diarizer(setting: str | None) -> ModelSource | None:
+    """Find and check the weights that STT_DIARIZER asks for; None or empty: none. Raises as `resolve`."""
+    if not setting:
+        return None
+    source = resolve(setting, kind=DIARIZER)
+    check_archive(source.path, DIARIZER)
+    return source
+
+
+def check_archive(path: Path, kind: Kind = RECOGNIZER) -> None:
+    """Check that the file can be of this kind, such as a transducer with durations, without unpacking it.
 
     Raises StartupError, in one line, if it can't be one.
     """
     try:
-        known = b"durations" in _read_config(path)
+        known = kind.mark in _read_config(path)
     except _DAMAGED:
         known = False
     if not known:
-        raise StartupError(f"{path} is no Parakeet-TDT model: set STT_MODEL to a complete .nemo file of one")
+        raise StartupError(f"{path} is no {kind.network}: set {kind.setting} to a complete .nemo file of one")
 
 
 def read_ahead(path: Path) -> None:
@@ -163,6 +191,10 @@ def read_ahead(path: Path) -> None:
     if hasattr(os, "posix_fadvise"):  # not on macOS
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
+def _known(kind: Kind) -> dict[str, CatalogueEntry]:
+    return DIARIZERS if kind == DIARIZER else CATALOGUE
 
 
 def _bundled(entry: CatalogueEntry, file: Path) -> ModelSource:
@@ -173,20 +205,20 @@ def _bundled(entry: CatalogueEntry, file: Path) -> ModelSource:
     return ModelSource(entry.name, file, entry.languages, entry.owned_by, entry.created, origin="bundled", is_demo=True)
 
 
-def _fetched(entry: CatalogueEntry) -> ModelSource:
-    model = _in_store(entry.tag)
+def _fetched(entry: CatalogueEntry, kind: Kind) -> ModelSource:
+    model = _in_store(entry.tag, kind)
     if model is None:
         raise StartupError(
             f'{entry.name} is not on this machine: run "python -m parakeet_stt fetch {entry.name}" where there is '
-            "network, or set STT_MODEL to the path of a .nemo file"
+            f"network, or set {kind.setting} to the path of a .nemo file"
         )
-    return _stored(entry.name, model)
+    return _stored(entry.name, model, entry)
 
 
-def _at_path(setting: str) -> ModelSource:
+def _at_path(setting: str, kind: Kind) -> ModelSource:
     path = Path(setting).expanduser()
     if not path.is_file():
-        raise _unknown(setting)
+        raise _unknown(setting, kind)
     changed = int(path.stat().st_mtime)
     like = _entry_of(path)
     languages, longest = (like.languages, like.longest_utterance_seconds) if like else (DEFAULT_LANGUAGES, None)
@@ -219,21 +251,21 @@ def _read_config(path: Path) -> bytes:
         return config.read()
 
 
-def _under_tag(setting: str) -> ModelSource:
-    model = _in_store(setting)
+def _under_tag(setting: str, kind: Kind) -> ModelSource:
+    model = _in_store(setting, kind)
     if model is None:
-        raise _unknown(setting)
-    return _stored(setting, model)
+        raise _unknown(setting, kind)
+    return _stored(setting, model, _known(kind).get(model.info.metadata.get("model", "")))
 
 
-def _unknown(setting: str) -> StartupError:
+def _unknown(setting: str, kind: Kind) -> StartupError:
     return StartupError(
-        f"STT_MODEL={setting!r} is neither a file nor a model in the BentoML store: set it to one of "
-        f"{', '.join(CATALOGUE)}, to a tag in that store, or to the path of a .nemo file"
+        f"{kind.setting}={setting!r} is neither a file nor a model in the BentoML store: set it to one of "
+        f"{', '.join(_known(kind))}, to a tag in that store, or to the path of a .nemo file"
     )
 
 
-def _in_store(tag: str) -> Any | None:
+def _in_store(tag: str, kind: Kind) -> Any | None:
     """The BentoML model under `tag`, None if there is none."""
     import bentoml  # two seconds, which only those who use the store pay
     from bentoml.exceptions import BentoMLException, NotFound
@@ -245,12 +277,12 @@ def _in_store(tag: str) -> Any | None:
     except (BentoMLException, OSError) as exc:
         first_line = next(iter(str(exc).splitlines()), type(exc).__name__)
         raise StartupError(
-            f"the BentoML store can't give {tag!r} ({first_line}): set STT_MODEL to another tag, or to the path of a "
-            ".nemo file"
+            f"the BentoML store can't give {tag!r} ({first_line}): set {kind.setting} to another tag, or to the path "
+            "of a .nemo file"
         ) from exc
 
 
-def _stored(name: str, model: Any) -> ModelSource:
+def _stored(name: str, model: Any, entry: CatalogueEntry | None) -> ModelSource:
     """A model of the store, with what cli/fetch.py recorded; other models have no such records."""
     recorded = model.info.metadata
     files = sorted(Path(model.path).glob("*.nemo"))
@@ -260,7 +292,6 @@ def _stored(name: str, model: Any) -> ModelSource:
             f'{model.tag} in the BentoML store is damaged, it holds no complete .nemo file: run "bentoml models delete '
             f'{model.tag}" and fetch it again'
         )
-    entry = CATALOGUE.get(recorded.get("model", ""))
     like = entry or _entry_of(files[0])
     return ModelSource(
         name=name,

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from omegaconf import OmegaConf, open_dict
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
 from parakeet_stt.engines import cpu, devices
-from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
+from parakeet_stt.errors import StartupError
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.transcript import Hypothesis
@@ -82,7 +81,7 @@ class Parakeet:
         try:
             model = nemo_archive.restore(path)
         except Exception as exc:  # NeMo raises whatever tar, YAML, Hydra and torch raise
-            raise StartupError(f"{path} can't be loaded as a NeMo speech model: {_first_line(exc)}") from exc
+            raise StartupError(f"{path} can't be loaded as a NeMo speech model: {devices.first_line(exc)}") from exc
         durations = OmegaConf.select(model.cfg, "decoding.durations")
         if not isinstance(model, TRANSDUCERS):
             raise StartupError(f"{path} is a {type(model).__name__}, not a Parakeet-TDT model")
@@ -177,7 +176,7 @@ class Parakeet:
         self, batch: Sequence[Audio], phrases: Sequence[Phrases], width: int | None = None
     ) -> Deferred[list[Hypothesis]]:
         """width: of the results in tokens; None for what is likely."""
-        with self._errors(len(batch)):
+        with devices.model_errors(len(batch), self._device):
             trees = self._boosting.build_trees(phrases) if any(phrases) else None
             lengths = np.array([len(audio.samples) for audio in batch])
             with torch.inference_mode():
@@ -190,7 +189,7 @@ class Parakeet:
         self._trim_memory()
 
         def collect() -> list[Hypothesis]:
-            with self._errors(len(batch)):
+            with devices.model_errors(len(batch), self._device):
                 arrays = download.arrays()
             most = int(arrays[0].max())
             if most > arrays[1].shape[1]:
@@ -203,7 +202,7 @@ class Parakeet:
         self, batch: Sequence[Chunk], phrases: Sequence[Phrases], width: int | None = None
     ) -> Deferred[list[ChunkResult]]:
         """As `_launch`. The frames of each part are counted on the host."""
-        with self._errors(len(batch)):
+        with devices.model_errors(len(batch), self._device):
             trees = self._boosting.build_trees(phrases) if any(phrases) else None
             audios = [_in_memory(chunk.audio) for chunk in batch]
             lengths = [audio.length for audio in audios]
@@ -242,7 +241,7 @@ class Parakeet:
         self._trim_memory()
 
         def collect() -> list[ChunkResult]:
-            with self._errors(len(batch)):
+            with devices.model_errors(len(batch), self._device):
                 arrays = download.arrays()
             of_part, of_rest, state = arrays[:5], arrays[5:10], arrays[10:]
             most = [int(one[0].max()) for one in (of_part, of_rest)]
@@ -280,21 +279,6 @@ class Parakeet:
     def _trim_memory(self) -> None:
         if self._trimmer:
             self._trimmer()
-
-    @contextmanager
-    def _errors(self, count: int) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as exc:
-            raise self._convert_error(exc, count) from exc
-
-    def _convert_error(self, exc: RuntimeError, count: int) -> RecognitionError:
-        message = f"the model failed on a batch of {count}: {_first_line(exc)}"
-        if isinstance(exc, torch.OutOfMemoryError) or "can't allocate memory" in str(exc):
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            return OutOfMemory(message)
-        return DeviceLost(message) if isinstance(exc, torch.AcceleratorError) else RecognitionError(message)
 
     def _pad(self, batch: Sequence[Audio]) -> Padded:
         rows = [audio.samples for audio in batch]
@@ -368,7 +352,3 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
 def _in_memory(clip: Clip) -> Audio:
     assert isinstance(clip, Audio), f"a {type(clip).__name__} has no samples here"
     return clip
-
-
-def _first_line(exc: BaseException) -> str:
-    return next(iter(str(exc).splitlines()), type(exc).__name__)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parakeet_stt.device.client import DeviceClient
+from parakeet_stt.ipc.limits import memory_bytes
 from parakeet_stt.media.filters import Filters
 from parakeet_stt.media.pool import WorkerPool
 from parakeet_stt.protocols import SpeechDetector
@@ -106,7 +107,9 @@ def build(settings: Settings, model: ServedModel, processes: Processes, metrics:
             settings,
             model.languages,
             device=device,
-            workers=WorkerPool(processes.media, computing=computing),
+            workers=WorkerPool(
+                processes.media, computing=computing, memory=memory_bytes() // 2 // settings.fronts_here
+            ),
             filters=filters,
             metrics=metrics,
         ),

@@ -11,7 +11,7 @@ from parakeet_stt.server.digests import Digests
 class ServedModel:
     """created: unix time of its publication. config: the active configuration as YAML. aliases: other names of it.
 
-    letters: that the model can write; empty if that is not known.
+    letters: that the model can write; empty if that is not known. tells_speakers: whether it has a diarizer beside it.
     """
 
     name: str
@@ -25,3 +25,4 @@ class ServedModel:
     digests: Digests
     aliases: frozenset[str] = frozenset()
     letters: frozenset[str] = frozenset()
+    tells_speakers: bool = False

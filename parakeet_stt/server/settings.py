@@ -84,6 +84,12 @@ class Settings(BaseSettings):
         description="A catalogue name (nvidia/parakeet-tdt-0.6b-v2), a path to a .nemo file, or a BentoML store tag. "
         "Unset: the bundled tiny model, for demonstrations and tests only.",
     )
+    diarizer: str | None = Field(
+        default=None,
+        validation_alias=_names("DIARIZER"),
+        description="Tells speakers apart: a catalogue name (sortformer-tiny, "
+        "nvidia/diar_streaming_sortformer_4spk-v2), a path to a .nemo file, or a BentoML store tag. Unset: none.",
+    )
     languages: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=[],
         validation_alias=_names("LANGUAGES"),

@@ -22,7 +22,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
 from parakeet_stt.cli import fetch
-from parakeet_stt.engines.catalogue import CATALOGUE
+from parakeet_stt.engines.catalogue import CATALOGUE, DIARIZERS
 from tests.conftest import ROOT
 
 COMMAND = ["-m", "parakeet_stt", "fetch"]
@@ -384,5 +384,5 @@ def test_a_file_that_is_not_there_is_said_in_one_line(machine: Machine) -> None:
 def test_an_unknown_name_lists_those_that_can_be_fetched(machine: Machine) -> None:
     status, _, errors = machine.run("parakeet-tdt-tiny")
     assert status == 2
-    for name, entry in CATALOGUE.items():
+    for name, entry in {**CATALOGUE, **DIARIZERS}.items():
         assert (repr(name) in errors.splitlines()[-1].partition("choose from")[2]) == (entry.published is not None)

@@ -71,8 +71,9 @@ def test_importing_the_catalogue_loads_no_engine_and_no_bentoml() -> None:
 
 
 def test_every_published_file_is_pinned_to_a_commit_and_a_checksum() -> None:
-    published = [entry.published for entry in catalogue.CATALOGUE.values() if entry.published]
-    assert len(published) == 4
+    known = (*catalogue.CATALOGUE.values(), *catalogue.DIARIZERS.values())
+    published = [entry.published for entry in known if entry.published]
+    assert len(published) == 6
     for file in published:
         assert re.fullmatch("[0-9a-f]{40}", file.revision)
         assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
@@ -120,6 +121,32 @@ def test_a_tilde_in_a_path_is_the_home_folder(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.nemo").write_bytes(WEIGHTS)
     assert catalogue.resolve("~/mine.nemo").path == tmp_path / "mine.nemo"
+
+
+def test_diarizers_have_their_own_setting_and_name_their_licences(store: Path) -> None:
+    assert {name: entry.licence for name, entry in catalogue.DIARIZERS.items()} == {
+        "sortformer-tiny": "Apache-2.0",
+        "nvidia/diar_streaming_sortformer_4spk-v2": "CC-BY-4.0",
+        "nvidia/diar_streaming_sortformer_4spk-v2.1": "NVIDIA Open Model License",
+    }
+    assert catalogue.resolve_diarizer(None) is catalogue.resolve_diarizer("") is None
+    found = catalogue.resolve_diarizer("sortformer-tiny")
+    assert found is not None
+    assert (found.path, found.origin) == (catalogue.DIARIZERS["sortformer-tiny"].bundled, "bundled")
+    with pytest.raises(StartupError, match=r"^STT_DIARIZER='no-such' .*sortformer-tiny, nvidia/diar"):
+        catalogue.resolve_diarizer("no-such")
+    with pytest.raises(StartupError, match=r'run "python -m parakeet_stt fetch nvidia/diar_streaming.*STT_DIARIZER'):
+        catalogue.resolve_diarizer("nvidia/diar_streaming_sortformer_4spk-v2")
+
+
+def test_a_recognizer_is_no_diarizer_and_a_diarizer_no_recognizer() -> None:
+    recognizer = str(catalogue.BUNDLED_FILE)
+    with pytest.raises(StartupError, match="no Sortformer diarizer: set STT_DIARIZER"):
+        catalogue.resolve_diarizer(recognizer)
+    bundled = catalogue.DIARIZERS["sortformer-tiny"].bundled
+    assert bundled is not None
+    with pytest.raises(StartupError, match="no Parakeet-TDT model: set STT_MODEL"):
+        catalogue.check_archive(bundled)
 
 
 @pytest.mark.parametrize("setting", ["/no/such.nemo", "nvidia/parakeet-tdt-9b", "no-such-model", "Not a tag!"])

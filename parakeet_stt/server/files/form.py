@@ -12,7 +12,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -22,8 +22,16 @@ from parakeet_stt.errors import InvalidField, RequestError, UnsupportedField
 from parakeet_stt.offline.transcription import TranscriptionOptions
 from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.server.files.foreign_fields import FOREIGN_FIELDS, Effect
+from parakeet_stt.server.files.speakers import (
+    KNOWN_NAMES,
+    KNOWN_REFERENCES,
+    check_speakers,
+    parse_channels,
+    parse_known,
+)
 from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.options import (
+    DIARIZING_MODEL,
     PaddingMs,
     SilenceMs,
     Threshold,
@@ -43,12 +51,12 @@ INCLUDABLE = ("logprobs", "coverage")
 TRANSLATION_FIELDS = ("file", "model", "prompt", "response_format", "temperature")
 TRANSCRIPTION_FIELDS = (
     *TRANSLATION_FIELDS, "language", "languages", "keywords", "include", "timestamp_granularities", "stream",
-    "chunking_strategy", "known_speaker_names", "known_speaker_references",
+    "chunking_strategy", KNOWN_NAMES, KNOWN_REFERENCES, "channels", "speakers",
 )  # fmt: skip
 TEXT_ONLY = Detail()
 WHISPER = "whisper-1"  # the only model of OpenAI's that has formats with times, and none of its that streams
-SEED_FIELDS = ("file", "include_timestamps", "should_chunk")
-NATIVE_FIELDS = ("audio", "language", "keywords", "prompt")
+SEED_FIELDS = ("file", "include_timestamps", "should_chunk", "channels", "speakers")
+NATIVE_FIELDS = ("audio", "language", "keywords", "prompt", "channels", "speakers")
 
 
 class ServerVad(BaseModel):
@@ -211,14 +219,19 @@ def parse_transcription(
     named = _check_model(fields, model)
     _check_temperature(fields)
     chosen = _format(fields, TRANSCRIPTION_FORMATS)
-    for name in ("known_speaker_names", "known_speaker_references"):
-        if fields.many(name):
-            raise UnsupportedField(f"{name}: response_format diarized_json needs a speaker model, and none is served",
-                                   param=name)  # fmt: skip
+    is_meant = named == DIARIZING_MODEL and chosen.shows_speakers and model.tells_speakers
+    options = TranscriptionOptions(
+        separate_channels=parse_channels(fields.one("channels")),
+        speakers=chosen.needs_speakers or fields.flag("speakers", default=is_meant),
+        known=parse_known(fields.many(KNOWN_NAMES), fields.many(KNOWN_REFERENCES)),
+    )
+    check_speakers(options, model, param="response_format" if chosen.needs_speakers else "speakers")
     stream = fields.flag("stream", default=False)
     is_verbose = chosen.name == "verbose_json"
     if stream and named == WHISPER and (is_verbose or not chosen.can_stream):
         stream = False  # OpenAI's whisper-1 streams nothing, and answers as if it had not been asked to
+    if stream and options.separate_channels:
+        raise InvalidField("stream: channels=separate is answered as a whole, not as a stream", param="stream")
     if stream and not chosen.can_stream:
         streamed = " or ".join(name for name, one in TRANSCRIPTION_FORMATS.items() if one.can_stream)
         raise InvalidField(f"stream: response_format must be {streamed}, not {chosen.name}", param="stream")
@@ -238,7 +251,8 @@ def parse_transcription(
     spoken = parse_spoken(fields.one("language"), fields.many("languages"), model.languages)
     return TranscriptionRequest(
         file=fields.file(),
-        options=TranscriptionOptions(
+        options=replace(
+            options,
             language=spoken[0] if len(spoken) == 1 else None,
             phrases=with_script(_phrases(fields, model), spoken, model.languages),
             rules=_chunking(fields),
@@ -275,12 +289,18 @@ def parse_translation(form: FormData, model: ServedModel, *, unknown: UnknownFie
     )
 
 
-def parse_seed(form: FormData) -> SeedRequest:
+def parse_seed(form: FormData, model: ServedModel) -> SeedRequest:
     """Check the fields of the original wrapper; others are ignored, as it ignored them. Raises RequestError."""
     fields = Fields(form, SEED_FIELDS, None)
     upload, is_cut = fields.file(), fields.flag("should_chunk", default=True)
     stamped = fields.flag("include_timestamps", default=False)
-    return SeedRequest(upload, TranscriptionOptions(is_cut=is_cut), stamped)
+    options = TranscriptionOptions(
+        is_cut=is_cut,
+        separate_channels=parse_channels(fields.one("channels")),
+        speakers=fields.flag("speakers", default=False),
+    )
+    check_speakers(options, model)
+    return SeedRequest(upload, options, stamped)
 
 
 def parse_native(form: FormData, model: ServedModel) -> NativeRequest:
@@ -294,7 +314,13 @@ def parse_native(form: FormData, model: ServedModel) -> NativeRequest:
     prompt = _native_text(fields.one("prompt"), "prompt")
     spoken = parse_spoken(language, (), model.languages)
     phrases = parse_phrases(keywords, prompt or "", model.letters)
-    options = TranscriptionOptions(spoken[0] if spoken else None, with_script(phrases, spoken, model.languages))
+    options = TranscriptionOptions(
+        spoken[0] if spoken else None,
+        with_script(phrases, spoken, model.languages),
+        separate_channels=parse_channels(_native_text(fields.one("channels"), "channels")),
+        speakers=fields.flag("speakers", default=False),
+    )
+    check_speakers(options, model)
     return NativeRequest(fields.file(), options)
 
 
@@ -323,9 +349,6 @@ def _json(text: str) -> Any:
 
 def _format(fields: Fields, formats: Mapping[str, Format]) -> Format:
     value = fields.one("response_format") or "json"
-    if value == "diarized_json":
-        raise UnsupportedField("response_format: diarized_json needs a speaker model, and none is served here",
-                               param="response_format")  # fmt: skip
     if value not in formats:
         raise InvalidField(f"response_format: {value!r} is not one of {', '.join(formats)}", param="response_format")
     return formats[value]

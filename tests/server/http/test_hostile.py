@@ -39,7 +39,7 @@ CLOSED = (ConnectionError, BrokenPipeError)
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     running = Serve(
         tmp_path_factory.mktemp("hostile") / "log",
-        target="tests.server.hostile_service:ParakeetSTT",
+        target="tests.services.hostile_service:ParakeetSTT",
         STT_DRAIN_SECONDS=str(DRAIN),
         STT_REQUEST_TIMEOUT_SECONDS=str(STANDSTILL),
         PRELOADED_DEVICES=preloaded(),
@@ -237,6 +237,27 @@ def test_every_route_that_takes_a_file_and_no_other_takes_a_large_body(serve: Se
         with suppress(httpx.TransportError):  # refused while it is sent
             answer = httpx.post(f"{serve.server.url}{path}", content=unannounced(), timeout=60)
             assert answer.status_code == 413
+
+
+SESSIONS = {
+    "half a character": b'{"language": "\\ud800"}',
+    "half a character, deeper": b'{"audio": {"input": {"transcription": {"prompt": "\\udc00"}}}}',
+    "half a character in a name": b'{"\\ud800": 1}',
+    "deep": b'{"a": ' * 300 + b"1" + b"}" * 300,
+    "very deep": b"[" * 100_000,
+    "a huge number": b'{"a": ' + b"9" * 5000 + b"}",
+    "no object": b"[]",
+}
+
+
+def test_odd_sessions_are_refused(serve: Serve) -> None:
+    for name, body in SESSIONS.items():
+        for path in ("client_secrets", "transcription_sessions"):
+            asked = b'{"session": ' + body + b"}" if path == "client_secrets" else body
+            answer = httpx.post(f"{serve.server.openai_url}/realtime/{path}", content=asked, timeout=60,
+                                headers={"content-type": "application/json"})  # fmt: skip
+            assert 400 <= answer.status_code < 500, (name, path, answer.text)
+            contract.check(answer.json(), contract.ERROR)
 
 
 @pytest.mark.parametrize("path", ["/ws", "/v1/realtime"])
