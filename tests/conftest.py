@@ -27,7 +27,7 @@ from parakeet_stt.audio import Audio, Samples
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from parakeet_stt.media.demux import decode
 from parakeet_stt.server.settings import Settings
-from tests.preloaded import ADDRESS, forking
+from tests.services.preloaded import ADDRESS, forking
 
 if TYPE_CHECKING:
     from parakeet_stt.engines.parakeet import Parakeet
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
 START_SECONDS = 120  # a loaded machine; an idle one needs a tenth
-PLAIN, PRELOADED = "service:ParakeetSTT", "tests.preloaded_service:ParakeetSTT"
+PLAIN, PRELOADED = "service:ParakeetSTT", "tests.services.preloaded_service:ParakeetSTT"
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,16 @@ TRANSLATION = an_object({"text": TEXT})
 VERBOSE_TRANSLATION = an_object(
     {"language": {"const": "english"}, "duration": SECONDS, "text": TEXT, "segments": a_list(SEGMENT)}
 )
+# Not OpenAI's: with include[]=coverage.
+SPEECH = an_object(
+    {
+        "seconds": SECONDS,
+        "covered_seconds": SECONDS,
+        "uncovered": a_list(an_object({"start": SECONDS, "end": SECONDS, "tries": {"type": "integer", "minimum": 1}})),
+    }
+)
+VERBOSE_COVERAGE = an_object({**VERBOSE, "words": a_list(WORD), "segments": a_list(SEGMENT), "speech": SPEECH})
+DONE_COVERAGE = an_object({"type": {"const": "transcript.text.done"}, "text": TEXT, "usage": TOKENS, "speech": SPEECH})
 MODEL = an_object({"id": TEXT, "object": {"const": "model"}, "created": COUNT, "owned_by": TEXT})
 MODELS = an_object({"object": {"const": "list"}, "data": a_list(MODEL)})
 NULLABLE: Schema = {"type": ["string", "null"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -24,10 +25,23 @@ MAY_IMPORT = {
     "media": {"core", "ipc"},
     "server": {*CORE, "device", "ipc", "media"},
     "processes": {*CORE, "device", "engines", "ipc", "media", "server"},  # programs compose the parts
+    "measure": {"core", "text"},
+    "cli": {
+        *CORE,
+        "device",
+        "engines",
+        "ipc",
+        "measure",
+        "media",
+        "server",
+        "processes",
+    },  # but when a command runs, not before
 }
+COMMANDS = f"{NAME}.cli.app"
 # All of a device that the server may know.
 LINK = {f"{NAME}.device.{name}" for name in ("client", "ledger", "link", "reports")}
 HEAVY = {"torch", "torchaudio", "nemo", "silero_vad", "onnxruntime", "omegaconf"}
+LIGHT = {*sys.stdlib_module_names, NAME, "typer"}  # what is imported for `parakeet --help`
 WEB = {"fastapi", "starlette", "bentoml", "uvicorn", "pydantic", "pydantic_settings", "prometheus_client"}
 IO = {"os", "socket", "subprocess", "threading", "asyncio", "av", "soundfile", "time", "io", "tempfile"}
 MAX_LINES, MAX_FILES, MAX_PARAMETERS = 400, 12, 6
@@ -39,6 +53,8 @@ FOLDERS = sorted({path.parent for path in [*SOURCES, *(ROOT / "tests").rglob("*.
 
 def room_of(path: Path) -> str:
     parts = path.relative_to(PACKAGE).parts
+    if parts == ("__main__.py",):
+        return "cli"
     return parts[0] if len(parts) > 1 else "core"
 
 
@@ -107,7 +123,20 @@ def test_the_core_is_pure(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [path for path in MODULES if room_of(path) not in ("server", "engines")], ids=short)
 def test_only_the_server_knows_the_web(path: Path) -> None:
-    assert not roots(path) & WEB
+    may = {"bentoml"} if room_of(path) == "cli" else set()  # whose store `parakeet fetch` fills
+    assert not roots(path) & (WEB - may)
+
+
+def test_a_command_imports_its_libraries_when_it_runs() -> None:
+    """`parakeet --help` imports app.py, and so the files that it imports, which have to be soon imported."""
+    found, waiting = set[str](), [COMMANDS]
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        waiting += ours_of(OURS[name], at_import=True) - found
+    for name in found:
+        assert {one.split(".")[0] for one in imports_of(OURS[name], at_import=True)} <= LIGHT, name
+        assert room_of(OURS[name]) in ("cli", *CORE), name
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if room_of(path) == "server"], ids=short)

@@ -79,6 +79,18 @@ class DeviceClient:
         """Seconds of audio of all fronts that have no answer yet, on all devices."""
         return sum(link.ledger.waiting_seconds() for link in self._links)
 
+    def speed(self) -> float:
+        """Padded seconds that all devices decode in a second."""
+        return sum(link.ledger.speed for link in self._links)
+
+    def open_sessions(self) -> int:
+        """Live sessions of all fronts, on all devices."""
+        return sum(link.ledger.open_sessions for link in self._links)
+
+    def max_sessions(self) -> int:
+        """Live sessions that all devices take on."""
+        return sum(link.ledger.max_sessions for link in self._links)
+
     def _choose(self) -> DeviceLink:
         if len(self._links) == 1:
             return self._links[0]

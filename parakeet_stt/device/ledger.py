@@ -95,6 +95,21 @@ class Ledger:
         """Seconds of audio of all fronts that have no answer yet."""
         return sum(float(row[_Front.WAITING : _Front.UNREAD].sum()) for row in self._fronts()) / SAMPLE_RATE
 
+    @property
+    def speed(self) -> float:
+        """Padded seconds that the device decodes in a second."""
+        return float(self._rows[0, _Device.SPEED])
+
+    @property
+    def max_sessions(self) -> int:
+        """Live sessions that may be open."""
+        return int(self._rows[0, _Device.MAX_SESSIONS])
+
+    @property
+    def open_sessions(self) -> int:
+        """Live sessions of all fronts."""
+        return sum(int(row[_Front.SESSIONS]) for row in self._fronts())
+
     def count(self, priority: Priority, samples: int) -> None:
         """So many more samples wait; less, if negative."""
         self._own[_Front.WAITING + priority] += samples
@@ -105,7 +120,7 @@ class Ledger:
         The part of a long recording that is queued is bounded (`client.RecordingQueue`), so its length does not matter
         here, nor does audio of priority LONG.
         """
-        speed = float(self._rows[0, _Device.SPEED])
+        speed = self.speed
         most = float(self._rows[0, _Device.MAX_WAITING]) or max(QUEUE_WORK_SECONDS * speed, QUEUE_AUDIO_SECONDS)
         waiting = 0.0
         for row in self._fronts():
@@ -128,8 +143,8 @@ class Ledger:
     def session(self) -> Iterator[None]:
         """Admit a live session for as long as the context lasts. Raises Overloaded if too many are open."""
         with self._locked():
-            most = int(self._rows[0, _Device.MAX_SESSIONS])
-            if sum(int(row[_Front.SESSIONS]) for row in self._fronts()) >= most:
+            most = self.max_sessions
+            if self.open_sessions >= most:
                 raise Overloaded(
                     f"No more live sessions are taken on: there are {most} already. Please retry after "
                     f"{RETRY_SECONDS} s.",

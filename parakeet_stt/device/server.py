@@ -11,6 +11,7 @@ import os
 import pickle
 import selectors
 import socket
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,7 @@ class DeviceServer:
         """welcome: what each front is told first. make_filter: see `messages.MakeFilter`."""
         self.batcher = batcher
         self.make_filter = make_filter
+        self.filters: deque[Callable[[], None]] = deque()  # to be made, one between two batches: each takes 0.1 s
         self.vocabulary = welcome.vocabulary
         self.scratch = _Scratch()
         self._welcome = welcome
@@ -76,9 +78,11 @@ class DeviceServer:
             self._selector.register(lifeline, selectors.EVENT_READ, partial(self._end, lifeline))
             try:
                 while self._fronts or not self._is_ending:
-                    for key, _ in self._selector.select(0 if self.batcher.has_work else None):
+                    for key, _ in self._selector.select(0 if self.batcher.has_work or self.filters else None):
                         key.data()
                     self.batcher.step()
+                    if self.filters:
+                        self.filters.popleft()()
                     self.scratch.reset()
                     self.flush()
                     on_step()
@@ -234,12 +238,15 @@ class _Front:
                 if work := self._pending.pop(request, None):
                     work.is_cancelled = True
             case MakeFilter(request, rate):
-                try:
-                    self._server.make_filter(rate)
-                except Exception as exc:  # a full disk, say
-                    self.tell(Failed(request, repr(exc)))
-                else:
-                    self.tell(Made(request))
+                self._server.filters.append(partial(self._make_filter, request, rate))
+
+    def _make_filter(self, request: int, rate: int) -> None:
+        try:
+            self._server.make_filter(rate)
+        except Exception as exc:  # a full disk, say
+            self.tell(Failed(request, repr(exc)))
+        else:
+            self.tell(Made(request))
 
     def _submit_utterance(self, asked: Recognize) -> None:
         source = self._sources[asked.source]

@@ -160,7 +160,7 @@ def _fetched(entry: CatalogueEntry) -> ModelSource:
     model = _in_store(entry.tag)
     if model is None:
         raise StartupError(
-            f'{entry.name} is not on this machine: run "python scripts/fetch_model.py {entry.name}" where there is '
+            f'{entry.name} is not on this machine: run "python -m parakeet_stt fetch {entry.name}" where there is '
             "network, or set STT_MODEL to the path of a .nemo file"
         )
     return _stored(entry.name, model)
@@ -206,7 +206,7 @@ def _in_store(tag: str) -> Any | None:
 
 
 def _stored(name: str, model: Any) -> ModelSource:
-    """A model of the store, with what scripts/fetch_model.py recorded; other models have no such records."""
+    """A model of the store, with what cli/fetch.py recorded; other models have no such records."""
     recorded = model.info.metadata
     files = sorted(Path(model.path).glob("*.nemo"))
     # The size tells a copy that was cut short. Reading gigabytes at every start, for the checksum, would take seconds.

@@ -267,10 +267,10 @@ def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFra
 
 
 def _limit(frames: Iterable[AudioFrame], max_seconds: float) -> Iterator[AudioFrame]:
-    """The same frames. Counts before any conversion, so that a frame of 1000 samples at 1 Hz costs nothing."""
+    """The same frames. Counts before any conversion, so that long audio in few bytes costs nothing."""
     seconds = 0.0
     for frame in frames:
-        if not 0 < frame.sample_rate <= resampling.HIGHEST_RATE:
+        if not resampling.LOWEST_RATE <= frame.sample_rate <= resampling.HIGHEST_RATE:
             raise UndecodableAudio(f"A sample rate of {frame.sample_rate} Hz is not supported.")
         seconds += frame.samples / frame.sample_rate
         if seconds > max_seconds + 1e-6:  # the sum of many is not exact

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,7 +15,9 @@ import numpy.typing as npt
 from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.media.resampling import Filter
 
-MAX_FILTERS = 8  # that a process keeps; each is 1 MB or less for the rates in use
+MAX_FILTERS = 8  # that a process keeps; each is 1.5 MB or less
+FILTER_FILES = "filter-*.npy"
+MAX_FILES = 64  # in the folder: callers may name a thousand rates
 
 
 def find_filter(folder: Path, rate: int) -> Filter | None:
@@ -34,10 +38,13 @@ def save_filter(folder: Path, rate: int, make: Callable[[int], npt.NDArray[np.fl
         with written.open("wb") as file:
             np.save(file, make(rate))
         written.rename(path)
+        newest_last = sorted(folder.glob(FILTER_FILES), key=lambda one: one.stat().st_mtime)
+        for old in newest_last[:-MAX_FILES]:
+            old.unlink()
 
 
 def _path(folder: Path, rate: int) -> Path:
-    return folder / f"filter-{rate}.npy"
+    return folder / FILTER_FILES.replace("*", str(rate))
 
 
 @lru_cache(maxsize=MAX_FILTERS)
@@ -60,5 +67,7 @@ class Filters:
 
     async def find(self, rate: int) -> Filter | None:
         """The filter for a rate in Hz; None for 16 kHz."""
-        await self.make(rate)
-        return find_filter(self.folder, rate)
+        while True:
+            await self.make(rate)
+            with suppress(FileNotFoundError):  # removed meanwhile, for it was the oldest
+                return await asyncio.to_thread(find_filter, self.folder, rate) if rate != SAMPLE_RATE else None

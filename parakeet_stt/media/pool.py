@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import os
 import socket
 import time
@@ -71,6 +73,38 @@ class Worker:
             self._answer.set_exception(WorkerLost())
 
 
+class _Slots:
+    """A semaphore whose waiters have priorities: the smallest number goes first, and of two equal ones the first."""
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
+        self._numbers = itertools.count()
+
+    async def acquire(self, priority: int) -> None:
+        """Take a slot once there is one."""
+        if self._free:  # then nobody waits
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (priority, next(self._numbers), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it got the slot meanwhile
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a slot back: the first waiter gets it."""
+        while self._waiting:
+            _, _, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
 class WorkerPool:
     """The workers of one front that are idle, and the way to more."""
 
@@ -79,12 +113,16 @@ class WorkerPool:
         self._path = path
         self._idle: list[Worker] = []
         self._max_idle = IDLE_SHARE * computing
-        self._slots = asyncio.Semaphore(computing)
+        self._slots = _Slots(computing)
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait until another worker may compute, and count it while the context lasts, for `HELD_SECONDS` at most."""
-        await self._slots.acquire()
+    async def slot(self, blocks: int) -> AsyncIterator[None]:
+        """Wait until another worker may compute, and count it while the context lasts, for `HELD_SECONDS` at most.
+
+        blocks: that the worker has read of its file. The worker with the fewest goes first, so that long files, and
+        files that are longer than they look, delay the beginning of no other.
+        """
+        await self._slots.acquire(blocks)
         held = [True]
 
         def give_up() -> None:
@@ -195,7 +233,7 @@ class MediaReader:
         """The next block, or the end; from another worker if the present one dies for the first time."""
         while True:
             try:
-                async with self._pool.slot():
+                async with self._pool.slot(self._blocks):
                     answer = await self._ask()
             except WorkerLost:
                 is_stalled = self._worker is not None and time.monotonic() - self._worker.asked_at > STALLED_SECONDS

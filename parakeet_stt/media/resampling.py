@@ -16,9 +16,11 @@ import numpy.typing as npt
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Samples
 
 # torchaudio's filter has more than (rate / gcd) x (16000 / gcd) coefficients, and needs ten times their size while it
-# is made: 0.28 million (1 MB) for 11,025 Hz, the largest of the rates in use; 128 million (5 GB) for 7999 Hz.
-MOST_COEFFICIENTS = 1 << 21
+# is made: 0.28 million (1 MB) for 11,025 Hz, the largest of the rates in use; 128 million (5 GB) for 7999 Hz. With
+# seven times as many, the filters for 60 odd rates kept a device process for 30 s.
+MOST_COEFFICIENTS = 300_000
 HIGHEST_RATE = 768_000  # Hz; nothing records faster, and the filter's length grows with the rate too
+LOWEST_RATE = 4000  # Hz; nothing records speech slower, and at 1 Hz a file of 944 bytes has 15 minutes of audio
 BLOCK_SECONDS = 10  # resampled at once: long enough to be fast, a few megabytes
 ROWS = 256  # of one product: its windows, which overlap and are copied for it, stay in the processor's cache
 
@@ -47,7 +49,7 @@ class Filter:
 def is_convertible(rate: int) -> bool:
     """Whether a rate can be resampled: all that are in use can, but none that shares no large factor with 16000."""
     shared = math.gcd(rate, SAMPLE_RATE)
-    return 0 < rate <= HIGHEST_RATE and (rate // shared) * (SAMPLE_RATE // shared) <= MOST_COEFFICIENTS
+    return LOWEST_RATE <= rate <= HIGHEST_RATE and (rate // shared) * (SAMPLE_RATE // shared) <= MOST_COEFFICIENTS
 
 
 def resample(samples: npt.NDArray[np.float32], made: Filter | None) -> Audio:

@@ -18,26 +18,29 @@ from parakeet_stt.vad import WINDOW_SAMPLES
 MISSED_SECONDS = 1.0  # of speech between, before or after words: more than a drawn-out vowel or a breath
 MISSED_ALL_SECONDS = 0.25  # of speech in an utterance without words: less than a short word
 NEAR_SECONDS = 0.2  # around a word: its own times are not more exact
-LEAD_SECONDS = 0.05  # of audio before the speech in a retry
 HALVED_SECONDS = 1.0  # longer speech is also tried in two halves
+MOST_ATTEMPTS = 2
 
 
-def find_missed(utterance: Utterance, words: Sequence[Word], onset: float) -> list[Span]:
+def find_missed(utterance: Utterance, words: Sequence[Word], onset: float, *, within: Span | None = None) -> list[Span]:
     """Spans of the utterance's samples in which speech has no words, from first to last speech.
 
     words: times in seconds from the start of the utterance. onset: lowest probability that counts as speech.
+    within: a span in which speech without words was found before, and `words` are all that was found in it since: what
+    is left is missed even if it is short.
     """
     offset = utterance.span.start % WINDOW_SAMPLES  # of the utterance's start in its first window
     is_speech = utterance.probabilities >= onset
-    shortest = MISSED_SECONDS if words else MISSED_ALL_SECONDS
-    starts = [0.0, *(word.end + NEAR_SECONDS for word in words)]
-    ends = [*(word.start - NEAR_SECONDS for word in words), utterance.audio.duration]
+    shortest = MISSED_SECONDS if words and not within else MISSED_ALL_SECONDS
+    inside = within or Span(0, utterance.audio.length)
+    starts = [inside.start / SAMPLE_RATE, *(word.end + NEAR_SECONDS for word in words)]
+    ends = [*(word.start - NEAR_SECONDS for word in words), inside.end / SAMPLE_RATE]
     missed = []
     for start, end in zip(starts, ends, strict=True):
         if end - start < shortest:
             continue
-        first = -(-(int(start * SAMPLE_RATE) + offset) // WINDOW_SAMPLES)
-        windows = first + np.flatnonzero(is_speech[first : (int(end * SAMPLE_RATE) + offset) // WINDOW_SAMPLES])
+        first = -(-(round(start * SAMPLE_RATE) + offset) // WINDOW_SAMPLES)
+        windows = first + np.flatnonzero(is_speech[first : (round(end * SAMPLE_RATE) + offset) // WINDOW_SAMPLES])
         if len(windows) * WINDOW_SAMPLES >= shortest * SAMPLE_RATE:
             span = Span(
                 max(0, int(windows[0]) * WINDOW_SAMPLES - offset),
@@ -48,13 +51,14 @@ def find_missed(utterance: Utterance, words: Sequence[Word], onset: float) -> li
 
 
 def plan_attempts(utterance: Utterance, missed: Span) -> list[list[Span]]:
-    """What to decode instead, one attempt after another; each attempt is one or two spans of the utterance's samples.
+    """What to decode instead, one attempt after another, at most `MOST_ATTEMPTS`.
 
-    The first attempt leaves out the silence before the speech. The second cuts the speech in two at the quietest window
-    of its middle third.
+    Each attempt is one or two spans of the utterance's samples. The first leaves out the silence before the speech, and
+    reaches to the words around it, if they are near. The second cuts the speech in two at the quietest window of its
+    middle third.
     """
-    start, end = max(0, missed.start - int(LEAD_SECONDS * SAMPLE_RATE)), missed.end
-    end = min(end + int(NEAR_SECONDS * SAMPLE_RATE), utterance.audio.length)
+    near = round(NEAR_SECONDS * SAMPLE_RATE)
+    start, end = max(0, missed.start - near), min(missed.end + near, utterance.audio.length)
     if missed.length < HALVED_SECONDS * SAMPLE_RATE:
         return [[Span(start, end)]]
     first, count = missed.start // WINDOW_SAMPLES, missed.length // WINDOW_SAMPLES

@@ -10,20 +10,21 @@ thread would cost more than the work.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from parakeet_stt.audio import SAMPLE_RATE, Clip
+from parakeet_stt.audio import SAMPLE_RATE, Clip, Span
+from parakeet_stt.offline.coverage import Lost, measure_coverage
 from parakeet_stt.offline.overlap import merge_overlap
-from parakeet_stt.offline.retry import find_missed, plan_attempts
+from parakeet_stt.offline.retry import MOST_ATTEMPTS, find_missed, plan_attempts
 from parakeet_stt.offline.utterances import Utterance, Utterances
 from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.protocols import HasAudio
 from parakeet_stt.text.alignment import join_tokens, split_segments
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
-from parakeet_stt.text.transcript import Hypothesis, Recording, Transcript, Word, WordList
+from parakeet_stt.text.transcript import Hypothesis, Recording, SpeechCoverage, Transcript, Word, WordList
 from parakeet_stt.vad import Probabilities
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class Transcription:
     words after too much of it. All times count from the start of the recording.
     blocks: the recording as it is read; each gives the probabilities of speech in the windows that it completes.
     language: of the transcript. phrases: to prefer. on_retry: called after each retry of speech without words, with
-    whether it found words. is_truncated: called at the end.
+    whether it found words. on_coverage, is_truncated: called at the end.
     """
 
     def __init__(
@@ -90,8 +91,9 @@ class Transcription:
         language: str,
         phrases: Phrases = NO_PHRASES,
         on_retry: Callable[[bool], None] = lambda _: None,
+        on_coverage: Callable[[SpeechCoverage], None] = lambda _: None,
         is_truncated: Callable[[], bool] = lambda: False,
-    ) -> None:  # eight parameters: what it calls, and what the caller asked for; each is used on its own
+    ) -> None:  # nine parameters: what it calls, and what the caller asked for; each is used on its own
         self._utterances = utterances
         self._blocks = blocks
         self._recognize = recognize
@@ -99,8 +101,10 @@ class Transcription:
         self._language = language
         self._phrases = phrases
         self._on_retry = on_retry
+        self._on_coverage = on_coverage
         self._is_truncated = is_truncated
         self._words = WordList()
+        self._lost: list[Lost] = []
 
     async def words(self) -> AsyncGenerator[tuple[Word, ...], None]:
         """Yield the words of each utterance that has any, in order. Closing the generator cancels the rest."""
@@ -129,30 +133,47 @@ class Transcription:
 
     async def recording(self) -> Recording:
         """The result, once `words` is exhausted."""
-        if self._utterances.duration <= SHORT_SECONDS:
-            return self._make_recording()
-        return await self._run_in_thread(self._make_recording)
+        is_short = self._utterances.duration <= SHORT_SECONDS
+        recording = self._make_recording() if is_short else await self._run_in_thread(self._make_recording)
+        self._on_coverage(recording.speech)
+        return recording
 
     async def _retry_missed(self, utterance: Utterance, words: tuple[Word, ...]) -> tuple[Word, ...]:
         """Add the words that retries find. Times in seconds from the start of the utterance."""
         for span in find_missed(utterance, words, self._utterances.rules.onset):
-            found: tuple[Word, ...] = ()
-            for cuts in plan_attempts(utterance, span):
-                retries = (_Retry(utterance.audio.slice(cut), cut.start / SAMPLE_RATE) for cut in cuts)
-                results = self._recognize(_as_async(retries), phrases=self._phrases)
-                async with aclosing(results):
-                    found = tuple(
-                        [
-                            word.shift(retry.start)
-                            async for retry, hypothesis in results
-                            for word in join_tokens(hypothesis.tokens, retry.audio.duration)
-                        ]
-                    )
-                if found:
-                    break
+            found = await self._retry(utterance, span)
             self._on_retry(bool(found))
             words = tuple(sorted((*words, *found), key=lambda word: word.start))
         return words
+
+    async def _retry(self, utterance: Utterance, span: Span) -> list[Word]:
+        """The words of a missed span, by one attempt after another; each is at what the one before has left."""
+        found: list[Word] = []
+        left, tries = [span], 1
+        while left and tries <= MOST_ATTEMPTS:
+            plans = [plan_attempts(utterance, missed) for missed in left]
+            if left == [span] and len(plans[0]) < tries:
+                break  # there is no other cut
+            missed_before, left = left, []
+            for missed, plan in zip(missed_before, plans, strict=True):
+                words = await self._decode(utterance, plan[min(tries, len(plan)) - 1])
+                found += words
+                left += find_missed(utterance, words, self._utterances.rules.onset, within=missed)
+            tries += 1
+        for missed in left:
+            begin = utterance.span.start
+            self._lost.append(Lost(Span(begin + missed.start, begin + missed.end), tries))
+        return found
+
+    async def _decode(self, utterance: Utterance, cuts: Sequence[Span]) -> list[Word]:
+        """The words of parts of an utterance, each decoded on its own."""
+        retries = (_Retry(utterance.audio.slice(cut), cut.start / SAMPLE_RATE) for cut in cuts)
+        async with aclosing(self._recognize(_as_async(retries), phrases=self._phrases)) as results:
+            return [
+                word.shift(retry.start)
+                async for retry, hypothesis in results
+                for word in join_tokens(hypothesis.tokens, retry.audio.duration)
+            ]
 
     async def _read(self) -> AsyncGenerator[Utterance, None]:
         """The utterances; reads the recording as far as the next one needs."""
@@ -167,7 +188,9 @@ class Transcription:
     def _make_recording(self) -> Recording:
         words = self._words
         transcript = Transcript(words, split_segments(words), self._utterances.duration, self._language)
-        return Recording(transcript, self._utterances.probabilities, self._is_truncated())
+        probabilities = self._utterances.probabilities
+        speech = measure_coverage(probabilities, words, self._lost, self._utterances.rules.onset)
+        return Recording(transcript, probabilities, self._is_truncated(), speech)
 
 
 async def _as_async(items: Iterable[U]) -> AsyncGenerator[U, None]:

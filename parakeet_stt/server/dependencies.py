@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from parakeet_stt.device.client import DeviceClient
 from parakeet_stt.server.components import Components
 from parakeet_stt.server.files.transcriber import FileTranscriber
 from parakeet_stt.server.http.client_secrets import ClientSecrets
@@ -44,6 +45,10 @@ async def _sessions(connection: HTTPConnection) -> LiveSessions:
     return _components(connection).sessions
 
 
+async def _device(connection: HTTPConnection) -> DeviceClient:
+    return _components(connection).device
+
+
 async def _client_secrets(connection: HTTPConnection) -> ClientSecrets:
     return _components(connection).client_secrets
 
@@ -53,4 +58,5 @@ Model = Annotated[ServedModel, Depends(_model)]
 ServiceMetrics = Annotated[Metrics, Depends(_metrics)]
 Transcriber = Annotated[FileTranscriber, Depends(_transcriber)]
 Sessions = Annotated[LiveSessions, Depends(_sessions)]
+Device = Annotated[DeviceClient, Depends(_device)]
 Secrets = Annotated[ClientSecrets, Depends(_client_secrets)]

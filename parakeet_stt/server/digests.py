@@ -24,10 +24,13 @@ class Digests:
 def compute_digests(folder: Path, model: Path, *, recorded: str | None = None) -> Digests:
     """Digests of the source and the lock in `folder`, a checkout or a Bento, and of a model.
 
+    Where a wheel is installed, `folder` holds the package alone, and the lock's digest is empty: what is installed with
+    a wheel need not be what the lock says.
     recorded: the model's digest, if it is known; then its file is not read, which would take 0.6 s a gigabyte.
     """
+    lock = folder / LOCK
     source = {path.relative_to(folder).as_posix(): of_file(path) for path in source_files(folder)}
-    return Digests(of_files(source), of_file(folder / LOCK), recorded or of_file(model))
+    return Digests(of_files(source), of_file(lock) if lock.is_file() else "", recorded or of_file(model))
 
 
 def source_files(folder: Path) -> list[Path]:

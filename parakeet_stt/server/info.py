@@ -9,8 +9,8 @@ from fastapi.responses import PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from typing_extensions import TypedDict
 
+from parakeet_stt.server.dependencies import Config, Device, ServiceMetrics
 from parakeet_stt.server.dependencies import Model as Served
-from parakeet_stt.server.dependencies import ServiceMetrics
 from parakeet_stt.server.http import openapi
 from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.options import check_model
@@ -34,21 +34,71 @@ class Models(TypedDict):
     data: list[Model]
 
 
-def _card(model: ServedModel) -> Model:
-    return {"id": model.name, "object": "model", "created": model.created, "owned_by": model.owned_by}
+class StatusModel(TypedDict):
+    """What is served. is_demo: whether it is the bundled tiny one. languages: ISO 639-1."""
+
+    name: str
+    is_demo: bool
+    languages: list[str]
+    device: str
+    precision: str
+
+
+class Limits(TypedDict):
+    """What is refused above them: bytes of an upload, seconds of a recording, live sessions at a time."""
+
+    upload_bytes: int
+    audio_seconds: float
+    sessions: int
+
+
+class Status(TypedDict):
+    """The service now. speed: seconds of audio decoded in a second. waiting_seconds: of audio without an answer."""
+
+    model: StatusModel
+    speed: float
+    waiting_seconds: float
+    sessions: int
+    limits: Limits
+
+
+def _card(model: ServedModel, name: str) -> Model:
+    return {"id": name, "object": "model", "created": model.created, "owned_by": model.owned_by}
 
 
 @router.get("/v1/models")
 async def list_models(model: Served) -> Models:
     """The one model that is served."""
-    return {"object": "list", "data": [_card(model)]}
+    return {"object": "list", "data": [_card(model, model.name)]}
 
 
 @router.get("/v1/models/{name:path}")
 async def retrieve_model(name: str, model: Served) -> Model:
-    """The served model, by its name."""
-    check_model(name, model.name, aliases=())
-    return _card(model)
+    """The served model, by any of the names that requests may say."""
+    check_model(name, model)
+    return _card(model, name)
+
+
+@router.get("/status")
+async def status(model: Served, device: Device, settings: Config) -> Status:
+    """What is served, how fast it is now, and what it is busy with; of all processes together."""
+    return {
+        "model": {
+            "name": model.name,
+            "is_demo": model.is_demo,
+            "languages": list(model.languages),
+            "device": model.device,
+            "precision": model.precision,
+        },
+        "speed": round(device.speed(), 1),
+        "waiting_seconds": round(device.waiting_seconds(), 1),
+        "sessions": device.open_sessions(),
+        "limits": {
+            "upload_bytes": settings.max_upload_bytes,
+            "audio_seconds": settings.max_audio_seconds,
+            "sessions": device.max_sessions(),
+        },
+    }
 
 
 @router.get("/debug/cfg", response_class=PlainTextResponse)

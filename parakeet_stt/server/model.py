@@ -9,7 +9,7 @@ from parakeet_stt.server.digests import Digests
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """created: unix time of its publication. config: the active configuration as YAML."""
+    """created: unix time of its publication. config: the active configuration as YAML. aliases: other names of it."""
 
     name: str
     languages: tuple[str, ...]
@@ -20,3 +20,4 @@ class ServedModel:
     precision: str
     config: str
     digests: Digests
+    aliases: frozenset[str] = frozenset()

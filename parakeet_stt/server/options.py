@@ -7,35 +7,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Annotated
 
 from pydantic import Field, ValidationError
 
 from parakeet_stt.errors import InvalidField, UnknownModel, UnsupportedField
+from parakeet_stt.server.model import ServedModel
 from parakeet_stt.text.phrases import Phrases, find_distinctive, normalize_phrases
 
-# What OpenAI's clients send for OpenAI's models; the served model answers to these names too.
-FILE_MODEL_NAMES = frozenset(
-    {"whisper-1", "gpt-transcribe", "gpt-4o-transcribe", "gpt-4o-mini-transcribe", "gpt-4o-transcribe-diarize"}
+# What OpenAI's clients send for OpenAI's models (`AudioModel` of its client, and those of sessions); the served model
+# answers to these names too.
+MODEL_NAMES = frozenset(
+    {
+        "whisper-1",
+        "gpt-transcribe",
+        "gpt-4o-transcribe",
+        "gpt-4o-mini-transcribe",
+        "gpt-4o-mini-transcribe-2025-12-15",
+        "gpt-4o-transcribe-diarize",
+        "gpt-realtime-whisper",
+        "gpt-live-transcribe",
+    }
 )
-REALTIME_MODEL_NAMES = FILE_MODEL_NAMES | {
-    "gpt-realtime-whisper",
-    "gpt-live-transcribe",
-    "gpt-4o-mini-transcribe-2025-12-15",
-}
 # What they name when they connect, to transcribe with a session of the conversation type: it makes no difference.
 CONVERSATION_MODEL_NAMES = frozenset({"gpt-realtime", "gpt-realtime-mini", "gpt-4o-realtime-preview"})
 MAX_KEYWORDS, MAX_KEYWORD_CHARACTERS = 100, 100
+MAX_PROMPT_CHARACTERS = 20_000  # ten times as many as 224 tokens, of which OpenAI's whisper-1 takes notice, ever have
 
 Threshold = Annotated[float, Field(gt=0, lt=1)]  # speech probability
 PaddingMs = Annotated[int, Field(ge=0, le=2000)]
 SilenceMs = Annotated[int, Field(ge=32, le=10_000)]  # at least one window of the detector
 
 
-def check_model(name: str, served: str, *, aliases: Collection[str], param: str = "model") -> None:
-    """Raise UnknownModel unless this is the served model's name or one of its aliases."""
-    if name != served and name not in aliases:
-        raise UnknownModel(f"{param}: {name!r} is not served here; {served!r} is", param=param)
+def check_model(name: str, model: ServedModel, *, param: str = "model") -> None:
+    """Raise UnknownModel unless this is the served model's name, one of OpenAI's, or one that the operator has set."""
+    if name != model.name and name not in MODEL_NAMES and name not in model.aliases:
+        raise UnknownModel(f"{param}: {name!r} is not served here; {model.name!r} is", param=param)
 
 
 def parse_language(tag: str, known: Sequence[str], *, param: str = "language") -> str:
@@ -48,8 +56,30 @@ def parse_language(tag: str, known: Sequence[str], *, param: str = "language") -
     return language
 
 
+def parse_languages(tags: Sequence[str], known: Sequence[str], *, param: str = "languages") -> list[str]:
+    """Those languages of the tags that are known. Raises UnsupportedField if there are tags and none is."""
+    found = []
+    for tag in tags:
+        with suppress(UnsupportedField):
+            found.append(parse_language(tag, known, param=param))
+    if tags and not found:
+        raise UnsupportedField(
+            f"{param}: none of {', '.join(map(repr, tags))} is spoken by the served model; it knows {', '.join(known)}",
+            param=param,
+        )
+    return found
+
+
 def parse_phrases(keywords: Sequence[str], prompt: str, *, param: str = "keywords") -> Phrases:
-    """The phrases to prefer. Raises InvalidField for too many keywords, or too long ones."""
+    """The phrases to prefer. Raises InvalidField for too many keywords, too long ones, or a too long prompt.
+
+    param: of the keywords; the prompt is beside them.
+    """
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise InvalidField(
+            f"prompt: at most {MAX_PROMPT_CHARACTERS} characters, not {len(prompt)}",
+            param=param.removesuffix("keywords") + "prompt",
+        )
     if len(keywords) > MAX_KEYWORDS:
         raise InvalidField(f"{param}: at most {MAX_KEYWORDS}, not {len(keywords)}", param=param)
     for keyword in keywords:

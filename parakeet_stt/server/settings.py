@@ -84,6 +84,12 @@ class Settings(BaseSettings):
         description="A catalogue name (nvidia/parakeet-tdt-0.6b-v2), a path to a .nemo file, or a BentoML store tag. "
         "Unset: the bundled tiny model, for demonstrations and tests only.",
     )
+    model_aliases: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=[],
+        validation_alias=_names("MODEL_ALIASES"),
+        description="Comma-separated further names of the model that requests may say, besides OpenAI's: "
+        "Systran/faster-whisper-small,whisper-large-v3-turbo, for example.",
+    )
     device: Annotated[str, BeforeValidator(_lower)] = Field(
         default="auto",
         validation_alias=_names("DEVICE", "DEVICE"),
@@ -168,6 +174,12 @@ class Settings(BaseSettings):
         validation_alias=_names("VAD_THRESHOLD", "VAD_THRESHOLD"),
         description="Speech probability from which sound counts as speech. Audio without speech gives no text.",
     )
+    unknown_fields: Annotated[Literal["refuse", "ignore"], BeforeValidator(_lower)] = Field(
+        default="refuse",
+        validation_alias=_names("UNKNOWN_FIELDS"),
+        description="What becomes of form fields that are not known: refuse, with a 400 that names the field, or "
+        "ignore, with a warning in the log.",
+    )
     request_timeout_seconds: float = Field(
         default=600.0,
         gt=0,
@@ -203,6 +215,11 @@ class Settings(BaseSettings):
         default=[],
         validation_alias=_names("CORS_ORIGINS"),
         description="Comma-separated origins whose web pages may call this service; * for all. Unset: none.",
+    )
+    page: bool = Field(
+        default=True,
+        validation_alias=_names("PAGE"),
+        description="Whether `/` answers with the page for people, which loads without a key and calls with one.",
     )
     max_sessions: int = Field(
         default=256,
@@ -277,6 +294,14 @@ def load() -> Settings:
     except ValidationError as exc:
         problems = [f"{_all_names(str(error['loc'][0]))}: {error['msg']}" for error in exc.errors(include_input=False)]
         raise StartupError("Wrong settings. " + "; ".join(problems)) from exc
+
+
+def has_page() -> bool:
+    """Whether the page is served; True if the settings are wrong, which the start itself reports."""
+    try:
+        return load().page
+    except StartupError:
+        return True
 
 
 def front_count() -> int:

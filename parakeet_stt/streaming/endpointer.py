@@ -58,13 +58,13 @@ TRANSITIONS = {
 class EndpointRules:
     """When an utterance begins and ends.
 
-    detects: False if only commits end utterances, and all audio counts as speech. onset, offset: thresholds to enter
-    and to leave speech. silence_ms: of a pause that ends an utterance. pad_ms: of audio kept before speech, and after
-    speech as far as the pause allows. min_speech_ms: of speech before it counts. longest_ms: of an utterance.
-    The defaults are those of the original wrapper's socket.
+    by_commits: whether only commits end a turn, in which there may then be several utterances (`turns.py`). onset,
+    offset: thresholds to enter and to leave speech. silence_ms: of a pause that ends an utterance. pad_ms: of audio
+    kept before speech, and after speech as far as the pause allows. min_speech_ms: of speech before it counts.
+    longest_ms: of an utterance. The defaults are those of the original wrapper's socket.
     """
 
-    detects: bool = True
+    by_commits: bool = False
     onset: float = 0.6
     offset: float = 0.45
     silence_ms: int = 250
@@ -129,10 +129,6 @@ class Endpointer:
         """First sample that an utterance which begins later may include."""
         before = (self.rules.pad_ms + self.rules.min_speech_ms) * MS_SAMPLES + WINDOW_SAMPLES
         return max(self._floor, self._position - before)
-
-    def skip(self, windows: int) -> None:
-        """Windows whose probabilities make no difference."""
-        self._position += windows * WINDOW_SAMPLES
 
     def push(self, probability: float, *, earliest: int) -> Opened | Paused | TooLong | None:
         """The probability of the next window. earliest: first sample that is still in memory."""

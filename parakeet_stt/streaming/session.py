@@ -1,7 +1,7 @@
 """A live session: audio and speech probabilities in, events out. No clock, thread, detector or model.
 
 A session is two machines over one audio buffer: the endpointer finds utterances, the chunk decoder finds their words.
-The states that go together:
+`Turns` makes of their events those of what the client gets as one item. The states that go together:
 
     endpointer \\ decoder   EMPTY                PENDING                  DECODING
     SILENCE                 nothing to do        an utterance waits       a chunk is with the recognizer
@@ -13,21 +13,13 @@ The same audio gives the same events and the same chunks, however it was divided
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from parakeet_stt.audio import AudioStore
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
-from parakeet_stt.streaming.chunk_decoder import (
-    NO_RESULT,
-    ChunkDecoder,
-    ChunkRules,
-    ChunkState,
-    Failed,
-    Final,
-    Partial,
-)
+from parakeet_stt.streaming.chunk_decoder import NO_RESULT, ChunkDecoder, ChunkRules, ChunkState
 from parakeet_stt.streaming.endpointer import Endpointer, EndpointRules, EndpointState, Opened, Paused, TooLong
+from parakeet_stt.streaming.turns import Event, SpeechStarted, SpeechStopped, Turns
 from parakeet_stt.vad import CONTEXT_SAMPLES
 
 JOINT_STATES = {
@@ -43,26 +35,6 @@ JOINT_STATES = {
 OVER = (EndpointState.CLOSED, ChunkState.EMPTY)
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechStarted:
-    """An utterance is open. at: its start in samples, padding included."""
-
-    item: int
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
-class SpeechStopped:
-    """The utterance has ended, and will be decoded to its end. start, end: in samples."""
-
-    item: int
-    start: int
-    end: int
-
-
-Event = SpeechStarted | SpeechStopped | Partial | Final | Failed
-
-
 class Session:
     """One stream of audio on its way to text."""
 
@@ -71,6 +43,7 @@ class Session:
         self._audio = audio
         self._endpointer = Endpointer(endpoint_rules, chunk_rules.right_context * FRAME_SAMPLES)
         self._decoder = ChunkDecoder(chunk_rules, self._audio)
+        self._turns = Turns()
 
     @property
     def state(self) -> tuple[EndpointState, ChunkState]:
@@ -102,20 +75,21 @@ class Session:
 
     @property
     def open_samples(self) -> int:
-        """Length of the open utterance; 0 if none is open."""
-        is_open = self._endpointer.state is EndpointState.SPEECH
-        return self.received - self._endpointer.start if is_open else 0
+        """Length of the open turn; 0 if none is open."""
+        return 0 if self._turns.start is None else self.received - self._turns.start
 
     @property
     def buffered(self) -> int:
-        """Samples since the last utterance ended, or was cleared."""
-        return self.received - self._endpointer.floor
+        """Samples since the last turn ended, or was cleared."""
+        return self.received - self._turns.floor
 
-    def configure(self, endpoint_rules: EndpointRules, chunk_rules: ChunkRules) -> None:
-        """Change the rules for the audio that follows."""
+    def configure(self, endpoint_rules: EndpointRules, chunk_rules: ChunkRules) -> list[Event]:
+        """Change the rules for the audio that follows. A turn that waits for its commit in a pause ends here."""
         self._endpointer.rules = endpoint_rules
         self._endpointer.lookback_samples = chunk_rules.right_context * FRAME_SAMPLES
         self._decoder.rules = chunk_rules
+        is_paused = self._turns.start is not None and self._endpointer.state is EndpointState.SILENCE
+        return list(self._turns.end(self.received)) if is_paused and not endpoint_rules.by_commits else []
 
     def receive_audio(self, count: int, probabilities: Sequence[float]) -> list[Event]:
         """So many more samples, and the probability of speech in each window that they complete. None after the end."""
@@ -123,36 +97,34 @@ class Session:
             return []
         events: list[Event] = []
         self._decoder.received += count
-        if self.endpoint_rules.detects:
-            for probability in probabilities:
-                events += self._detect(probability)
-        else:
-            self._endpointer.skip(len(probabilities))
-            if count and self._endpointer.state is EndpointState.SILENCE:
-                self._decoder.open(self._endpointer.open(self._audio.first).start)
+        for probability in probabilities:
+            events += self._join(self._detect(probability))
         self._discard()
         return events
 
     def commit(self) -> list[Event]:
-        """End the open utterance here, if there is one."""
-        if self._endpointer.state is not EndpointState.SPEECH:
-            return []
-        self._endpointer.commit(self.received)
-        return self._stop(self.received, known_at=self.received)
+        """End the open turn here, if there is one."""
+        events: list[Event] = []
+        if self._endpointer.state is EndpointState.SPEECH:
+            self._endpointer.commit(self.received)
+            events = self._join(self._stop(self.received, known_at=self.received))
+        return [*events, *self._turns.end(self.received)]
 
     def clear(self) -> None:
-        """Forget the open utterance, and speech that may have begun. Raises KeyError after the end."""
+        """Forget the open turn, and speech that may have begun. Raises KeyError after the end."""
         is_open = self._endpointer.state is EndpointState.SPEECH
         self._endpointer.clear(self.received)
         if is_open:
             self._decoder.drop_open()
+        self._turns.clear(self.received)
 
     def finish(self) -> list[Event]:
         """The stream ends. Raises KeyError if it has ended before."""
         is_open = self._endpointer.state is EndpointState.SPEECH
         self._endpointer.finish(self.received)
         self._decoder.finish()
-        return self._stop(self.received, known_at=self.received) if is_open else []
+        events = self._join(self._stop(self.received, known_at=self.received)) if is_open else []
+        return [*events, *self._turns.end(self.received)]
 
     def next_chunk(self, *, hurry: bool = False) -> Chunk | None:
         """The next chunk to decode; None while one is being decoded, or more audio is needed.
@@ -163,7 +135,7 @@ class Session:
 
     def receive_result(self, result: ChunkResult) -> list[Event]:
         """The recognizer's answer to `next_chunk`."""
-        events: list[Event] = [*self._decoder.receive(result)]
+        events = self._join(self._decoder.receive(result))
         self._discard()
         return events
 
@@ -189,6 +161,11 @@ class Session:
         """The open utterance ends at `end`."""
         item = self._decoder.close(end, known_at=known_at)
         return [SpeechStopped(item, self._endpointer.start, end), *self._decoder.settle()]
+
+    def _join(self, events: Iterable[Event]) -> list[Event]:
+        """Events of utterances as those of turns."""
+        by_commits, has_partials = self.endpoint_rules.by_commits, self.chunk_rules.length is not None
+        return list(self._turns.join(events, by_commits=by_commits, has_partials=has_partials))
 
     def _discard(self) -> None:
         """Free the audio that neither the decoder, nor a later utterance, nor the detector's next window needs."""

@@ -21,6 +21,7 @@ class Detail:
     words: bool = False
     segments: bool = True
     logprobs: bool = False
+    coverage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Format:
     """One value of `response_format`.
 
     write: the body as text, or as a mapping that becomes JSON. example: of a body. schema: of a JSON body; None for
-    text. can_stream: whether the contract allows it with `stream=true`.
+    text. can_stream: whether it may be had with `stream=true`.
     """
 
     name: str
@@ -126,8 +127,10 @@ TRANSCRIPTION_FORMATS = _by_name(
     _SRT,
     Format(
         "verbose_json", "application/json",
-        lambda r, detail: openai_json.render_verbose_json(r, words=detail.words, segments=detail.segments),
-        None, VerboseJson,
+        lambda r, detail: openai_json.render_verbose_json(
+            r, words=detail.words, segments=detail.segments, coverage=detail.coverage
+        ),
+        None, VerboseJson, can_stream=True,
     ),
     _VTT,
 )  # fmt: skip

@@ -15,7 +15,15 @@ from typing_extensions import TypedDict
 
 from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.text.lazy_sequence import LazySequence, lazy_map
-from parakeet_stt.text.transcript import ENCODER_FRAME_SECONDS, Recording, Segment, Token, Transcript, Word
+from parakeet_stt.text.transcript import (
+    ENCODER_FRAME_SECONDS,
+    Recording,
+    Segment,
+    SpeechCoverage,
+    Token,
+    Transcript,
+    Word,
+)
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
 
 SEEK_FRAME_SECONDS = 0.01  # `seek` counts the 10 ms frames of the spectrogram, as in openai/whisper
@@ -106,8 +114,24 @@ class VerboseTranslation(TypedDict):
     segments: NotRequired[Sequence[SegmentEntry]]
 
 
+class UncoveredEntry(TypedDict):
+    """Speech, in seconds of the recording, in which no words were found, and how many times it was decoded."""
+
+    start: float
+    end: float
+    tries: int
+
+
+class SpeechEntry(TypedDict):
+    """Not OpenAI's: seconds of speech by the detector, of it in which words were found, and where none were."""
+
+    seconds: float
+    covered_seconds: float
+    uncovered: list[UncoveredEntry]
+
+
 class VerboseJson(TypedDict):
-    """OpenAI's `verbose_json`, with the granularities asked for."""
+    """OpenAI's `verbose_json`, with the granularities asked for; `speech` with `include[]=coverage`."""
 
     task: Literal["transcribe"]
     language: str
@@ -116,23 +140,33 @@ class VerboseJson(TypedDict):
     words: NotRequired[Sequence[WordEntry]]
     segments: NotRequired[Sequence[SegmentEntry]]
     usage: DurationUsage
+    speech: NotRequired[SpeechEntry]
 
 
 class Delta(TypedDict):
-    """Final text that follows the deltas before it."""
+    """Final text that follows the deltas before it. words: with response_format verbose_json, if asked for."""
 
     type: Literal["transcript.text.delta"]
     delta: str
+    words: NotRequired[Sequence[WordEntry]]
     logprobs: NotRequired[Sequence[LogProb]]
 
 
 class Done(TypedDict):
-    """The whole text: all deltas, one after another."""
+    """The whole text: all deltas, one after another. With response_format verbose_json also that body's members.
+
+    speech: with `include[]=coverage`.
+    """
 
     type: Literal["transcript.text.done"]
     text: str
+    language: NotRequired[str]
+    duration: NotRequired[float]
+    words: NotRequired[Sequence[WordEntry]]
+    segments: NotRequired[Sequence[SegmentEntry]]
     logprobs: NotRequired[Sequence[LogProb]]
     usage: TokenUsage
+    speech: NotRequired[SpeechEntry]
 
 
 def render_json(transcript: Transcript, *, logprobs: bool = False) -> Json:
@@ -143,20 +177,51 @@ def render_json(transcript: Transcript, *, logprobs: bool = False) -> Json:
     return body
 
 
-def render_delta(words: Sequence[Word], *, is_first: bool, logprobs: bool = False) -> Delta:
-    """OpenAI's event for words that have become final. is_first: whether they begin the text."""
+def render_delta(words: Sequence[Word], *, is_first: bool, times: bool = False, logprobs: bool = False) -> Delta:
+    """OpenAI's event for words that have become final. is_first: whether they begin the text. times: of the words."""
     body: Delta = {"type": "transcript.text.delta", "delta": delta_text(words, is_first=is_first)}
+    if times:
+        body["words"] = [_word(word) for word in words]
     if logprobs:
         body["logprobs"] = render_logprobs([t for word in words for t in word.tokens], is_first=is_first)
     return body
 
 
-def render_done(transcript: Transcript, *, logprobs: bool = False) -> Done:
-    """OpenAI's last event."""
+def render_done(
+    recording: Recording,
+    *,
+    words: bool = False,
+    segments: bool = False,
+    logprobs: bool = False,
+    coverage: bool = False,
+) -> Done:
+    """OpenAI's last event. words, segments: those of verbose_json, whose language and duration come with them."""
+    transcript = recording.transcript
     body: Done = {"type": "transcript.text.done", "text": transcript.text, "usage": _token_usage(transcript)}
+    if words or segments:
+        verbose = render_verbose_json(recording, words=words, segments=segments)
+        body["language"], body["duration"] = verbose["language"], verbose["duration"]
+        if "words" in verbose:
+            body["words"] = verbose["words"]
+        if "segments" in verbose:
+            body["segments"] = verbose["segments"]
     if logprobs:
         body["logprobs"] = render_logprobs(transcript.tokens, is_first=True)
+    if coverage:
+        body["speech"] = render_coverage(recording.speech)
     return body
+
+
+def render_coverage(speech: SpeechCoverage) -> SpeechEntry:
+    """How much of the speech has words."""
+    return {
+        "seconds": round_seconds(speech.seconds),
+        "covered_seconds": round_seconds(speech.covered_seconds),
+        "uncovered": [
+            {"start": round_seconds(one.start), "end": round_seconds(one.end), "tries": one.tries}
+            for one in speech.uncovered
+        ],
+    }
 
 
 def delta_text(words: Sequence[Word], *, is_first: bool) -> str:
@@ -170,7 +235,7 @@ def render_logprobs(tokens: Sequence[Token], *, is_first: bool) -> Sequence[LogP
     return LazySequence(len(tokens), lambda index: _logprob(tokens[index], is_first=is_first and index == 0))
 
 
-def render_verbose_json(recording: Recording, *, words: bool, segments: bool) -> VerboseJson:
+def render_verbose_json(recording: Recording, *, words: bool, segments: bool, coverage: bool = False) -> VerboseJson:
     """OpenAI's `verbose_json`, with the granularities asked for."""
     transcript = recording.transcript
     body: VerboseJson = {
@@ -184,6 +249,8 @@ def render_verbose_json(recording: Recording, *, words: bool, segments: bool) ->
         body["words"] = lazy_map(transcript.words, _word)
     if segments:
         body["segments"] = _segments(recording)
+    if coverage:
+        body["speech"] = render_coverage(recording.speech)
     return body
 
 

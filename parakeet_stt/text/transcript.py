@@ -151,6 +151,11 @@ class WordList(LazySequence[Word]):
         return " ".join(self._texts)
 
     @property
+    def times(self) -> npt.NDArray[np.float64]:
+        """Start and end of each word in seconds, shape (words, 2); a copy."""
+        return np.array(self._times, np.float64).reshape(-1, 2)
+
+    @property
     def tokens(self) -> Sequence[Token]:
         """The tokens of all words that are in the list now."""
         return LazySequence(len(self._pieces), self._token)
@@ -197,13 +202,40 @@ class Transcript:
 
 
 @dataclass(frozen=True, slots=True)
+class Uncovered:
+    """Speech in which no words were found. tries: how many times it was decoded."""
+
+    start: float
+    end: float
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechCoverage:
+    """How much of a recording's speech has words.
+
+    seconds: of speech, by the detector. covered_seconds: of it, outside of `uncovered`. uncovered: in order.
+    """
+
+    seconds: float = 0.0
+    covered_seconds: float = 0.0
+    uncovered: tuple[Uncovered, ...] = ()
+
+    @property
+    def uncovered_seconds(self) -> float:
+        """Seconds of speech without words."""
+        return self.seconds - self.covered_seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Recording:
     """Result for one recording.
 
     probabilities: of speech, one for each window of 32 ms. is_truncated: the file ended before the length that it
-    announces.
+    announces. speech: how much of it has words.
     """
 
     transcript: Transcript
     probabilities: Probabilities
     is_truncated: bool = False
+    speech: SpeechCoverage = SpeechCoverage()

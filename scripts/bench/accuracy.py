@@ -4,8 +4,9 @@
     python -m scripts.bench.accuracy [--model NAME] [--clips 400]       # or: make accuracy
 
 The training set has no test sentence and no held-out voice. Words are compared twice: as they stand, with case and
-punctuation, and without both. Prints a table, then one JSON line. Exits with status 1 if a limit of the bundled model
-is exceeded; the limits are for words as they stand.
+punctuation, and without both. No server runs: `parakeet evaluate` measures one, on the files of --write. Prints a
+table, then one JSON line. Exits with status 1 if a limit of the bundled model is exceeded; the limits are for words as
+they stand.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from multiprocessing import Pool
-from statistics import median, quantiles
+from pathlib import Path
 from typing import NamedTuple
 
 from parakeet_stt.audio import Audio
 from parakeet_stt.engines import catalogue
 from parakeet_stt.engines.parakeet import Parakeet
+from parakeet_stt.measure.clips import write_wav
+from parakeet_stt.measure.normalizers import split_plain
+from parakeet_stt.measure.word_errors import Errors, count_errors
+from parakeet_stt.measure.word_times import measure_times, summarize
 from parakeet_stt.text.alignment import join_tokens
 from parakeet_stt.text.transcript import Word
-from scripts.bench.synthetic_speech import count_errors, split_plain
 from scripts.train import tiny_corpus
-from scripts.train.tiny_corpus import TEST_CLIPS, TEST_SEED
+from scripts.train.tiny_corpus import SAMPLE_RATE, TEST_CLIPS, TEST_SEED
 
 BATCH = 16
 
@@ -57,39 +62,49 @@ def _synthesize(job: tuple[Part, int]) -> tiny_corpus.Speech:
     return tiny_corpus.utterance(part.kind, seed, flite_share=share, held_out=part.held_out)
 
 
-def measure_times(speech: tiny_corpus.Speech, words: Sequence[Word]) -> list[tuple[float, float]]:
-    """(start, end) errors in seconds of the words whose times espeak-ng gives; empty unless every word is right."""
-    said = split_plain(speech.text)
-    if split_plain(" ".join(word.text for word in words)) != said:
-        return []
-    errors = []
-    at = 0
-    for truth in speech.words:
-        word = "".join(split_plain(truth.word))
-        if word not in said[at:]:  # espeak-ng sometimes takes a punctuation mark for a word
-            continue
-        at = said.index(word, at)
-        errors.append((abs(words[at].start - truth.start), abs(words[at].end - truth.end)))
-        at += 1
-    return errors
+def _spoken_words(speech: tiny_corpus.Speech) -> list[Word]:
+    """The words whose times espeak-ng gives; it sometimes takes a punctuation mark for a word."""
+    return [Word(word.word, word.start, word.end, ()) for word in speech.words]
+
+
+def write_part(folder: Path, part: Part, clips: Sequence[tiny_corpus.Speech]) -> None:
+    """The clips as wav files with a manifest beside them, which `parakeet evaluate` takes."""
+    name = part.name.replace(",", "").replace(" ", "-")
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.jsonl").open("w") as manifest:
+        for number, clip in enumerate(clips):
+            file = f"{name}/{number:03}.wav"
+            (folder / file).write_bytes(write_wav(clip.samples))
+            words = [{"word": word.word, "start": word.start, "end": word.end} for word in clip.words]
+            entry = {
+                "audio_filepath": file,
+                "duration": len(clip.samples) / SAMPLE_RATE,
+                "text": clip.text,
+                "words": words,
+            }
+            manifest.write(json.dumps(entry) + "\n")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a catalogue name, path or store tag; the bundled model unless given")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="also write the test set, for `parakeet evaluate`")
     parser.add_argument("--clips", type=int, default=TEST_CLIPS, help="of each part of the test set")
     arguments = parser.parse_args()
     source = catalogue.resolve(arguments.model)
     model = Parakeet(source.path)
     results: dict[str, list[float]] = {}
+    counts: dict[str, list[Errors]] = {}
     timing: list[tuple[float, float]] = []
     print(f"{source.name}, {arguments.clips} clips of each set\n")
     print(f"{'word error rate, %':40} {'as it stands':>13} {'plain':>7} {'limit':>7}")
     with Pool() as pool:
         for part in PARTS:
             clips = pool.map(_synthesize, [(part, TEST_SEED + index) for index in range(arguments.clips)], chunksize=10)
-            strict = loose = words = 0
+            if arguments.write:
+                write_part(arguments.write, part, clips)
+            strict = loose = Errors()
             for start in range(0, len(clips), BATCH):
                 batch = clips[start : start + BATCH]
                 audios = [Audio(tiny_corpus.to_float(clip.samples)) for clip in batch]
@@ -98,24 +113,19 @@ def main() -> None:
                     text = " ".join(word.text for word in found)
                     strict += count_errors(clip.text.split(), text.split())
                     loose += count_errors(split_plain(clip.text), split_plain(text))
-                    words += len(clip.text.split())
-                    if part.engine == "espeak":
-                        timing += measure_times(clip, found)
-            rates = [round(100 * errors / words, 2) for errors in (strict, loose)]
+                    timing += measure_times(_spoken_words(clip), found)
+            counts[part.name] = [strict, loose]
+            rates = [round(errors.rate, 2) for errors in (strict, loose)]
             print(f"{part.name:40} {rates[0]:13} {rates[1]:7} {part.limit:7}", flush=True)
             results[part.name] = rates
-    starts, ends = ([error[side] * 1000 for error in timing] for side in (0, 1))
-    times = {
-        "words": len(timing),
-        "start_median_ms": round(median(starts)),
-        "start_p95_ms": round(quantiles(starts, n=20)[-1]),
-        "end_median_ms": round(median(ends)),
-        "end_p95_ms": round(quantiles(ends, n=20)[-1]),
-    }
+    summary = summarize(timing)
+    assert summary
+    times = asdict(summary)
     print(f"\nword times against espeak-ng's, {times['words']} words: start median {times['start_median_ms']} ms, "
           f"95 % within {times['start_p95_ms']} ms; end median {times['end_median_ms']} ms, "
           f"95 % within {times['end_p95_ms']} ms")  # fmt: skip
-    print(json.dumps({"model": source.name, "clips": arguments.clips, **results, "times": times}))
+    errors = {name: [one.total for one in both] for name, both in counts.items()}
+    print(json.dumps({"model": source.name, "clips": arguments.clips, **results, "errors": errors, "times": times}))
     is_accurate = all(results[part.name][0] <= part.limit for part in PARTS)
     is_punctual = all(times[name] <= limit for name, limit in TIME_LIMITS.items())
     sys.exit(not (is_accurate and is_punctual))

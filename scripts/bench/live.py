@@ -29,17 +29,20 @@ from parakeet_stt.detector_stream import DetectorStream
 from parakeet_stt.engines import catalogue
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.silero_onnx import OnnxDetector
+from parakeet_stt.measure.normalizers import split_plain
+from parakeet_stt.measure.word_errors import count_errors
 from parakeet_stt.offline.transcription import Transcription
 from parakeet_stt.offline.utterances import Utterances
 from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, HasAudio
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Final
 from parakeet_stt.streaming.endpointer import EndpointRules
-from parakeet_stt.streaming.session import Event, Session
+from parakeet_stt.streaming.session import Session
+from parakeet_stt.streaming.turns import Event
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis
 from parakeet_stt.vad import CONTEXT_SAMPLES, WINDOW_SAMPLES, Probabilities
-from scripts.bench.synthetic_speech import FLITE_SHARE, count_errors, split_plain, synthesize_sentences
+from scripts.bench.synthetic_speech import FLITE_SHARE, synthesize_sentences
 from scripts.train.tiny_corpus import SAMPLE_RATE, cut_pauses, to_float
 
 T = TypeVar("T")
@@ -165,7 +168,7 @@ def transcribe_files(model: Parakeet, speakers: Sequence[Speaker]) -> tuple[list
 
 def error_rate(speakers: Sequence[Speaker], texts: Sequence[str]) -> float:
     """The word error rate, in percent, without case and punctuation."""
-    wrong = sum(count_errors(one.words, split_plain(text)) for one, text in zip(speakers, texts, strict=True))
+    wrong = sum(count_errors(one.words, split_plain(text)).total for one, text in zip(speakers, texts, strict=True))
     return 100 * wrong / sum(len(one.words) for one in speakers)
 
 

@@ -27,7 +27,6 @@ from statistics import median
 from typing import Any
 
 import httpx
-import kaldialign
 import numpy as np
 import numpy.typing as npt
 import psutil  # type: ignore[import-untyped]
@@ -35,10 +34,13 @@ import soundfile
 
 from parakeet_stt.detector_stream import DetectorStream
 from parakeet_stt.engines.silero_onnx import OnnxDetector
+from parakeet_stt.measure.normalizers import split_plain
+from parakeet_stt.measure.word_errors import NOTHING, count_errors
+from parakeet_stt.measure.word_errors import align as align_words
 from parakeet_stt.offline.utterances import cut_blocks
 from parakeet_stt.offline.vad_segments import SpeechRules
 from scripts.bench.serving import add_server_arguments, read_counters, serve, wait_until_ready
-from scripts.bench.synthetic_speech import FLITE_SHARE, count_errors, split_plain, synthesize_sentences
+from scripts.bench.synthetic_speech import FLITE_SHARE, synthesize_sentences
 from scripts.train.tiny_corpus import SAMPLE_RATE, Speech, cut_pauses
 
 PARTS = ("pauses", "no-pauses", "hours", "nothing")
@@ -135,7 +137,7 @@ def count_errors_one_by_one(url: str, clips: list[tuple[Pcm, str]]) -> int:
     def count(clip: tuple[Pcm, str]) -> int:
         out = io.BytesIO()
         soundfile.write(out, clip[0], SAMPLE_RATE, format="WAV")
-        return count_errors(split_plain(clip[1]), split_plain(transcribe(url, "a.wav", out.getvalue())["text"]))
+        return count_errors(split_plain(clip[1]), split_plain(transcribe(url, "a.wav", out.getvalue())["text"])).total
 
     with ThreadPoolExecutor(8) as pool:
         return sum(pool.map(count, clips))
@@ -153,8 +155,8 @@ def align(stretches: list[Stretch], words: list[dict[str, Any]]) -> Iterator[Pai
             word = next(rest)
         texts = [_plain(one["word"]) or "?" for one in inside]
         said, found = iter(stretch.words), iter(inside)
-        for truth, text in kaldialign.align([one.text for one in stretch.words], texts, "*"):
-            yield next(said) if truth != "*" else None, next(found) if text != "*" else None
+        for truth, text in align_words([one.text for one in stretch.words], texts):
+            yield next(said) if truth != NOTHING else None, next(found) if text != NOTHING else None
 
 
 def find_cuts(path: Path) -> list[float]:

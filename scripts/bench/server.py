@@ -6,7 +6,8 @@
 The clips have 1 to 30 s and are cut from the bundled long sample. Closed loop: N callers, each of which sends its next
 request when it has its answer. Open loop: requests at random moments, at a share of the rate that the closed loop
 reached; they do not wait for answers. Each speed is printed beside the bound: the speed of the bare network on full
-batches, as scripts/bench/engine.py measures it here. Starts the service as `make serve` does, unless --url names a
+batches, as scripts/bench/engine.py measures it here. The loads are those of `parakeet bench`, which measures any
+server; this adds what only this server's metrics say. Starts the service as `make serve` does, unless --url names a
 running one. Prints a table, then one JSON line.
 """
 
@@ -16,11 +17,9 @@ import argparse
 import asyncio
 import io
 import json
-import random
 import subprocess
 import sys
 import time
-import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
@@ -32,6 +31,10 @@ import soundfile
 
 from parakeet_stt.detector_stream import DetectorStream
 from parakeet_stt.engines.silero_onnx import OnnxDetector
+from parakeet_stt.measure.api import Target, new_client
+from parakeet_stt.measure.clips import Clip, decode
+from parakeet_stt.measure.clips import cut_clips as cut_from
+from parakeet_stt.measure.load import Load, percentiles_ms
 from scripts.bench.serving import (
     ROOT,
     SAMPLE,
@@ -50,21 +53,13 @@ CALLERS = (1, 8, 64, 256)
 SHARES = (0.5, 0.8, 1.2)  # of the closed loop's best rate
 
 
-@dataclass(frozen=True)
-class Clip:
-    """A file to upload. data: wav. seconds: length of its audio."""
-
-    data: bytes
-    seconds: float
-
-
 @dataclass
 class Row:
     """One line of the table.
 
-    rtfx: seconds of audio decoded in a second, by the server's count, since the client's count would miss requests that
-    wait longer than the load lasts. Neither this nor the bound includes audio in which the detector finds no speech.
-    p50_ms, p95_ms, p99_ms: from a request to its answer. fill: real over padded seconds of a batch. items: of a batch.
+    rtfx: seconds of audio decoded in a second, by the server's count: like the bound, without audio in which the
+    detector finds no speech. requests: that began in the time that counts and have an answer. p50_ms, p95_ms, p99_ms:
+    from a request to its answer. fill: real over padded seconds of a batch. items: of a batch.
     """
 
     load: str
@@ -80,65 +75,7 @@ class Row:
 
 def cut_clips(shortest: float = SHORTEST, longest: float = LONGEST) -> list[Clip]:
     """Clips of the sample as 16-bit wav files, the same in each run. shortest, longest: in seconds."""
-    samples, rate = soundfile.read(SAMPLE, dtype="int16")
-    pick = random.Random(0)
-    clips = []
-    for _ in range(CLIPS):
-        length = int(pick.uniform(shortest, longest) * rate)
-        start = pick.randrange(len(samples) - length)
-        out = io.BytesIO()
-        with wave.open(out, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(rate)
-            file.writeframes(samples[start : start + length].tobytes())
-        clips.append(Clip(out.getvalue(), length / rate))
-    return clips
-
-
-class Load:
-    """Sends requests, and counts those that end after the warm-up, the first quarter of the time."""
-
-    def __init__(self, client: httpx.AsyncClient, url: str, clips: list[Clip], seconds: float) -> None:
-        self.client, self.url, self.clips = client, url, clips
-        self.pick = random.Random(1)
-        self.counting_from = time.monotonic() + seconds / 4
-        self.until = time.monotonic() + seconds
-        self.delays: list[float] = []
-        self.errors = 0
-
-    async def request(self) -> None:
-        """Send one request, and wait for its answer."""
-        clip = self.pick.choice(self.clips)
-        began = time.monotonic()
-        try:
-            answer = await self.client.post(
-                f"{self.url}{ROUTE}", files={"file": ("a.wav", clip.data)}, data={"model": "whisper-1"}
-            )
-            good = answer.status_code == 200
-        except httpx.TransportError:
-            good = False
-        ended = time.monotonic()
-        if self.counting_from <= ended <= self.until:
-            self.errors += not good
-            if good:
-                self.delays.append(ended - began)
-
-    async def run_closed(self, callers: int) -> None:
-        """So many callers, one request after another each, until the time is over."""
-
-        async def caller() -> None:
-            while time.monotonic() < self.until:
-                await self.request()
-
-        await asyncio.gather(*(caller() for _ in range(callers)))
-
-    async def run_open(self, rate: float) -> None:
-        """Requests at random moments, `rate` a second in the mean, until the time is over."""
-        async with asyncio.TaskGroup() as group:
-            while time.monotonic() < self.until:
-                group.create_task(self.request())
-                await asyncio.sleep(self.pick.expovariate(rate))
+    return cut_from(decode(SAMPLE.read_bytes()), CLIPS, shortest, longest)
 
 
 async def measure_load(url: str, clips: list[Clip], seconds: float, *, callers: int = 0, rate: float = 0) -> Row:
@@ -146,9 +83,8 @@ async def measure_load(url: str, clips: list[Clip], seconds: float, *, callers: 
 
     callers: of a closed loop. rate: of an open loop, a second. With neither, the load of other clients is measured.
     """
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=callers or 64)
-    async with httpx.AsyncClient(timeout=900, limits=limits) as client:
-        load = Load(client, url, clips, seconds)
+    async with new_client(timeout=900) as client:
+        load = Load(client, Target("served", f"{url}/v1"), clips, seconds)
 
         async def read_twice() -> tuple[dict[str, float], dict[str, float]]:
             await asyncio.sleep(load.counting_from - time.monotonic())
@@ -166,12 +102,12 @@ async def measure_load(url: str, clips: list[Clip], seconds: float, *, callers: 
         return after[name] - before[name]
 
     batches = max(1.0, delta("stt_batch_items_count"))
-    delays = load.delays or [float("nan")]
-    p50, p95, p99 = (round(float(value) * 1000, 1) for value in np.percentile(delays, [50, 95, 99]))
+    found = load.sum_up((), callers=callers, rate=rate)
+    p50, p95, p99 = percentiles_ms(found.delays, 50, 95, 99)
     return Row(
-        load=f"{callers} callers" if callers else f"{rate:.1f} a second",
-        requests=len(load.delays),
-        errors=load.errors,
+        load=found.load,
+        requests=len(found.delays),
+        errors=found.failed,
         rtfx=round(delta("stt_inference_audio_seconds_total") / (load.until - load.counting_from), 1),
         p50_ms=p50,
         p95_ms=p95,

@@ -27,6 +27,7 @@ import soundfile
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
+from parakeet_stt.measure.load import percentiles_ms
 from parakeet_stt.streaming.endpointer import EndpointRules
 from scripts.bench.serving import (
     SAMPLE,
@@ -139,11 +140,6 @@ def common_prefix(one: list[str], other: list[str]) -> list[str]:
     """The words that both lists begin with."""
     pairs = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
     return [word for word, _ in pairs]
-
-
-def percentiles_ms(values: list[float], *which: float) -> list[float]:
-    """Percentiles, in ms, of values in seconds; NaN if there are no values."""
-    return [round(1000 * float(value), 1) for value in np.percentile(values or [float("nan")], which)]
 
 
 async def measure_speakers(url: str, count: int, seconds: float, *, partials: bool) -> Row:

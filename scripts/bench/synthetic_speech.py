@@ -1,15 +1,12 @@
-"""Synthesizes sentences whose words are known, and counts the words that a model gets wrong.
+"""Synthesizes sentences whose words are known: those of the tiny model's test set.
 
-Shared by accuracy.py, live.py and long.py. The sentences are of the tiny model's test set.
+Shared by live.py and long.py. parakeet_stt/measure/ counts the words that a model gets wrong.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from multiprocessing import Pool
-
-import kaldialign
 
 from scripts.train import tiny_corpus
 from scripts.train.tiny_corpus import TEST_SEED, Speech
@@ -33,13 +30,3 @@ def _synthesize(job: tuple[int, float, int]) -> Speech:
     pick = random.Random(f"speaker {number // sentences_per_voice}")
     voice = tiny_corpus.pick_training_voice(pick, "flite" if pick.random() < flite_share else "espeak")
     return tiny_corpus.speak(tiny_corpus.utterance_text("sentences", seed), voice)
-
-
-def split_plain(text: str) -> list[str]:
-    """The words in lower case, without punctuation."""
-    return "".join(c for c in text.lower() if c.isalnum() or c == " ").split()
-
-
-def count_errors(said: Sequence[str], found: Sequence[str]) -> int:
-    """Words that are substituted, missing or added, by the edit distance."""
-    return int(kaldialign.edit_distance(said, found)["total"])

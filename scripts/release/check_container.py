@@ -34,7 +34,6 @@ from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from scripts.release.container import Image, Outside, mount, read_image, start
 from scripts.release.sbom import make_bill_of_materials
 
-FETCH = Path(__file__).parents[1] / "fetch_model.py"
 SAMPLES = BUNDLED_FILE.parent / "samples"
 PUBLISHED_NAME = "nvidia/parakeet-tdt-0.6b-v2"
 URL = "http://127.0.0.1:3000"
@@ -318,8 +317,8 @@ def serve_mounted(image: Image, root: Path, tmp: Path, log: Path, check: Check) 
     with tempfile.TemporaryDirectory() as store:
         Path(store).chmod(0o755)
         subprocess.run(
-            [sys.executable, FETCH, PUBLISHED_NAME, "--from", BUNDLED_FILE], env={**os.environ, "BENTOML_HOME": store},
-            check=True, capture_output=True,
+            [sys.executable, "-m", "parakeet_stt", "fetch", PUBLISHED_NAME, "--from", BUNDLED_FILE],
+            env={**os.environ, "BENTOML_HOME": store}, check=True, capture_output=True,
         )  # fmt: skip
         container = Container(image, root, tmp, log, Path(store, "models"), f"STT_MODEL={PUBLISHED_NAME}")
         try:

@@ -131,7 +131,7 @@ def test_a_folder_is_not_a_model_file(tmp_path: Path) -> None:
 
 def test_a_model_that_was_not_fetched_says_how_to_fetch_it(store: Path) -> None:
     assert refusal(V2) == (
-        f'{V2} is not on this machine: run "python scripts/fetch_model.py {V2}" where there is network, '
+        f'{V2} is not on this machine: run "python -m parakeet_stt fetch {V2}" where there is network, '
         "or set STT_MODEL to the path of a .nemo file"
     )
 

@@ -23,7 +23,7 @@ from parakeet_stt.vad import Probabilities
 from tests.parts import media_program
 
 PATIENCE = 30.0  # seconds; a loaded machine
-TRAPPED = "tests.trapped_decoder"
+TRAPPED = "tests.services.trapped_decoder"
 T = TypeVar("T")
 
 

@@ -21,7 +21,7 @@ import pytest
 
 from tests.conftest import Sample, Serve, Server, encode
 from tests.media.readers import eventually, has_ended
-from tests.trapped_decoder import TRAPS, trap
+from tests.services.trapped_decoder import TRAPS, trap
 
 PATIENCE = 60.0  # seconds for one answer; a loaded machine
 FRONT, DEVICE = "_bentoml_impl.worker.service", "parakeet_stt.processes.device"
@@ -32,7 +32,7 @@ STANDSTILL = 6  # seconds without progress that a request may take here
 def trapped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     folder = tmp_path_factory.mktemp("trapped")
     (folder / "tmp").mkdir()
-    running = Serve(folder / "log", target="tests.trapped_service:ParakeetSTT", TMPDIR=str(folder / "tmp"),
+    running = Serve(folder / "log", target="tests.services.trapped_service:ParakeetSTT", TMPDIR=str(folder / "tmp"),
                     STT_REQUEST_TIMEOUT_SECONDS=str(STANDSTILL))  # fmt: skip
     with running:
         yield running

@@ -29,7 +29,7 @@ from parakeet_stt.vad import Probabilities
 from tests.conftest import ROOT, Sample, encode
 from tests.media.readers import Media, Reading, descriptors, running_media, soon
 from tests.media.tones import pcm, wav
-from tests.trapped_decoder import trap
+from tests.services.trapped_decoder import trap
 
 DECODE = """
 import io, sys

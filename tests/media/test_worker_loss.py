@@ -22,7 +22,7 @@ from parakeet_stt.media.worker import BLOCK_SAMPLES
 from parakeet_stt.processes.supervisor import BEAT, READY, Program
 from tests.conftest import ROOT, Sample, encode
 from tests.media.readers import PATIENCE, Media, Reading, descriptors, eventually, has_ended, running_media, soon
-from tests.trapped_decoder import TRAPS, trap
+from tests.services.trapped_decoder import TRAPS, trap
 
 FRONT_WITH_FILES_HALF_READ = """
 import asyncio, os, sys

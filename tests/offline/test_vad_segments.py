@@ -125,7 +125,7 @@ def test_utterances_keep_all_speech_in_order_and_within_the_limit(
     for piece in pieces:
         assert edge <= piece.span.start < piece.span.end
         assert piece.span.length <= samples(limit)
-        assert piece.overlap in (0, OVERLAP_SAMPLES)
+        assert 0 <= piece.overlap <= OVERLAP_SAMPLES  # less where other speech ends shortly before
         covered[piece.span.start : piece.span.end] = True
         edge = piece.span.end - piece.overlap
     unpadded = apart(probabilities, dataclasses.replace(rules, pad_ms=0))

@@ -57,15 +57,15 @@ def clone(parent: Path) -> Path:
     return folder
 
 
-def run(folder: Path, store: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, store: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", f"scripts.{script}", *arguments], cwd=folder,
+        [sys.executable, "-m", module, *arguments], cwd=folder,
         env=clean_environment(BENTOML_HOME=str(store)), capture_output=True, text=True, timeout=180,
     )  # fmt: skip
 
 
 def build(folder: Path, store: Path, *arguments: str) -> Built:
-    done = run(folder, store, "release.build_bento", *arguments)
+    done = run(folder, store, "scripts.release.build_bento", *arguments)
     assert done.returncode == 0, done.stderr
     return Built(store, done.stdout)
 
@@ -114,7 +114,7 @@ def test_one_changed_byte_anywhere_changes_the_digest(built: Built, tmp_path: Pa
 
 
 def test_the_build_and_a_command_print_the_digest_and_what_it_leaves_out(built: Built) -> None:
-    said = run(ROOT, built.store, "release.bento_digest").stdout
+    said = run(ROOT, built.store, "scripts.release.bento_digest").stdout
     assert said in built.output
     assert f"digest       sha256:{built.digest.content}" in said
     description = built.description
@@ -143,7 +143,7 @@ def test_a_stale_lock_fails_the_build_in_one_line(tmp_path: Path) -> None:
     folder = clone(tmp_path)
     project = folder / "pyproject.toml"
     project.write_text(project.read_text().replace('    "fastapi",\n', '    "fastapi",\n    "rich",\n'))
-    done = run(folder, tmp_path / "store", "release.build_bento")
+    done = run(folder, tmp_path / "store", "scripts.release.build_bento")
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("no Bento was built: requirements.lock is stale")
@@ -182,7 +182,7 @@ def test_a_model_of_the_store_is_baked_in_and_served_where_no_store_has_it(
 ) -> None:
     """The tiny model, imported as if it were the published one, in what `bentoml containerize` gives the engine."""
     store, folder = tmp_path / "store", tmp_path / "bento"
-    assert run(ROOT, store, "fetch_model", PUBLISHED_NAME, "--from", str(BUNDLED_FILE)).returncode == 0
+    assert run(ROOT, store, "parakeet_stt", "fetch", PUBLISHED_NAME, "--from", str(BUNDLED_FILE)).returncode == 0
     built = build(ROOT, store, "--model", PUBLISHED_NAME)
     BentoMLContainer.model_store.set(ModelStore(store / "models"))
     try:
@@ -203,7 +203,7 @@ def test_a_model_of_the_store_is_baked_in_and_served_where_no_store_has_it(
 
 
 def test_a_model_that_is_not_in_the_store_is_not_baked_in(tmp_path: Path) -> None:
-    done = run(ROOT, tmp_path, "release.build_bento", "--model", PUBLISHED_NAME)
+    done = run(ROOT, tmp_path, "scripts.release.build_bento", "--model", PUBLISHED_NAME)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "scripts/fetch_model.py" in line
+    assert "parakeet_stt fetch" in line

@@ -108,25 +108,24 @@ def light_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def test_the_wheel_holds_the_package_the_catalogue_and_the_tiny_model(wheel: Path) -> None:
+def test_the_wheel_holds_the_package_the_catalogue_the_tiny_model_and_the_service(wheel: Path) -> None:
     sources = (path for path in (ROOT / "parakeet_stt").rglob("*") if path.is_file() and path.suffix != ".pyc")
     package = {path.relative_to(ROOT).as_posix() for path in sources}
-    models = {
+    models = (
         "models/catalogue.toml", "models/parakeet-tdt-tiny/README.md", "models/parakeet-tdt-tiny/parakeet-tdt-tiny.nemo"
-    }  # fmt: skip
+    )  # fmt: skip
+    beside = {f"parakeet_stt/{path}": path for path in models} | {"parakeet_stt/bento/service.py": "service.py"}
     described = f"parakeet_stt-{PROJECT['version']}.dist-info"
     with zipfile.ZipFile(wheel) as archive:
         files = set(archive.namelist())
         for path in package:
             assert archive.read(path) == (ROOT / path).read_bytes(), path
-        for path in models:
-            assert archive.read(f"parakeet_stt/{path}") == (ROOT / path).read_bytes(), path
+        for path, source in beside.items():
+            assert archive.read(path) == (ROOT / source).read_bytes(), path
         for name in ("LICENSE", "NOTICE"):
             assert archive.read(f"{described}/licenses/{name}") == (ROOT / name).read_bytes()
     assert "parakeet_stt/py.typed" in package
-    assert {path for path in files if not path.startswith(f"{described}/")} == package | {
-        f"parakeet_stt/{path}" for path in models
-    }
+    assert {path for path in files if not path.startswith(f"{described}/")} == package | beside.keys()
 
 
 def test_its_version_is_that_of_the_changes_newest_entry(wheel: Path) -> None:
@@ -158,3 +157,22 @@ def test_an_installed_package_finds_the_models_that_it_came_with(light_python: P
     )  # fmt: skip
     assert Path(found["model"]).is_file()
     assert {"parakeet-tdt-tiny", "nvidia/parakeet-tdt-0.6b-v2", "nvidia/parakeet-tdt-0.6b-v3"} <= set(found["names"])
+
+
+def test_an_installed_command_answers_without_an_engine_and_says_what_needs_one(
+    light_python: Path, tmp_path: Path
+) -> None:
+    command = light_python.with_name("parakeet")
+    assert PROJECT["version"] in run(command, "--version", cwd=tmp_path)
+    for arguments in (["serve"], ["fetch", "nvidia/parakeet-tdt-0.6b-v2"]):
+        done = subprocess.run([command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert line.endswith("pip install 'parakeet-stt[engine,serve]'")
+    listed = [json.loads(line) for line in run(command, "models", "--json", cwd=tmp_path).splitlines()]
+    assert [one["name"] for one in listed if one["here"]] == ["parakeet-tdt-tiny"]
+
+
+def test_an_installed_command_serves_the_service_of_the_wheel(light_python: Path, tmp_path: Path) -> None:
+    code = "from parakeet_stt.cli.serve import serve_command; print(serve_command())"
+    assert "parakeet_stt.bento.service:ParakeetSTT" in run(light_python, "-c", code, cwd=tmp_path)

@@ -201,9 +201,9 @@ def test_a_device_that_is_lost_is_started_again_and_the_caller_notices_only_a_de
     tmp_path: Path, samples: dict[str, Sample]
 ) -> None:
     lose = tmp_path / "lose"
-    serve = Serve(tmp_path / "log", target="tests.server.lossy_service:ParakeetSTT", LOSE_DEVICE=str(lose))
+    serve = Serve(tmp_path / "log", target="tests.services.lossy_service:ParakeetSTT", LOSE_DEVICE=str(lose))
     with serve as server:
-        before, (device,) = fronts(serve), processes(serve, "-m tests.server.lossy_service")
+        before, (device,) = fronts(serve), processes(serve, "-m tests.services.lossy_service")
         lose.touch()
         reply = upload(server, samples["two-sentences"])
         assert (reply.status_code, reply.json()["text"]) == (200, samples["two-sentences"].text)

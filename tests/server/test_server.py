@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import threading
 import time
@@ -85,6 +86,22 @@ class TestTranscriptions:
         body = post(server, samples["short"].path.read_bytes(), response_format="verbose_json", **fields).json()
         assert body[present]
         assert absent not in body
+
+    @pytest.mark.parametrize("granularities", [["word"], ["segment"], ["word", "segment"], None])
+    def test_events_have_the_times_that_the_same_answer_without_a_stream_has(
+        self, server: Server, samples: dict[str, Sample], granularities: list[str] | None
+    ) -> None:
+        data = samples["two-sentences"].path.read_bytes()
+        fields: dict[str, Any] = {"response_format": "verbose_json"}
+        if granularities:
+            fields["timestamp_granularities[]"] = granularities
+        whole = post(server, data, **fields).json()
+        lines = post(server, data, stream="true", **fields).text.split("\n\n")
+        *deltas, done = [json.loads(line.removeprefix("data: ")) for line in lines if line]
+        for name in ("text", "language", "duration", "words", "segments"):
+            assert done.get(name) == whole.get(name), name
+        words = [word for delta in deltas for word in delta.get("words", ())]
+        assert words == whole.get("words", [])
 
     def test_srt_and_vtt_are_read_by_strict_parsers(self, client: openai.OpenAI, samples: dict[str, Sample]) -> None:
         sample = samples["two-sentences"]

@@ -16,7 +16,7 @@ from tests.conftest import ROOT, Sample, Server, clean_environment, free_port
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("STT_MODEL", "nvidia/parakeet-tdt-0.6b-v2", "scripts/fetch_model.py nvidia/parakeet-tdt-0.6b-v2"),
+        ("STT_MODEL", "nvidia/parakeet-tdt-0.6b-v2", "parakeet_stt fetch nvidia/parakeet-tdt-0.6b-v2"),
         ("STT_MODEL", "parakeet-tdt-6b", "nvidia/parakeet-tdt-0.6b-v3"),
         ("BATCH_SIZE", "many", "STT_MAX_BATCH or BATCH_SIZE"),
         ("STT_DEVICE", "cuda:99", "no such GPU"),

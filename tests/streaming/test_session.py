@@ -19,7 +19,8 @@ from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
 from parakeet_stt.streaming import chunk_decoder, endpointer
 from parakeet_stt.streaming.chunk_decoder import ChunkInput, ChunkRules, ChunkState, Failed, Final, Partial
 from parakeet_stt.streaming.endpointer import MS_SAMPLES, EndpointInput, EndpointRules, EndpointState
-from parakeet_stt.streaming.session import JOINT_STATES, Event, Session, SpeechStarted, SpeechStopped
+from parakeet_stt.streaming.session import JOINT_STATES, Session
+from parakeet_stt.streaming.turns import Event, SpeechStarted, SpeechStopped
 from parakeet_stt.text.transcript import Token
 from parakeet_stt.vad import WINDOW_SAMPLES
 
@@ -119,22 +120,24 @@ talking = st.lists(st.tuples(st.booleans(), st.integers(1, 60)), max_size=14).ma
 
 
 @settings(deadline=None, max_examples=150)
-@given(windows=talking, cuts=st.lists(st.integers(0, 600), max_size=30), whole=st.booleans())
-def test_the_events_do_not_depend_on_how_sound_was_divided(windows: list[bool], cuts: list[int], whole: bool) -> None:
+@given(windows=talking, cuts=st.lists(st.integers(0, 600), max_size=30), whole=st.booleans(), by_commits=st.booleans())
+def test_the_events_do_not_depend_on_how_sound_was_divided(
+    windows: list[bool], cuts: list[int], whole: bool, by_commits: bool
+) -> None:
     speaker = Speaker(windows)
     chunks = WHOLE if whole else CHUNKS
     cuts = [cut for cut in cuts if cut < len(windows)]
-    endpoints = replace(ENDPOINTS, longest_ms=1500)
+    endpoints = replace(ENDPOINTS, longest_ms=1500, by_commits=by_commits)
     assert heard_and_said(run(speaker, cuts, chunks=chunks, endpoints=endpoints)) == heard_and_said(
         run(speaker, range(len(windows)), chunks=chunks, endpoints=endpoints)
     )
 
 
 @settings(deadline=None, max_examples=150)
-@given(windows=talking, whole=st.booleans())
-def test_all_that_is_spoken_is_recognized_once(windows: list[bool], whole: bool) -> None:
+@given(windows=talking, whole=st.booleans(), by_commits=st.booleans())
+def test_all_that_is_spoken_is_recognized_once(windows: list[bool], whole: bool, by_commits: bool) -> None:
     speaker = Speaker(windows)
-    endpoints = replace(ENDPOINTS, longest_ms=1500, min_speech_ms=32)
+    endpoints = replace(ENDPOINTS, longest_ms=1500, min_speech_ms=32, by_commits=by_commits)
     events = run(speaker, range(len(windows)), chunks=WHOLE if whole else CHUNKS, endpoints=endpoints)
     frames = [int(text) for text in words_of(events)]
     assert frames == sorted(set(frames))
@@ -152,11 +155,11 @@ inputs = st.lists(
 
 
 @settings(deadline=None, max_examples=200)
-@given(given=inputs, detects=st.booleans(), whole=st.booleans())
+@given(given=inputs, by_commits=st.booleans(), whole=st.booleans())
 def test_any_order_of_inputs_is_legal_and_nothing_follows_a_final(
-    given: list[tuple[str, list[bool] | None]], detects: bool, whole: bool
+    given: list[tuple[str, list[bool] | None]], by_commits: bool, whole: bool
 ) -> None:
-    session = Stream(replace(ENDPOINTS, detects=detects, longest_ms=2000), WHOLE if whole else CHUNKS)
+    session = Stream(replace(ENDPOINTS, by_commits=by_commits, longest_ms=2000), WHOLE if whole else CHUNKS)
     over: set[int] = set()
     stopped: set[int] = set()
     count, under_way = 0, False
@@ -313,20 +316,10 @@ def test_words_are_told_once_and_make_up_the_final() -> None:
         assert isinstance(own[0], SpeechStarted)
 
 
-def test_without_detection_only_commits_end_an_utterance() -> None:
-    session = Stream(replace(ENDPOINTS, detects=False), CHUNKS)
-    sound = np.arange(100 * WINDOW_SAMPLES, dtype=np.float32)
-    assert session.hear(sound, [0.1] * 100) == []
-    events = session.commit() + pump(session)
-    assert [type(event) for event in events if not isinstance(event, Partial)] == [SpeechStopped, Final]
-    assert [int(text) for text in words_of(events)] == list(range(0, len(sound), FRAME_SAMPLES))
-    assert session.commit() == []
-
-
 @pytest.mark.parametrize(
     "after",
-    [replace(ENDPOINTS, detects=False), replace(ENDPOINTS, pad_ms=2000)],
-    ids=["no detection", "longer padding"],
+    [replace(ENDPOINTS, by_commits=True), replace(ENDPOINTS, pad_ms=2000)],
+    ids=["by commits", "longer padding"],
 )
 def test_rules_that_change_ask_for_no_sound_that_is_gone(after: EndpointRules) -> None:
     """An utterance began in audio that was discarded: its chunk was empty, and the scheduler divided by its length."""
@@ -383,7 +376,7 @@ def test_who_is_behind_takes_more_at_once() -> None:
 
 def test_a_chunk_of_a_long_manual_turn_costs_no_more_than_one_of_a_short_turn() -> None:
     """All words of the turn were built again for each chunk: after ten minutes each took a hundred times as long."""
-    session = Stream(replace(ENDPOINTS, detects=False), CHUNKS)
+    session = Stream(replace(ENDPOINTS, by_commits=True), CHUNKS)
     assert CHUNKS.length
     samples = CHUNKS.length * FRAME_SAMPLES
 
@@ -391,7 +384,7 @@ def test_a_chunk_of_a_long_manual_turn_costs_no_more_than_one_of_a_short_turn() 
         began = time.thread_time()
         for number in chunks:
             sound = np.arange(number * samples, (number + 1) * samples, dtype=np.float32) % 2**23
-            session.hear(sound, [])
+            session.hear(sound, [0.9] * 25)
             while (chunk := session.next_chunk()) is not None:
                 end = chunk.audio.length - chunk.right_context
                 session.receive_result(ChunkResult(frame_tokens(chunk, chunk.left_context, end), (), number))

@@ -1,12 +1,14 @@
 """The form fields of requests with a file: how they are spelled, which values are accepted, and which are refused.
 
 An array comes as `name`, `name[]` or `name[0]`, repeated, or as JSON; an object as `name[key]` or as JSON. An empty
-field counts as left out. A field that the contract does not have is refused, since it would have no effect.
+field counts as left out. A field that the contract does not have is refused, since it would have no effect, unless
+`foreign_fields.py` says what it means, or the operator wants it ignored.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,14 +21,15 @@ from starlette.datastructures import FormData, UploadFile
 from parakeet_stt.errors import InvalidField, RequestError, UnsupportedField
 from parakeet_stt.offline.transcription import TranscriptionOptions
 from parakeet_stt.offline.vad_segments import SpeechRules
+from parakeet_stt.server.files.foreign_fields import FOREIGN_FIELDS, Effect
 from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.options import (
-    FILE_MODEL_NAMES,
     PaddingMs,
     SilenceMs,
     Threshold,
     check_model,
     parse_language,
+    parse_languages,
     parse_phrases,
     to_invalid_field,
 )
@@ -34,15 +37,19 @@ from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.vad import offset_for
 
+logger = logging.getLogger(__name__)
+UnknownFields = Literal["refuse", "ignore"]
 GRANULARITIES = ("word", "segment")
-INCLUDABLE = ("logprobs",)
+INCLUDABLE = ("logprobs", "coverage")
 TRANSLATION_FIELDS = ("file", "model", "prompt", "response_format", "temperature")
 TRANSCRIPTION_FIELDS = (
     *TRANSLATION_FIELDS, "language", "languages", "keywords", "include", "timestamp_granularities", "stream",
     "chunking_strategy", "known_speaker_names", "known_speaker_references",
 )  # fmt: skip
 TEXT_ONLY = Detail()
+WHISPER = "whisper-1"  # the only model of OpenAI's that has formats with times, and none of its that streams
 SEED_FIELDS = ("file", "include_timestamps", "should_chunk")
+NATIVE_FIELDS = ("audio", "language", "keywords", "prompt")
 
 
 class ServerVad(BaseModel):
@@ -85,24 +92,40 @@ class SeedRequest:
     include_timestamps: bool
 
 
+@dataclass(frozen=True, slots=True)
+class NativeRequest:
+    """A valid request of BentoML's own client."""
+
+    file: UploadFile
+    options: TranscriptionOptions
+
+
 class Fields:
     """The fields of a form, however they are spelled."""
 
-    def __init__(self, form: FormData, known: Sequence[str], *, ignore_unknown: bool = False) -> None:
-        """Raises RequestError for a field that is not known, unless it is to be ignored, and for a file among text."""
+    def __init__(
+        self, form: FormData, known: Sequence[str], unknown: UnknownFields | None, *, file_name: str = "file"
+    ) -> None:
+        """unknown: None to ignore fields that are not known without a word.
+
+        Raises RequestError for a field that is not known, unless it is to be ignored, and for a file among text.
+        """
         self._form = form
+        self._file_name = file_name
         self._values: dict[str, list[tuple[str | None, str]]] = defaultdict(list)  # (key in the brackets, text)
         for key, value in form.multi_items():
             name, inner = _split_key(key)
-            if name not in known:
-                if ignore_unknown:
+            if name not in known and name not in FOREIGN_FIELDS:
+                if unknown == "ignore":
+                    logger.warning("the field %.100r is not known, and was ignored", name)
+                if unknown != "refuse":
                     continue
                 raise RequestError(
                     f"{name}: there is no such field; there are {', '.join(known)}",
                     param=name,
                     code="unknown_parameter",
                 )
-            if name == "file":
+            if name == file_name:
                 continue
             if not isinstance(value, str):
                 raise InvalidField(f"{name}: text is expected, not a file", param=name)
@@ -111,14 +134,25 @@ class Fields:
 
     def file(self) -> UploadFile:
         """The upload. Raises RequestError if there is none, or more than one."""
-        files = [value for key, value in self._form.multi_items() if _split_key(key)[0] == "file"]
+        name = self._file_name
+        files = [value for key, value in self._form.multi_items() if _split_key(key)[0] == name]
         if len(files) != 1 or not isinstance(files[0], UploadFile):
             raise RequestError(
-                "file: an uploaded media file is required" if len(files) < 2 else "file: one is expected",
-                param="file",
+                f"{name}: an uploaded media file is required" if len(files) < 2 else f"{name}: one is expected",
+                param=name,
                 code="missing_required_parameter" if len(files) < 2 else "invalid_value",
             )
         return files[0]
+
+    def foreign_phrases(self) -> list[str]:
+        """Keywords in fields of other servers. Raises UnsupportedField for what such a field asks and is not done."""
+        found: list[str] = []
+        for name, field in FOREIGN_FIELDS.items():
+            if field.effect is Effect.KEYWORDS:
+                found += [phrase for text in self.many(name) for phrase in map(str.strip, text.split(",")) if phrase]
+            elif field.effect is Effect.OFF_ONLY and self.flag(name, default=False):
+                raise UnsupportedField(f"{name}: {field.reason}", param=name)
+        return found
 
     def one(self, name: str) -> str | None:
         """The only value; None if it is left out."""
@@ -167,13 +201,15 @@ class Fields:
         return None if text is None else text if _json(text) is None and text != "null" else _json(text)
 
 
-def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequest:
-    """Check every field of a request for a transcription.
+def parse_transcription(
+    form: FormData, model: ServedModel, *, unknown: UnknownFields = "refuse"
+) -> TranscriptionRequest:
+    """Check every field of a request for a transcription. unknown: what becomes of fields that are not known.
 
     Raises RequestError, naming the field, the value and what is supported.
     """
-    fields = Fields(form, TRANSCRIPTION_FIELDS)
-    _check_model(fields, model)
+    fields = Fields(form, TRANSCRIPTION_FIELDS, unknown)
+    named = _check_model(fields, model)
     _check_temperature(fields)
     chosen = _format(fields, TRANSCRIPTION_FORMATS)
     for name in ("known_speaker_names", "known_speaker_references"):
@@ -181,18 +217,25 @@ def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequ
             raise UnsupportedField(f"{name}: response_format diarized_json needs a speaker model, and none is served",
                                    param=name)  # fmt: skip
     stream = fields.flag("stream", default=False)
+    is_verbose = chosen.name == "verbose_json"
+    if stream and named == WHISPER and (is_verbose or not chosen.can_stream):
+        stream = False  # OpenAI's whisper-1 streams nothing, and answers as if it had not been asked to
     if stream and not chosen.can_stream:
         streamed = " or ".join(name for name, one in TRANSCRIPTION_FORMATS.items() if one.can_stream)
         raise InvalidField(f"stream: response_format must be {streamed}, not {chosen.name}", param="stream")
     granularities = fields.choices("timestamp_granularities", GRANULARITIES)
-    if granularities and chosen.name != "verbose_json":
+    if granularities and chosen.name != "verbose_json" and named == WHISPER:  # OpenAI's newer models take it
         raise InvalidField(
             "`response_format` must be `verbose_json` if `timestamp_granularities[]` is provided",
             param="timestamp_granularities",
         )
     include = fields.choices("include", INCLUDABLE)
-    if include and chosen.name != "json":
+    if "logprobs" in include and chosen.name != "json" and not (stream and is_verbose):
         raise InvalidField(f"include: logprobs need response_format json, not {chosen.name}", param="include")
+    if "coverage" in include and not stream and chosen.name != "verbose_json":
+        raise InvalidField(
+            f"include: coverage needs response_format verbose_json, or stream=true, not {chosen.name}", param="include"
+        )
     return TranscriptionRequest(
         file=fields.file(),
         options=TranscriptionOptions(
@@ -203,20 +246,21 @@ def parse_transcription(form: FormData, model: ServedModel) -> TranscriptionRequ
         ),
         format=chosen,
         detail=Detail(
-            words="word" in granularities,
-            segments=not granularities or "segment" in granularities,
-            logprobs=bool(include),
+            words=is_verbose and "word" in granularities,
+            segments=is_verbose and (not granularities or "segment" in granularities),
+            logprobs="logprobs" in include,
+            coverage="coverage" in include,
         ),
         stream=stream,
     )
 
 
-def parse_translation(form: FormData, model: ServedModel) -> TranscriptionRequest:
+def parse_translation(form: FormData, model: ServedModel, *, unknown: UnknownFields = "refuse") -> TranscriptionRequest:
     """Check every field of a request for a translation to English; an English model can translate English only.
 
     Raises RequestError, naming the field, the value and what is supported.
     """
-    fields = Fields(form, TRANSLATION_FIELDS)
+    fields = Fields(form, TRANSLATION_FIELDS, unknown)
     _check_model(fields, model)
     _check_temperature(fields)
     if model.languages != ("en",):
@@ -232,10 +276,35 @@ def parse_translation(form: FormData, model: ServedModel) -> TranscriptionReques
 
 def parse_seed(form: FormData) -> SeedRequest:
     """Check the fields of the original wrapper; others are ignored, as it ignored them. Raises RequestError."""
-    fields = Fields(form, SEED_FIELDS, ignore_unknown=True)
+    fields = Fields(form, SEED_FIELDS, None)
     upload, is_cut = fields.file(), fields.flag("should_chunk", default=True)
     stamped = fields.flag("include_timestamps", default=False)
     return SeedRequest(upload, TranscriptionOptions(is_cut=is_cut), stamped)
+
+
+def parse_native(form: FormData, model: ServedModel) -> NativeRequest:
+    """Check the fields of BentoML's own client, which sends each value as JSON; others are ignored, as BentoML does.
+
+    Raises RequestError; also for an address in place of the file, which BentoML would download.
+    """
+    fields = Fields(form, NATIVE_FIELDS, None, file_name="audio")
+    language = _native_text(fields.one("language"), "language")
+    keywords = [_native_text(one, "keywords") or "" for one in fields.many("keywords")]
+    prompt = _native_text(fields.one("prompt"), "prompt")
+    options = TranscriptionOptions(
+        parse_language(language, model.languages) if language else None, parse_phrases(keywords, prompt or "")
+    )
+    return NativeRequest(fields.file(), options)
+
+
+def _native_text(value: str | None, name: str) -> str | None:
+    """A text as BentoML's client sends it, or as it is."""
+    if value is None or value == "null":
+        return None
+    parsed = _json(value)
+    if parsed is not None and not isinstance(parsed, str):
+        raise InvalidField(f"{name}: text is expected, not {value[:100]!r}", param=name)
+    return value if parsed is None else parsed
 
 
 def _split_key(key: str) -> tuple[str, str | None]:
@@ -261,18 +330,19 @@ def _format(fields: Fields, formats: Mapping[str, Format]) -> Format:
     return formats[value]
 
 
-def _check_model(fields: Fields, model: ServedModel) -> None:
+def _check_model(fields: Fields, model: ServedModel) -> str:
     name = fields.one("model")
     if not name:
         raise RequestError("model: a model name is required", param="model", code="missing_required_parameter")
-    check_model(name, model.name, aliases=FILE_MODEL_NAMES)
+    check_model(name, model)
+    return name
 
 
 def _language(fields: Fields, known: Sequence[str]) -> str | None:
     """The language asked for, or the first of several; None if there is none."""
     single, several = fields.one("language"), fields.many("languages")
     found = [parse_language(single, known)] if single else []
-    found += [parse_language(one, known, param="languages") for one in several]
+    found += parse_languages(several, known)
     return found[0] if found else None
 
 
@@ -288,7 +358,7 @@ def _check_temperature(fields: Fields) -> None:
 
 
 def _phrases(fields: Fields) -> Phrases:
-    return parse_phrases(fields.many("keywords"), fields.one("prompt") or "")
+    return parse_phrases([*fields.many("keywords"), *fields.foreign_phrases()], fields.one("prompt") or "")
 
 
 def _chunking(fields: Fields) -> SpeechRules | None:

@@ -90,9 +90,17 @@ TRANSCRIPTION: dict[str, Any] = {
             "prompt": _PROMPT,
             "response_format": _FORMAT,
             "temperature": _TEMPERATURE,
-            "include[]": _texts("With response_format json.", enum=list(INCLUDABLE)),
+            "include[]": _texts(
+                "logprobs: with response_format json, or verbose_json while streaming. coverage: with verbose_json, or "
+                "in the last event of a stream.",
+                enum=list(INCLUDABLE),
+            ),
             "timestamp_granularities[]": _texts("With response_format verbose_json.", enum=list(GRANULARITIES)),
-            "stream": {"type": "boolean", "default": False, "description": "With response_format json or text."},
+            "stream": {
+                "type": "boolean",
+                "default": False,
+                "description": "With response_format json, text or verbose_json; the last gives the events times.",
+            },
             "chunking_strategy": {
                 "description": "auto, or a JSON object: when sound counts as speech.",
                 "anyOf": [{"type": "string", "enum": ["auto"]}, ServerVad.model_json_schema()],

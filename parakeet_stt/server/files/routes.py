@@ -13,6 +13,7 @@ from fastapi.responses import PlainTextResponse, Response
 from parakeet_stt.offline.transcription import SHORT_SECONDS
 from parakeet_stt.server.dependencies import Config, Model, Transcriber
 from parakeet_stt.server.files import form, openapi
+from parakeet_stt.server.files.bento import NATIVE_PATH
 from parakeet_stt.server.files.form import TranscriptionRequest
 from parakeet_stt.server.files.transcriber import FileTranscriber
 from parakeet_stt.server.files.uploads import open_form
@@ -20,8 +21,8 @@ from parakeet_stt.server.http.disconnects import cancel_on_disconnect
 from parakeet_stt.server.http.event_stream import Events, stream_events
 from parakeet_stt.server.http.openapi import ERRORS
 from parakeet_stt.server.http.responses import LazyJSONResponse
-from parakeet_stt.text.formats import Detail, Format, render_nemo_timestamps
-from parakeet_stt.text.openai_json import render_delta, render_done
+from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, Detail, Format, render_nemo_timestamps
+from parakeet_stt.text.openai_json import Done, render_delta, render_done
 from parakeet_stt.text.transcript import Recording
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ async def create_transcription(request: Request, transcriber: Transcriber, model
     """OpenAI's transcription: the text of a recording, in the format asked for."""
     async with AsyncExitStack() as closing:
         fields = await closing.enter_async_context(open_form(request))
-        asked = form.parse_transcription(fields, model)
+        asked = form.parse_transcription(fields, model, unknown=settings.unknown_fields)
         if asked.stream:
             events = _events(transcriber, asked, closing.pop_all())
             return await stream_events(request, events, event_seconds=settings.request_timeout_seconds)
@@ -42,10 +43,10 @@ async def create_transcription(request: Request, transcriber: Transcriber, model
 
 
 @router.post("/v1/audio/translations", **openapi.TRANSLATION)
-async def create_translation(request: Request, transcriber: Transcriber, model: Model) -> Response:
+async def create_translation(request: Request, transcriber: Transcriber, model: Model, settings: Config) -> Response:
     """OpenAI's translation to English, of recordings in English: the model knows no other language."""
     async with open_form(request) as fields:
-        asked = form.parse_translation(fields, model)
+        asked = form.parse_translation(fields, model, unknown=settings.unknown_fields)
         recording = await cancel_on_disconnect(request, transcriber.transcribe(asked.file.file, asked.options))
     return await _respond(recording, asked.format, asked.detail)
 
@@ -65,17 +66,36 @@ async def transcribe(request: Request, transcriber: Transcriber) -> Response:
     return _mark_truncated(await _compute(recording, make), recording)
 
 
+@router.post(NATIVE_PATH, include_in_schema=False)
+async def transcribe_natively(request: Request, transcriber: Transcriber, model: Model) -> Response:
+    """BentoML's own client, and BentoCloud's playground: OpenAI's verbose_json, with words and segments."""
+    async with open_form(request) as fields:
+        asked = form.parse_native(fields, model)
+        recording = await cancel_on_disconnect(request, transcriber.transcribe(asked.file.file, asked.options))
+    return await _respond(recording, TRANSCRIPTION_FORMATS["verbose_json"], Detail(words=True, segments=True))
+
+
 async def _events(transcriber: FileTranscriber, asked: TranscriptionRequest, closing: AsyncExitStack) -> Events:
     """The text piece by piece, then all of it. closing: what is to be closed at the end."""
-    logprobs = asked.detail.logprobs
+    detail = asked.detail
     async with closing, transcriber.open(asked.file.file, asked.options) as transcription:
         is_first = True
         async with aclosing(transcription.words()) as pieces:
             async for words in pieces:
-                yield render_delta(words, is_first=is_first, logprobs=logprobs)
+                yield render_delta(words, is_first=is_first, times=detail.words, logprobs=detail.logprobs)
                 is_first = False
         recording = await transcription.recording()
-        yield await _compute(recording, lambda: render_done(recording.transcript, logprobs=logprobs))
+
+        def make() -> Done:
+            return render_done(
+                recording,
+                words=detail.words,
+                segments=detail.segments,
+                logprobs=detail.logprobs,
+                coverage=detail.coverage,
+            )
+
+        yield await _compute(recording, make)
 
 
 async def _respond(recording: Recording, chosen: Format, detail: Detail) -> Response:

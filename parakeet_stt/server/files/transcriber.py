@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager
 from typing import BinaryIO, TypeVar
@@ -21,13 +22,15 @@ from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.protocols import DETECTOR_STATE_SHAPE
 from parakeet_stt.server.monitoring.metrics import Metrics, time_iteration
 from parakeet_stt.server.settings import Settings
-from parakeet_stt.text.transcript import Recording
+from parakeet_stt.text.transcript import Recording, SpeechCoverage
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities, offset_for
 
 # Above this, attention over the whole recording would need gigabytes: 1.6 GB at five minutes for 0.6B (docs/limits.md).
 LONGEST_UNCUT_SECONDS = 300
+LOGGED_SPANS = 5
 DEFAULTS = TranscriptionOptions()
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class FileTranscriber:
@@ -95,6 +98,7 @@ class FileTranscriber:
                         language=options.language or self._language,
                         phrases=options.phrases,
                         on_retry=self._metrics.count_retry,
+                        on_coverage=self._report,
                         is_truncated=lambda: reader.is_truncated,
                     )
                 finally:
@@ -102,6 +106,15 @@ class FileTranscriber:
                     reader.close()
         finally:
             audio.close()
+
+    def _report(self, speech: SpeechCoverage) -> None:
+        """Count a recording's speech; log where it has no words after second tries, with the request's id."""
+        self._metrics.count_speech(speech)
+        tried = [one for one in speech.uncovered if one.tries > 1]
+        if tried:
+            places = ", ".join(f"{one.start:.2f} to {one.end:.2f} s" for one in tried[:LOGGED_SPANS])
+            more = f", and {len(tried) - LOGGED_SPANS} more" if len(tried) > LOGGED_SPANS else ""
+            logger.warning("speech without words, also in second tries: %s%s", places, more)
 
     def close(self) -> None:
         """End the media workers."""

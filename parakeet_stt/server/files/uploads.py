@@ -6,19 +6,24 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import BinaryIO, cast
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from parakeet_stt.errors import InvalidField, RequestError, UploadTooLarge
 from parakeet_stt.ipc.shared_audio import create_memory_file
 
 MEMORY_BYTES = 64 << 20  # of one file; a longer one goes on in a temporary folder
+MAX_FILES = 4  # in one form: one is expected, and more are told so
+MAX_TEXT_BYTES = 1 << 20  # of all fields of a form that are no files
+# Decoding takes a time that grows with the square of the length in some of Python's other encodings: punycode, idna.
+CHARSETS = ("", "utf-8", "utf8", "us-ascii")
 
 
 class MemoryFile(io.FileIO):
@@ -48,7 +53,19 @@ class MemoryFile(io.FileIO):
 
 
 class _Parser(MultiPartParser):
-    """Starlette's parser, with `MemoryFile` in place of its own temporary files."""
+    """Starlette's parser, with `MemoryFile` in place of its own temporary files, and a limit of all text together.
+
+    Raises UploadTooLarge for more text.
+    """
+
+    _text_bytes = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._current_part.file is None:
+            self._text_bytes += end - start
+            if self._text_bytes > MAX_TEXT_BYTES:
+                raise _too_much_text()
+        super().on_part_data(data, start, end)
 
     def on_headers_finished(self) -> None:
         super().on_headers_finished()
@@ -62,7 +79,10 @@ class _Parser(MultiPartParser):
 
 @asynccontextmanager
 async def open_form(request: Request) -> AsyncIterator[FormData]:
-    """The fields of a request's form; their files are closed at the end. Raises HTTPException for a damaged form."""
+    """The fields of a request's form; their files are closed at the end.
+
+    Raises HTTPException for a damaged form, InvalidField for an encoding other than UTF-8, UploadTooLarge.
+    """
     form = await _read_form(request)
     try:
         yield form
@@ -71,11 +91,38 @@ async def open_form(request: Request) -> AsyncIterator[FormData]:
 
 
 async def _read_form(request: Request) -> FormData:
-    kind, _ = parse_options_header(request.headers.get("content-type"))
-    if kind != b"multipart/form-data":
-        return await request.form()
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    charset = options.get(b"charset", b"").decode("latin-1")
+    if charset.lower() not in CHARSETS:
+        raise InvalidField(f"charset: a form is to be in UTF-8, not in {charset!r}", param="charset")
+    if kind not in (b"", b"application/x-www-form-urlencoded", b"multipart/form-data"):
+        raise RequestError(
+            f"content-type: multipart/form-data is expected, not {kind.decode('latin-1')[:100]}",
+            param="content-type",
+            code="invalid_content_type",
+        )
     try:
-        async with aclosing(request.stream()) as stream:
-            return await _Parser(request.headers, stream).parse()
+        if kind == b"multipart/form-data":
+            async with aclosing(request.stream()) as stream:
+                return await _Parser(request.headers, stream, max_files=MAX_FILES).parse()
+        if kind == b"application/x-www-form-urlencoded":
+            async with aclosing(_bounded(request.stream())) as stream:
+                return await FormParser(request.headers, stream).parse()
     except MultiPartException as exc:
         raise HTTPException(400, exc.message) from exc
+    return FormData()
+
+
+async def _bounded(stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """The same bytes. Raises UploadTooLarge once there are more than text may have."""
+    count = 0
+    async with aclosing(stream):
+        async for data in stream:
+            count += len(data)
+            if count > MAX_TEXT_BYTES:
+                raise _too_much_text()
+            yield data
+
+
+def _too_much_text() -> UploadTooLarge:
+    return UploadTooLarge(f"The form's fields have more than {MAX_TEXT_BYTES} bytes of text together.", param=None)

@@ -13,6 +13,7 @@ from parakeet_stt.server.http.client_secrets import ClientSecrets
 from parakeet_stt.server.settings import Settings, hash_key
 
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
+PAGE_PATHS = ("/", "/page/")  # of the page, and where its files begin
 REALTIME_PATH = "/v1/realtime"  # where keys for one session are valid
 # How a page in a browser, whose sockets can't have headers, sends its key to OpenAI: as a subprotocol.
 SUBPROTOCOL = "openai-insecure-api-key."
@@ -35,6 +36,8 @@ def check_key(scope: Scope, settings: Settings, secrets: ClientSecrets) -> None:
     """Raise NotAuthorized unless no keys are set, the path is open, or the request carries a valid key."""
     path = scope["path"]
     if not settings.key_hashes or path in OPEN_PATHS | settings.open_paths:
+        return
+    if settings.page and (path == PAGE_PATHS[0] or path.startswith(PAGE_PATHS[1])):
         return
     key = key_of(scope)
     opens_session = scope["type"] == "websocket" and path == REALTIME_PATH and secrets.session_of(key) is not None

@@ -16,6 +16,7 @@ from parakeet_stt.errors import ShuttingDown
 from parakeet_stt.server.monitoring.metrics import Metrics
 
 RETRY_SECONDS = 5
+LAST_SECONDS = 1.0  # for a client, once the drain is over
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -26,6 +27,8 @@ class Drain:
         self._metrics = metrics
         self._sessions, self._requests = _Counter(), _Counter()
         self.started = asyncio.Event()  # set when shutdown begins: sessions are to deliver their last finals
+        self.is_over = False  # whether the time is up in which clients may still send and read
+        self._waits: set[asyncio.Timeout] = set()  # for clients
 
     def check_open(self) -> None:
         """Raise ShuttingDown once shutdown has begun."""
@@ -44,10 +47,33 @@ class Drain:
         with self._requests.count_one():
             yield
 
-    async def finish(self, session_seconds: float) -> None:
-        """Refuse what is new, and wait for all requests, and for all sessions at most `session_seconds`."""
+    @asynccontextmanager
+    async def wait_for_client(self, seconds: float | None) -> AsyncIterator[None]:
+        """Wait for a request's client in this context, at most so long, and hardly after the drain is over.
+
+        Raises TimeoutError.
+        """
+        async with asyncio.timeout(LAST_SECONDS if self.is_over else seconds) as limit:
+            self._waits.add(limit)
+            try:
+                yield
+            finally:
+                self._waits.discard(limit)
+
+    async def finish(self, seconds: float) -> None:
+        """Refuse what is new; wait for all requests and sessions, but for those of clients at most `seconds`.
+
+        Then a session is left alone, and a request that waits for its client, for more of an upload or for the reading
+        of an answer, ends. One that is being transcribed is waited for, and answered.
+        """
         self.started.set()
-        await asyncio.wait({asyncio.ensure_future(self._sessions.none.wait())}, timeout=session_seconds)
+        ends = {asyncio.ensure_future(counter.none.wait()) for counter in (self._sessions, self._requests)}
+        _, unfinished = await asyncio.wait(ends, timeout=seconds)
+        for end in unfinished:
+            end.cancel()
+        self.is_over = True
+        for limit in self._waits:
+            limit.reschedule(asyncio.get_running_loop().time() + LAST_SECONDS)
         await self._requests.none.wait()
 
 

@@ -5,7 +5,6 @@ Errors that are not in OpenAI's envelope are put into it here.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import logging
@@ -13,18 +12,17 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from parakeet_stt.errors import UploadStalled, UploadTooLarge
 from parakeet_stt.server.http import auth, errors
+from parakeet_stt.server.http.bodies import Body
 from parakeet_stt.server.http.client_secrets import ClientSecrets
 from parakeet_stt.server.http.drain import Drain
 from parakeet_stt.server.model import ServedModel
@@ -34,7 +32,6 @@ from parakeet_stt.server.settings import Settings
 
 logger = logging.getLogger(__name__)
 UNANSWERED = 499  # the status in log and metrics of a request whose client disconnected, as nginx has it
-_current: ContextVar[_Answer] = ContextVar("answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +80,19 @@ class RequestMiddleware:
         assert context is not None
         began, request_id = time.perf_counter(), f"req_{uuid.uuid4().hex}"
         logs.request_id.set(request_id)
-        answer = _Answer(Request(scope), send, request_id)
-        _current.set(answer)
+        answer = _Answer(Request(scope), send, request_id, context.drain)
         try:
             if _is_health(scope):
                 await health(context)(scope, receive, answer.send)
                 return
             _check(scope, context)
-            if int(Headers(scope=scope).get("content-length") or 0) > context.settings.max_upload_bytes:
-                raise too_large(context.settings.max_upload_bytes)
+            answer.body = Body(scope, receive, context.settings, context.drain)
             await _stop_bentoml_timer(send)
-            limited = _limit_body(receive, context.settings, answer)
             with context.drain.request():
-                await self._app(scope, limited, answer.send)
+                await self._app(scope, answer.body.receive, answer.send)
         except Exception as exc:
+            if answer.is_unread:
+                return
             if answer.status != UNANSWERED:
                 raise  # the answer has begun: the server drops the connection
             await errors.to_response(Request(scope), exc)(scope, receive, answer.send)
@@ -135,19 +131,19 @@ class RequestMiddleware:
                 logger.info("WEBSOCKET %s %d", scope["path"], status)
 
 
-def set_error(exc: Exception) -> None:
-    """Answer the present request with this error, although BentoML makes a plain 500 of it."""
-    _current.get().error = exc
-
-
 class _Answer:
-    """Sends one answer: with the request's id, and errors in the envelope. error: the reason, if it is known."""
+    """Sends one answer: with the request's id, and errors in the envelope.
 
-    def __init__(self, request: Request, send: Send, request_id: str) -> None:
+    body: of the request, once it is read. is_unread: whether the service has ended while the client did not read.
+    """
+
+    def __init__(self, request: Request, send: Send, request_id: str, drain: Drain) -> None:
         self._request = request
         self.status = UNANSWERED
-        self.error: Exception | None = None
-        self._send = send
+        self.body: Body | None = None
+        self.is_unread = False
+        self._raw_send = send
+        self._drain = drain
         self._request_id = request_id
         self._error_body: list[bytes] | None = None  # parts of the body of an error, until it is complete
         self._start: Message = {}
@@ -167,13 +163,20 @@ class _Answer:
             return
         await self._send(message)
 
+    async def _send(self, message: Message) -> None:
+        try:
+            async with self._drain.wait_for_client(None):
+                await self._raw_send(message)
+        except TimeoutError:
+            self.is_unread = True
+            raise ClientDisconnect from None
+
     async def _send_error(self, body: bytes) -> None:
         """Send the body if it is an envelope already, else an envelope with its message."""
-        if not _is_envelope(body):
+        reason = self.body and self.body.error  # which FastAPI would answer as a body that can't be parsed
+        if reason or not _is_envelope(body):
             response = (
-                errors.to_response(self._request, self.error)
-                if self.error
-                else errors.envelope(self.status, _message_of(body))
+                errors.to_response(self._request, reason) if reason else errors.envelope(self.status, _message_of(body))
             )
             self.status = response.status_code
             kept = {name: value for name, value in Headers(scope=self._start).items()
@@ -192,11 +195,6 @@ def _check(scope: Scope, context: RequestContext) -> None:
         context.drain.check_open()
 
 
-def too_large(limit: int) -> UploadTooLarge:
-    """The error for a body over `limit` bytes."""
-    return UploadTooLarge(f"The request body is larger than the limit of {limit} bytes.", param="file")
-
-
 async def _stop_bentoml_timer(send: Send) -> None:
     """Stop BentoML's timeout for this request: hours of audio may take longer, and time is limited here.
 
@@ -205,28 +203,6 @@ async def _stop_bentoml_timer(send: Send) -> None:
     """
     with suppress(RuntimeError):
         await send({"type": "stt.no_message"})
-
-
-def _limit_body(receive: Receive, settings: Settings, answer: _Answer) -> Receive:
-    """`receive` that raises UploadTooLarge once the body is too long, announced or not, and UploadStalled."""
-    received, is_complete = 0, False
-
-    async def receive_limited() -> Message:
-        nonlocal received, is_complete
-        try:
-            async with asyncio.timeout(None if is_complete else settings.request_timeout_seconds):
-                message = await receive()
-        except TimeoutError:
-            answer.error = UploadStalled("The upload has stopped before its end.")
-            raise answer.error from None
-        received += len(message.get("body", b""))
-        is_complete = not message.get("more_body", False)
-        if received > settings.max_upload_bytes:
-            answer.error = too_large(settings.max_upload_bytes)
-            raise answer.error
-        return message
-
-    return receive_limited
 
 
 def health(context: RequestContext | None) -> JSONResponse:

@@ -19,7 +19,7 @@ from parakeet_stt.errors import RequestError
 from parakeet_stt.server.http.drain import Drain
 from parakeet_stt.server.live.stream import LiveStream
 from parakeet_stt.streaming.chunk_decoder import Final
-from parakeet_stt.streaming.session import Event
+from parakeet_stt.streaming.turns import Event
 
 logger = logging.getLogger(__name__)
 Outgoing = Mapping[str, Any]
@@ -30,10 +30,11 @@ CLOSE_SECONDS = 10.0  # for a slow reader to receive the reason
 
 @dataclass(frozen=True, slots=True)
 class CloseReason:
-    """Why a socket is closed. code: RFC 6455's, or one of 4000 to 4999, which are ours."""
+    """Why a socket is closed. code: RFC 6455's, or one of 4000 to 4999, which are ours or the client's."""
 
     code: int
     reason: str
+    by_client: bool = False
 
 
 NORMAL = CloseReason(1000, "")
@@ -41,13 +42,14 @@ GOING_AWAY = CloseReason(1001, "the server is about to end")
 SLOW_READER = CloseReason(1008, "what is sent is not read")
 FAILED = CloseReason(1011, "the session failed")
 IDLE = CloseReason(4408, "nothing came for too long")
-DISCONNECTED = CloseReason(1005, "the client has left")
+DISCONNECTED = CloseReason(1006, "the client disconnected", by_client=True)  # without a close frame
 
 
 class LiveProtocol(Protocol):
     """What the messages of a socket mean."""
 
     stream: LiveStream
+    session_id: str  # as the client knows it
 
     def opening_messages(self) -> Sequence[Outgoing]:
         """The first messages to the client."""
@@ -68,9 +70,12 @@ class LiveProtocol(Protocol):
 
 async def run_connection(
     websocket: WebSocket, protocol: LiveProtocol, drain: Drain, *, idle_seconds: float, final_seconds: float
-) -> CloseReason:
-    """Run a session on an accepted socket to its end, and close it. final_seconds: for the finals at the end."""
-    writer = _Writer(websocket)
+) -> tuple[CloseReason, int]:
+    """Run a session on an accepted socket to its end, and close it. final_seconds: for the finals at the end.
+
+    Returns why it has ended, and the number of words of all finals.
+    """
+    writer = _Writer(websocket, protocol.session_id)
     for message in protocol.opening_messages():
         writer.send(message)
     reader = _Reader(websocket, protocol, writer, drain, idle_seconds)
@@ -84,16 +89,16 @@ async def run_connection(
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    if websocket.application_state is WebSocketState.CONNECTED and reason is not DISCONNECTED:
+    if websocket.application_state is WebSocketState.CONNECTED and not reason.by_client:
         with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await websocket.close(reason.code, reason.reason)
-    return reason
+    return reason, writer.words
 
 
 async def _finish(
     reading: asyncio.Task[CloseReason],
-    sending: asyncio.Task[int],
+    sending: asyncio.Task[None],
     writer: _Writer,
     protocol: LiveProtocol,
     final_seconds: float,
@@ -106,18 +111,22 @@ async def _finish(
         reading.cancel()
         await asyncio.wait({reading})
         await protocol.stream.finish()
-        return await _finish_disconnected(sending, protocol.stream, final_seconds)
+        await _wait_for_finals({sending}, protocol.stream, final_seconds)
+        has_read = not reading.cancelled() and not reading.exception()
+        return reading.result() if has_read and reading.result().by_client else DISCONNECTED
     if not reading.done() or reading.exception():
         failures = [task.exception() for task in (sending, reading) if task.done()]
         logger.error("a live session failed", exc_info=next(filter(None, failures), None))
         return FAILED
     reason = reading.result()
     await protocol.stream.finish()
-    if reason is DISCONNECTED:
-        return await _finish_disconnected(sending, protocol.stream, final_seconds)
+    if reason.by_client:  # what it sent is decoded to its end all the same
+        await _wait_for_finals({sending}, protocol.stream, final_seconds)
+        return reason
     await _wait_for_finals({sending, writer.writing}, protocol.stream, final_seconds)
     if writer.is_broken:
-        return await _finish_disconnected(sending, protocol.stream, final_seconds)
+        await _wait_for_finals({sending}, protocol.stream, final_seconds)
+        return DISCONNECTED
     writer.send(None)
     await asyncio.wait({writer.writing}, timeout=READ_SECONDS)
     if not sending.done() or sending.exception():
@@ -131,14 +140,6 @@ async def _wait_for_finals(tasks: set[asyncio.Task[Any]], stream: LiveStream, fi
     while not (await asyncio.wait(tasks, timeout=final_seconds, return_when=asyncio.FIRST_COMPLETED))[0]:
         if stream.device_seconds >= final_seconds:
             return
-
-
-async def _finish_disconnected(sending: asyncio.Task[int], stream: LiveStream, final_seconds: float) -> CloseReason:
-    """The client has disconnected: what it sent is decoded to its end all the same, and logged."""
-    await _wait_for_finals({sending}, stream, final_seconds)
-    if sending.done() and not sending.exception():
-        logger.info("the client disconnected; %d words were still found", sending.result())
-    return DISCONNECTED
 
 
 class _Reader:
@@ -175,8 +176,8 @@ class _Reader:
             finally:
                 self._is_receiving = False
                 self._received_at = asyncio.get_running_loop().time()
-            if message is None:
-                return DISCONNECTED
+            if isinstance(message, CloseReason):
+                return message
             try:
                 answer = await self._protocol.handle_message(message)
             except RequestError as exc:
@@ -209,39 +210,43 @@ class _Reader:
         return self._is_receiving
 
 
-async def _receive(websocket: WebSocket) -> str | bytes | None:
-    """The next message; None once the client has disconnected."""
+async def _receive(websocket: WebSocket) -> str | bytes | CloseReason:
+    """The next message, or how the client has disconnected."""
     message = await websocket.receive()
     if message["type"] == "websocket.disconnect":
-        return None
+        said = message.get("reason")
+        reason = f"{DISCONNECTED.reason}: {said}" if said else DISCONNECTED.reason
+        return CloseReason(message.get("code") or DISCONNECTED.code, reason, by_client=True)
     data: bytes | None = message.get("bytes")
     text: str | None = message.get("text")
     return data if data is not None else text or ""
 
 
-async def _send_events(protocol: LiveProtocol, writer: _Writer) -> int:
-    """Send all events; returns the number of words of all finals."""
-    words = 0
+async def _send_events(protocol: LiveProtocol, writer: _Writer) -> None:
+    """Send all events."""
     async for event in protocol.stream.events():
         for message in protocol.render_event(event):
             writer.send(message)
         if isinstance(event, Final):
-            words += len(event.words)
+            writer.words += len(event.words)
             logger.debug("final: %s", " ".join(word.text for word in event.words))
-    return words
 
 
 class _Writer:
     """Sends messages in order, as JSON. Ends when the client takes none for too long, or has disconnected."""
 
-    def __init__(self, websocket: WebSocket) -> None:
+    def __init__(self, websocket: WebSocket, session_id: str) -> None:
         self._websocket = websocket
+        self._session_id = session_id
+        self.words = 0  # of all finals
         self._messages: asyncio.Queue[Outgoing | None] = asyncio.Queue()
         self.is_broken = False  # whether the client has disconnected
         self.writing = asyncio.create_task(self._write())
 
     def send(self, message: Outgoing | None) -> None:
         """Queue a message, unless the client has disconnected. None: end, once all before are sent."""
+        if message and "error" in message:
+            logger.warning("session %s gets an error: %.500s", self._session_id, message["error"])
         if self.is_broken:
             return
         self._messages.put_nowait(message)

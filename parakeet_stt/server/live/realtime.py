@@ -16,7 +16,6 @@ from parakeet_stt.server.live.connection import Outgoing
 from parakeet_stt.server.live.realtime_session import (
     Configuration,
     configure,
-    from_older_form,
     new_session_id,
     render_older_session,
     render_session,
@@ -24,13 +23,15 @@ from parakeet_stt.server.live.realtime_session import (
 from parakeet_stt.server.live.stream import LiveStream
 from parakeet_stt.server.model import ServedModel
 from parakeet_stt.streaming.chunk_decoder import Failed, Final, Partial
-from parakeet_stt.streaming.session import Event, SpeechStarted, SpeechStopped
+from parakeet_stt.streaming.endpointer import EndpointRules
+from parakeet_stt.streaming.turns import Event, SpeechStarted, SpeechStopped
 from parakeet_stt.text.openai_json import delta_text, render_logprobs, round_seconds
 from parakeet_stt.text.transcript import Word
 
 SESSION_SECONDS = 1800  # in `expires_at`; sessions are not ended by it
 LEAST_COMMIT_MS = 100
 MAX_AUDIO = 15 << 20  # bytes of base64 in one event
+MAX_EVENT_CHARACTERS = 256 << 10  # of an event without audio: ten times those that a session's longest settings have
 
 
 class RealtimeProtocol:
@@ -42,20 +43,20 @@ class RealtimeProtocol:
         configuration: Configuration,
         *,
         model: ServedModel,
-        longest_ms: int,
+        by_hand: EndpointRules,
         is_older: bool,
     ) -> None:
-        """longest_ms: of an utterance. is_older: whether the client expects OpenAI's older events."""
+        """by_hand: rules without turn detection. is_older: whether the client expects OpenAI's older events."""
         self.stream = stream
         self._configuration = configuration
-        self._model, self._longest_ms = model, longest_ms
+        self._model, self._by_hand = model, by_hand
         self._is_older = is_older
-        self._id, self._expires_at = new_session_id(), int(time.time()) + SESSION_SECONDS
+        self.session_id, self._expires_at = new_session_id(), int(time.time()) + SESSION_SECONDS
         self._item_ids: dict[int, str] = {}  # of utterances that are not final
         self._previous: str | None = None  # the last committed item
         self._has_delta: set[int] = set()  # utterances
         self._open: int | None = None  # the latest utterance, until it is committed
-        self._silence_until = 0.0  # end of the silence that was committed last, in seconds
+        self._committed_until = 0.0  # audio that the client has committed or cleared, in seconds
 
     def opening_messages(self) -> Sequence[Outgoing]:
         """The session as it begins."""
@@ -67,20 +68,24 @@ class RealtimeProtocol:
         try:
             event = _parse(message)
             event_id = event.get("event_id")
-            return await self._handle_event(event)
+            return await self._handle_event(event, len(message))
         except RequestError as exc:
             return (self._error(exc, event_id if isinstance(event_id, str) else None),)
 
-    async def _handle_event(self, event: Mapping[str, Any]) -> Sequence[Outgoing]:
+    async def _handle_event(self, event: Mapping[str, Any], characters: int) -> Sequence[Outgoing]:
         if event.get("type") == "input_audio_buffer.append":
             await self.stream.receive_audio(_decode_audio(event.get("audio")))
             return ()
+        if characters > MAX_EVENT_CHARACTERS:
+            raise RequestError(f"an event without audio may have at most {MAX_EVENT_CHARACTERS} characters",
+                               code="event_too_large")  # fmt: skip
         await self.stream.flush()
         match event.get("type"):
             case "input_audio_buffer.commit":
                 return await self._commit()
             case "input_audio_buffer.clear":
                 await self.stream.clear()
+                self._committed_until = self.stream.received_seconds
                 if self._open is not None:
                     self._item_ids.pop(self._open, None)
                     self._has_delta.discard(self._open)
@@ -90,7 +95,7 @@ class RealtimeProtocol:
                 return (self._session("updated"),)
             case "transcription_session.update":
                 self._is_older = True
-                self._change(from_older_form(_object(event, "session")))
+                self._change(_object(event, "session"))
                 return (self._session("updated"),)
         raise RequestError(f"type: {event.get('type')!r} is no event of a transcription session", param="type",
                            code="unknown_event")  # fmt: skip
@@ -106,7 +111,7 @@ class RealtimeProtocol:
             case SpeechStopped():
                 self._open = None
                 stopped = self._event("input_audio_buffer.speech_stopped", audio_end_ms=_ms(event.end), item_id=item_id)
-                detects = self._configuration.audio.input.turn_detection is not None
+                detects = self._configuration.audio.input.turns is not None
                 return (*((stopped,) if detects else ()), *self._committed(item_id))
             case Partial():
                 return self._delta(event.item, item_id, event.stable)
@@ -128,20 +133,24 @@ class RealtimeProtocol:
         return self._error(error, None)
 
     async def _commit(self) -> Sequence[Outgoing]:
-        """End the open utterance; without one, the silence since the last commit becomes an item without words."""
-        is_open, received = self.stream.open_seconds > 0, self.stream.received_seconds
-        silence = min(self.stream.buffered_seconds, received - self._silence_until)
-        length = round(1000 * (self.stream.open_seconds if is_open else silence))
+        """End the open turn; without one, the silence since the last turn becomes an item without words.
+
+        Only what the client has committed counts as committed here: with turn detection an utterance may have ended
+        just now, and voice agents give up at an error about an empty buffer.
+        """
+        received, silence = self.stream.received_seconds, self.stream.buffered_seconds
+        length = round(1000 * (received - self._committed_until))
         if length < LEAST_COMMIT_MS:
             raise RequestError(
                 "Error committing input audio buffer: buffer too small. Expected at least "
                 f"{LEAST_COMMIT_MS}ms of audio, but buffer only has {length}.00ms of audio.",
                 code="input_audio_buffer_commit_empty",
             )
+        self._committed_until = received
+        is_open = self.stream.open_seconds > 0
+        await self.stream.commit()
         if is_open:
-            await self.stream.commit()
             return ()
-        self._silence_until = received
         item_id = _new_item_id()
         return (*self._committed(item_id), self._completed(item_id, (), silence))
 
@@ -151,7 +160,7 @@ class RealtimeProtocol:
             raise InvalidField("session.audio.input.format can't change once audio has come",
                                param="session.audio.input.format")  # fmt: skip
         self._configuration = after
-        self.stream.configure(after.to_options(self._longest_ms))
+        self.stream.configure(after.to_options(self._by_hand))
 
     def _committed(self, item_id: str) -> Sequence[Outgoing]:
         previous, self._previous = self._previous, item_id
@@ -195,10 +204,9 @@ class RealtimeProtocol:
         return self._event(name, item_id=item_id, content_index=0, **body)
 
     def _session(self, kind: str) -> Outgoing:
-        if self._is_older:
-            session = render_older_session(self._configuration, self._id, self._expires_at)
-            return self._event(f"transcription_session.{kind}", session=session)
-        return self._event(f"session.{kind}", session=render_session(self._configuration, self._id, self._expires_at))
+        render, prefix = (render_older_session, "transcription_") if self._is_older else (render_session, "")
+        session = render(self._configuration, self.session_id, self._expires_at)
+        return self._event(f"{prefix}session.{kind}", session=session)
 
     def _event(self, kind: str, **body: Any) -> Outgoing:
         return {"type": kind, "event_id": f"event_{uuid.uuid4().hex[:20]}", **body}

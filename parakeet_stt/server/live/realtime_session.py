@@ -17,12 +17,12 @@ from parakeet_stt.server.live.pcm import Encoding, is_rate
 from parakeet_stt.server.live.stream import LiveOptions
 from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.options import (
-    REALTIME_MODEL_NAMES,
     PaddingMs,
     SilenceMs,
     Threshold,
     check_model,
     parse_language,
+    parse_languages,
     parse_phrases,
     to_invalid_field,
 )
@@ -41,9 +41,26 @@ CHUNK_RULES = {
     "high": ChunkRules(length=14),
     "xhigh": ChunkRules(length=None),
 }  # for each delay
+# Models without turn detection at OpenAI: their clients leave the field out, and commit by hand.
+MODELS_BY_HAND = ("gpt-realtime-whisper", "gpt-live-transcribe")
 OLDER_NAMES = {"audio/pcm": "pcm16", "audio/pcmu": "g711_ulaw", "audio/pcma": "g711_alaw"}  # of formats
-OLDER_FIELDS = ("model", "prompt", "language")  # of input_audio_transcription
+OLDER_FIELDS = {
+    "input_audio_transcription": "transcription",
+    "turn_detection": "turn_detection",
+    "input_audio_noise_reduction": "noise_reduction",
+}  # of a session, by their present names in `session.audio.input`; `input_audio_format` is one more
+OLDER_TRANSCRIPTION_FIELDS = ("model", "prompt", "language")
 ENCODINGS: dict[str, Encoding] = {"audio/pcm": "pcm_s16le", "audio/pcmu": "mulaw", "audio/pcma": "alaw"}
+
+
+# Of the pause that ends an utterance inside a turn. Within it and the padding no chunk ends, whatever the delay.
+PAUSE_MS = 600
+
+
+def rules_by_hand(onset: float, longest_seconds: float) -> EndpointRules:
+    """Rules for turns that only commits end. onset: speech probability. longest_seconds: of an utterance."""
+    longest_ms = round(1000 * longest_seconds)
+    return EndpointRules(True, onset, offset_for(onset), PAUSE_MS, ServerVad().prefix_padding_ms, longest_ms=longest_ms)
 
 
 class _Part(BaseModel):
@@ -86,7 +103,8 @@ class ServerVad(_Part):
 
     def to_rules(self, longest_ms: int) -> EndpointRules:
         """The same for an endpointer. longest_ms: of an utterance."""
-        return _rules(self.threshold, self.prefix_padding_ms, self.silence_duration_ms, longest_ms)
+        onset, padding = self.threshold, self.prefix_padding_ms
+        return EndpointRules(False, onset, offset_for(onset), self.silence_duration_ms, padding, longest_ms=longest_ms)
 
 
 class SemanticVad(_Part):
@@ -97,11 +115,7 @@ class SemanticVad(_Part):
 
     def to_rules(self, longest_ms: int) -> EndpointRules:
         """The same for an endpointer. longest_ms: of an utterance."""
-        return _rules(0.5, 300, SILENCE_MS[self.eagerness], longest_ms)
-
-
-def _rules(onset: float, pad_ms: int, silence_ms: int, longest_ms: int) -> EndpointRules:
-    return EndpointRules(True, onset, offset_for(onset), silence_ms, pad_ms, longest_ms=longest_ms)
+        return ServerVad(silence_duration_ms=SILENCE_MS[self.eagerness]).to_rules(longest_ms)
 
 
 class Transcription(_Part):
@@ -129,6 +143,13 @@ class Input(_Part):
     transcription: Transcription | None = Transcription()
     turn_detection: Annotated[ServerVad | SemanticVad, Field(discriminator="type")] | None = ServerVad()
 
+    @property
+    def turns(self) -> ServerVad | SemanticVad | None:
+        """The turn detection in force: as the client gave it, or else as its model has it at OpenAI."""
+        model = (self.transcription and self.transcription.model) or ""
+        is_by_hand = "turn_detection" not in self.model_fields_set and model.startswith(MODELS_BY_HAND)
+        return None if is_by_hand else self.turn_detection
+
 
 class Audio(_Part):
     """`session.audio`."""
@@ -143,15 +164,18 @@ class Configuration(_Part):
     audio: Audio = Audio()
     include: list[Literal["item.input_audio_transcription.logprobs"]] | None = None
 
-    def to_options(self, longest_ms: int) -> LiveOptions:
-        """The same for a stream. longest_ms: of an utterance. Raises InvalidField for too many or too long keywords."""
+    def to_options(self, by_hand: EndpointRules) -> LiveOptions:
+        """The same for a stream. Raises InvalidField for too many or too long keywords.
+
+        by_hand: rules without turn detection; the longest utterance is that of all rules.
+        """
         given = self.audio.input
         asked = given.transcription or Transcription()
-        vad = given.turn_detection
+        vad = given.turns
         return LiveOptions(
             ENCODINGS[given.format.type],
             given.format.hz,
-            vad.to_rules(longest_ms) if vad else EndpointRules(detects=False),
+            vad.to_rules(by_hand.longest_ms) if vad else by_hand,
             CHUNK_RULES[asked.delay or "medium"],
             parse_phrases(asked.keywords or [], asked.prompt or "", param=f"{TRANSCRIPTION}.keywords"),
         )
@@ -163,22 +187,25 @@ class Configuration(_Part):
 
 
 def configure(before: Configuration, given: Mapping[str, Any], model: ServedModel) -> Configuration:
-    """The settings with the given fields changed. Raises RequestError, naming the field."""
+    """The settings with the given fields changed. Raises RequestError, naming the field.
+
+    given: as OpenAI writes them, now or in its older events; what nobody gave stays unset in the result.
+    """
     given_type = given.get("type", "transcription")
     if given_type != "transcription":
         raise UnsupportedField("session.type: only transcription sessions are served", param="session.type")
-    merged = _merge(before.model_dump(), given)
+    merged = _merge(_merge(before.model_dump(exclude_unset=True), _from_older_fields(given)), given)
     try:
         after = Configuration.model_validate(merged)
     except ValidationError as exc:
         raise to_invalid_field(exc, "session", hidden=("server_vad", "semantic_vad")) from None
     asked = after.audio.input.transcription or Transcription()
     if asked.model:
-        check_model(asked.model, model.name, aliases=REALTIME_MODEL_NAMES, param=f"{TRANSCRIPTION}.model")
-    for language in [asked.language, *(asked.languages or ())]:
-        if language:
-            parse_language(language, model.languages, param=f"{TRANSCRIPTION}.language")
-    after.to_options(0)  # checks the keywords
+        check_model(asked.model, model, param=f"{TRANSCRIPTION}.model")
+    if asked.language:
+        parse_language(asked.language, model.languages, param=f"{TRANSCRIPTION}.language")
+    parse_languages(asked.languages or (), model.languages, param=f"{TRANSCRIPTION}.languages")
+    after.to_options(EndpointRules())  # checks the keywords
     return after
 
 
@@ -192,11 +219,9 @@ def _merge(before: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     return after
 
 
-def from_older_form(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of `transcription_session.update` in the present form. Raises InvalidField."""
-    names = {"input_audio_transcription": "transcription", "turn_detection": "turn_detection",
-             "input_audio_noise_reduction": "noise_reduction"}  # fmt: skip
-    changed: dict[str, Any] = {new: given[old] for old, new in names.items() if old in given}
+def _from_older_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat fields of OpenAI's older sessions in the present form. Raises InvalidField."""
+    changed: dict[str, Any] = {new: given[old] for old, new in OLDER_FIELDS.items() if old in given}
     if "input_audio_format" in given:
         kinds = {name: kind for kind, name in OLDER_NAMES.items()}
         asked = given["input_audio_format"]
@@ -206,10 +231,7 @@ def from_older_form(given: Mapping[str, Any]) -> dict[str, Any]:
                 param="session.input_audio_format",
             )
         changed["format"] = {"type": kinds[asked]}
-    after: dict[str, Any] = {"audio": {"input": changed}}
-    if "include" in given:
-        after["include"] = given["include"]
-    return after
+    return {"audio": {"input": changed}} if changed else {}
 
 
 def new_session_id() -> str:
@@ -222,6 +244,8 @@ def render_session(configuration: Configuration, session_id: str, expires_at: in
     described = configuration.model_dump()
     given = configuration.audio.input.format
     rate = {"rate": given.hz} if given.type == "audio/pcm" else {}
+    turns = configuration.audio.input.turns
+    described["audio"]["input"]["turn_detection"] = turns and turns.model_dump()
     described["audio"]["input"]["format"] = {"type": given.type, **rate}
     return {"id": session_id, "object": SESSION_OBJECT, "expires_at": expires_at, **described}
 
@@ -229,14 +253,14 @@ def render_session(configuration: Configuration, session_id: str, expires_at: in
 def render_older_session(configuration: Configuration, session_id: str, expires_at: int) -> dict[str, Any]:
     """A session as OpenAI's older events describe it. expires_at: unix time."""
     given = configuration.audio.input
-    asked = given.transcription and given.transcription.model_dump(include=set(OLDER_FIELDS))
+    asked = given.transcription and given.transcription.model_dump(include=set(OLDER_TRANSCRIPTION_FIELDS))
     return {
         "id": session_id,
         "object": SESSION_OBJECT,
         "expires_at": expires_at,
         "input_audio_format": OLDER_NAMES[given.format.type],
         "input_audio_transcription": asked and {name: value or "" for name, value in asked.items()},
-        "turn_detection": given.turn_detection and given.turn_detection.model_dump(exclude={"idle_timeout_ms"}),
+        "turn_detection": given.turns and given.turns.model_dump(exclude={"idle_timeout_ms"}),
         "input_audio_noise_reduction": given.noise_reduction and given.noise_reduction.model_dump(),
         "include": configuration.include,
     }

@@ -17,13 +17,13 @@ from parakeet_stt.server.live.realtime import RealtimeProtocol
 from parakeet_stt.server.live.realtime_session import (
     Configuration,
     configure,
-    from_older_form,
     new_session_id,
     render_older_session,
     render_session,
+    rules_by_hand,
 )
 from parakeet_stt.server.live.ws import WsProtocol, parse_hello
-from parakeet_stt.server.options import CONVERSATION_MODEL_NAMES, REALTIME_MODEL_NAMES, check_model
+from parakeet_stt.server.options import CONVERSATION_MODEL_NAMES, check_model
 
 # For how long a key is valid, in seconds: at least, unless the client asks otherwise, at most. OpenAI's own.
 MIN_SECRET_SECONDS, SECRET_SECONDS, MAX_SECRET_SECONDS = 10, 600, 7200
@@ -48,16 +48,18 @@ async def realtime(websocket: WebSocket, sessions: Sessions, model: Model, setti
     query = websocket.query_params
     if query.get("intent", "transcription") != "transcription":
         raise InvalidField("intent: only transcription is served", param="intent")
-    check_model(query.get("model", model.name), model.name, aliases=REALTIME_MODEL_NAMES | CONVERSATION_MODEL_NAMES)
     configuration = Configuration()
+    if (named := query.get("model")) is not None and named not in CONVERSATION_MODEL_NAMES:
+        check_model(named, model)
+        configuration = configure(configuration, {"audio": {"input": {"transcription": {"model": named}}}}, model)
     if (session := secrets.session_of(key_of(websocket.scope))) is not None:
         configuration = configure(configuration, session, model)
     is_older = "realtime=v1" in websocket.headers.get("openai-beta", "")
-    longest_ms = round(1000 * settings.max_utterance_seconds)
+    by_hand = rules_by_hand(settings.vad_threshold, settings.max_utterance_seconds)
     await sessions.run(
         websocket,
-        configuration.to_options(longest_ms),
-        lambda stream: RealtimeProtocol(stream, configuration, model=model, longest_ms=longest_ms, is_older=is_older),
+        configuration.to_options(by_hand),
+        lambda stream: RealtimeProtocol(stream, configuration, model=model, by_hand=by_hand, is_older=is_older),
     )
 
 
@@ -92,7 +94,7 @@ async def create_client_secret(asked: SecretRequest, model: Model, secrets: Secr
 @router.post(f"{REALTIME_PATH}/transcription_sessions", responses=ERRORS)
 async def create_transcription_session(asked: dict[str, Any], model: Model, secrets: Secrets) -> dict[str, Any]:
     """The same in its older form: a session as `transcription_session.update` has it, with its key inside."""
-    configuration = configure(Configuration(), from_older_form(asked), model)
+    configuration = configure(Configuration(), {**asked, "type": "transcription"}, model)
     value, expires_at = _create_key(secrets, configuration, SECRET_SECONDS)
     session = render_older_session(configuration, new_session_id(), 0)
     return {**session, "client_secret": {"value": value, "expires_at": expires_at}}

@@ -75,9 +75,10 @@ class LiveSessions:
                 raise
             offered = [one for one in websocket.scope.get("subprotocols", ()) if not one.startswith(SUBPROTOCOL)]
             await websocket.accept(subprotocol=offered[0] if offered else None)
-            reason = await run_connection(
+            running = protocol(stream)
+            reason, words = await run_connection(
                 websocket,
-                protocol(stream),
+                running,
                 self._drain,
                 idle_seconds=self._settings.session_idle_seconds,
                 final_seconds=self._settings.drain_seconds,
@@ -85,5 +86,7 @@ class LiveSessions:
         if reason in DROPPED:
             self._metrics.sessions_dropped.labels(DROPPED[reason]).inc()
         seconds = time.monotonic() - began
-        path, received = websocket.url.path, stream.received_seconds
-        logger.info("WS %s %d %.0f s, %.1f s of audio", path, reason.code, seconds, received)
+        logger.info(
+            "WS %s %s %d %s: %.0f s, %.1f s of audio, %d words",
+            websocket.url.path, running.session_id, reason.code, reason.reason, seconds, stream.received_seconds, words,
+        )  # fmt: skip

@@ -18,7 +18,8 @@ from parakeet_stt.server.live.pcm import Encoding
 from parakeet_stt.server.monitoring.metrics import Metrics
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final
 from parakeet_stt.streaming.endpointer import EndpointRules
-from parakeet_stt.streaming.session import Event, Session, SpeechStopped
+from parakeet_stt.streaming.session import Session
+from parakeet_stt.streaming.turns import Event, SpeechStopped
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.vad import Probabilities
 
@@ -69,12 +70,12 @@ class LiveStream:
 
     @property
     def open_seconds(self) -> float:
-        """Length of the open utterance; 0 if none is open."""
+        """Length of the open turn; 0 if none is open."""
         return self._session.open_samples / SAMPLE_RATE
 
     @property
     def buffered_seconds(self) -> float:
-        """Audio since the last utterance ended, or was cleared."""
+        """Audio since the last turn ended, or was cleared."""
         return self._session.buffered / SAMPLE_RATE
 
     @property
@@ -85,7 +86,7 @@ class LiveStream:
     def configure(self, options: LiveOptions) -> None:
         """Change the options for what follows; the format may change only before any audio has come."""
         self._phrases = options.phrases
-        self._session.configure(options.endpoint_rules, options.chunk_rules)
+        self._emit(self._session.configure(options.endpoint_rules, options.chunk_rules))
         if not self._session.received and self._format != (options.encoding, options.rate):
             self._format = options.encoding, options.rate
             self._close_feed()
@@ -106,12 +107,12 @@ class LiveStream:
         self._raise_failure()
 
     async def commit(self) -> None:
-        """End the open utterance after the audio received so far."""
+        """End the open turn after the audio received so far."""
         await self.flush()
         self._emit(self._session.commit())
 
     async def clear(self) -> None:
-        """Forget the open utterance."""
+        """Forget the open turn."""
         await self.flush()
         self._session.clear()
 

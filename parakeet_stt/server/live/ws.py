@@ -19,6 +19,7 @@ from parakeet_stt.errors import InvalidField, RequestError
 from parakeet_stt.server.live.connection import Outgoing
 from parakeet_stt.server.live.pcm import Encoding, is_rate
 from parakeet_stt.server.live.stream import LiveOptions, LiveStream
+from parakeet_stt.server.monitoring.logs import request_id
 from parakeet_stt.server.options import (
     PaddingMs,
     SilenceMs,
@@ -29,12 +30,13 @@ from parakeet_stt.server.options import (
 )
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final, Partial
 from parakeet_stt.streaming.endpointer import EndpointRules
-from parakeet_stt.streaming.session import Event, SpeechStarted, SpeechStopped
+from parakeet_stt.streaming.turns import Event, SpeechStarted, SpeechStopped
 from parakeet_stt.text.openai_json import round_seconds
 from parakeet_stt.text.transcript import Word
 from parakeet_stt.vad import offset_for
 
 DEFAULTS = EndpointRules()
+MAX_TEXT_CHARACTERS = 256 << 10  # of a message: ten times those that the longest hello has
 
 
 def _split_commas(value: object) -> object:
@@ -108,6 +110,7 @@ class WsProtocol:
 
     def __init__(self, stream: LiveStream, hello: Hello, *, onset: float, languages: Sequence[str]) -> None:
         self.stream = stream
+        self.session_id = request_id.get() or "-"
         self._hello = hello
         self._onset = onset
         self._languages = languages
@@ -122,6 +125,8 @@ class WsProtocol:
         if isinstance(message, bytes):
             await self.stream.receive_audio(message)
             return ()
+        if len(message) > MAX_TEXT_CHARACTERS:
+            raise InvalidField(f"a text message may have at most {MAX_TEXT_CHARACTERS} characters", param=None)
         await self.stream.flush()
         try:
             asked = json.loads(message)

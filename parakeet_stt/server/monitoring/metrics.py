@@ -26,6 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from parakeet_stt.device.reports import BatchReport, DeviceEvent, Report, WaitReport
 from parakeet_stt.ipc.limits import is_running
 from parakeet_stt.server.monitoring.process_metrics import service_collector
+from parakeet_stt.text.transcript import SpeechCoverage
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # or each counter has a second series, which nothing reads
 NAMESPACE = "stt"
@@ -71,6 +72,10 @@ class Metrics:
         self.recognition_errors = self._counter("recognition_errors", "Utterances that the model failed on.")
         self._retries = self._counter(
             "retries", "Spans of speech without words that were decoded again, by whether that found words.", "found"
+        )
+        self._speech_seconds = self._counter("speech_seconds", "Speech in recordings, by the detector, in seconds.")
+        self._uncovered_seconds = self._counter(
+            "uncovered_speech_seconds", "Speech in recordings in which no words were found, in seconds."
         )
         self._rescues = self._counter("rescues", "The same as stt_retries, until version 0.3.", "found")
         self.out_of_memory = self._counter("out_of_memory", "Batches that did not fit into the device's memory.")
@@ -118,6 +123,11 @@ class Metrics:
         """Count a span of speech that was decoded again."""
         for counter in (self._retries, self._rescues):
             counter.labels("yes" if found else "no").inc()
+
+    def count_speech(self, speech: SpeechCoverage) -> None:
+        """Count the speech of a recording, and that of it in which no words were found."""
+        self._speech_seconds.inc(speech.seconds)
+        self._uncovered_seconds.inc(speech.uncovered_seconds)
 
     def exposition(self) -> tuple[bytes, str]:
         """Everything in Prometheus' text format, of all processes, and its media type."""

@@ -34,11 +34,11 @@ from websockets.asyncio.client import connect
 
 from parakeet_stt.device.link import DeviceLink
 from parakeet_stt.ipc.shared_audio import SharedAudio
+from parakeet_stt.measure.load import percentiles_ms
 from parakeet_stt.processes.paths import Paths
 from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, Priority
 from parakeet_stt.vad import WINDOW_SAMPLES
 from scripts.bench.serving import SAMPLE, serve, wait_until_ready
-from scripts.bench.streaming import percentiles_ms
 
 TARGET = "scripts.bench.host.endless:ParakeetSTT"
 RATE = 16_000

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import logging
+from typing import Any, get_args
 
 import pytest
+from openai.types.audio_model import AudioModel
 from starlette.datastructures import FormData, UploadFile
 
-from parakeet_stt.errors import InvalidField, RequestError, UnsupportedField
+from parakeet_stt.errors import InvalidField, RequestError, UnknownModel, UnsupportedField
 from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.server.files import form as openai_form
+from parakeet_stt.server.files.foreign_fields import FOREIGN_FIELDS, Effect
+from parakeet_stt.server.live.realtime_session import Configuration, configure
 from parakeet_stt.server.options import MAX_KEYWORDS
+from tests.conftest import ROOT
 from tests.parts import SERVED
 
 EUROPEAN = dataclasses.replace(SERVED, name="v3", languages=("en", "de", "fr"))
@@ -44,6 +50,81 @@ def test_a_language_with_a_region_is_that_language(tag: str, language: str) -> N
     assert parsed(("languages[]", tag)).options.language == language
     with pytest.raises(UnsupportedField, match="'es-MX'"):
         parsed(("language", "es-MX"))
+
+
+def test_of_several_languages_one_that_is_spoken_will_do() -> None:
+    assert parsed(("languages[]", "ja"), ("languages[]", "fr")).options.language == "fr"
+    with pytest.raises(UnsupportedField, match="'ja', 'zh'"):
+        parsed(("languages[]", "ja"), ("languages[]", "zh"))
+
+
+def asked_of(model: str, *fields: tuple[str, str | UploadFile], **more: Any) -> openai_form.TranscriptionRequest:
+    whole = FormData([("file", UploadFile(io.BytesIO(b"x"))), ("model", model), *fields])
+    return openai_form.parse_transcription(whole, EUROPEAN, **more)
+
+
+@pytest.mark.parametrize("model", get_args(AudioModel))
+def test_every_name_of_the_clients_own_list_of_models_is_taken(model: str) -> None:
+    assert asked_of(model).format.name == "json"
+    transcription = {"audio": {"input": {"transcription": {"model": model}}}}
+    assert configure(Configuration(), transcription, EUROPEAN).audio.input.transcription
+
+
+def test_further_names_of_the_model_are_the_operators() -> None:
+    name = "Systran/faster-whisper-small"
+    with pytest.raises(UnknownModel):
+        asked_of(name)
+    named = dataclasses.replace(EUROPEAN, aliases=frozenset({name}))
+    whole = FormData([("file", UploadFile(io.BytesIO(b"x"))), ("model", name)])
+    assert openai_form.parse_transcription(whole, named).format.name == "json"
+
+
+def test_granularities_make_no_difference_to_json_but_for_whisper() -> None:
+    """AI SDK 6 sends `segment` with json; OpenAI's newer models take it."""
+    granularity = ("timestamp_granularities[]", "segment")
+    assert asked_of("gpt-4o-transcribe", granularity).format.name == "json"
+    with pytest.raises(InvalidField, match="verbose_json"):
+        asked_of("whisper-1", granularity)
+
+
+@pytest.mark.parametrize("name", ["srt", "verbose_json"])
+def test_whisper_does_not_stream_and_says_nothing_about_it(name: str) -> None:
+    fields = ("response_format", name), ("stream", "true")
+    assert not asked_of("whisper-1", *fields).stream
+    with pytest.raises(InvalidField, match="stream"):
+        asked_of("gpt-4o-transcribe", *fields)
+
+
+@pytest.mark.parametrize("name", [name for name, one in FOREIGN_FIELDS.items() if one.effect is not Effect.KEYWORDS])
+def test_a_field_of_another_server_is_taken_as_the_table_says(name: str) -> None:
+    assert len(parsed((name, "false")).options.phrases) == 0
+    if FOREIGN_FIELDS[name].effect is Effect.OFF_ONLY:
+        with pytest.raises(UnsupportedField, match=name):
+            parsed((name, "true"))
+    else:
+        parsed((name, "1"))
+
+
+def test_hotwords_are_keywords() -> None:
+    wanted = parsed(("hotwords", "Kubernetes, Anna"), ("keywords[]", "Bert")).options.phrases
+    assert (
+        wanted == parsed(("keywords[]", "Bert"), ("keywords[]", "Kubernetes"), ("keywords[]", "Anna")).options.phrases
+    )
+
+
+def test_a_field_that_nobody_knows_is_refused_or_ignored_with_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RequestError, match="speed: there is no such field"):
+        parsed(("speed", "fast"))
+    monkeypatch.setattr(logging.getLogger("parakeet_stt"), "propagate", True)
+    assert asked_of("whisper-1", ("speed", "fast"), unknown="ignore").format.name == "json"
+    assert "'speed' is not known" in caplog.text
+
+
+def test_the_page_has_the_table_of_other_servers_fields() -> None:
+    page = (ROOT / "docs" / "openai.md").read_text()
+    assert [name for name in FOREIGN_FIELDS if f"`{name}`" not in page] == []
 
 
 def test_a_prompts_names_take_the_places_that_keywords_leave() -> None:
@@ -80,6 +161,14 @@ def test_what_is_spelled_wrongly_is_refused_by_name(fields: list[tuple[str, str 
         parsed(*fields)
     assert refusal.value.param == param
     assert len(refusal.value.message) < 1000
+
+
+def test_log_probabilities_come_with_events_of_words_too() -> None:
+    verbose = [("response_format", "verbose_json"), ("include[]", "logprobs")]
+    detail = parsed(*verbose, ("stream", "true"), ("timestamp_granularities[]", "word")).detail
+    assert (detail.words, detail.segments, detail.logprobs) == (True, False, True)
+    with pytest.raises(InvalidField, match="include"):
+        parsed(*verbose)
 
 
 def test_values_that_are_empty_count_as_left_out() -> None:

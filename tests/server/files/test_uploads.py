@@ -128,6 +128,12 @@ def test_a_form_of_another_kind_has_fields_too(client: TestClient) -> None:
     assert client.post("/", data={"model": "whisper-1"}).json() == [["model", "whisper-1", ""]]
 
 
+def test_a_body_of_json_is_told_what_is_expected(client: TestClient) -> None:
+    answer = client.post("/", json={"model": "whisper-1"})
+    assert answer.status_code == 400
+    assert "multipart/form-data is expected, not application/json" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("name", BROKEN_FORMS)
 def test_a_broken_form_is_a_400_in_the_envelope_and_leaves_nothing_open(name: str, client: TestClient) -> None:
     kind, body = BROKEN_FORMS[name]

@@ -86,7 +86,8 @@ async def connection_over(serving: Broken, wire: Wire) -> CloseReason:
     components = serving.front.components
     async with components.sessions.open_stream(LiveOptions(chunk_rules=ChunkRules())) as stream:
         protocol = WsProtocol(stream, Hello(partials=True), onset=0.6, languages=["en"])
-        return await run_connection(socket, protocol, components.drain, idle_seconds=60, final_seconds=5)
+        reason, _ = await run_connection(socket, protocol, components.drain, idle_seconds=60, final_seconds=5)
+        return reason
 
 
 def received_by(wire: Wire) -> list[dict[str, Any]]:

@@ -20,11 +20,14 @@ from websockets.exceptions import InvalidStatus
 from parakeet_stt.audio import SAMPLE_RATE, Samples
 from parakeet_stt.server.http.client_secrets import ClientSecrets
 from parakeet_stt.server.live.realtime_session import Configuration
+from parakeet_stt.server.live.realtime_session import configure as configure_session
 from parakeet_stt.server.live.ws import Hello
 from parakeet_stt.server.options import MAX_KEYWORDS
+from parakeet_stt.streaming.endpointer import EndpointRules
 from tests import contract
 from tests.conftest import Sample, Serve, Server, encode
-from tests.server.live.talk import COMPLETED, DELTA, ITEM, PATH, Talk, at_24k, configure, texts, with_silence
+from tests.parts import SERVED
+from tests.server.live.talk import COMPLETED, DELTA, INTENT, ITEM, PATH, Talk, at_24k, configure, texts, with_silence
 from tests.sockets import every, frames, opened
 
 
@@ -203,6 +206,38 @@ class TestTurns:
             (committed,) = [event for event in spoken if event["type"] == "input_audio_buffer.committed"]
             assert committed["previous_item_id"] == events[-1]["item_id"]
 
+    def test_a_model_without_turn_detection_at_openai_has_none_here(
+        self, server: Server, samples: dict[str, Sample]
+    ) -> None:
+        """LiveKit names the model, leaves turn detection out, and gives up at an error: each stream of it died."""
+        sound = with_silence(samples["short"].audio().samples, 2)
+        with Talk(server, f"{INTENT}&model=gpt-realtime-whisper") as talk:
+            (created,) = talk.until("session.created")
+            assert created["session"]["audio"]["input"]["turn_detection"] is None
+            talk.say(configure({"transcription": {"model": "gpt-live-transcribe", "keywords": []}}))
+            (updated,) = talk.until("session.updated")
+            assert updated["session"]["audio"]["input"]["turn_detection"] is None
+            for _ in range(2):
+                talk.sound(at_24k(sound), every(50))
+                talk.say(json.dumps({"type": "input_audio_buffer.commit"}))
+                events = talk.until(COMPLETED)
+                assert texts(events) == [samples["short"].text]
+                assert "error" not in [event["type"] for event in events]
+            talk.say(configure({"turn_detection": {"type": "server_vad"}}))
+            (updated,) = talk.until("session.updated")
+            assert updated["session"]["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+
+    def test_a_commit_after_the_detectors_own_is_no_error(self, server: Server, samples: dict[str, Sample]) -> None:
+        """It was told that the buffer had 0.00ms, since the silence of the pause had gone with the utterance."""
+        with Talk(server) as talk:
+            talk.say(configure({"turn_detection": {"type": "server_vad", "silence_duration_ms": 200}}))
+            talk.sound(at_24k(with_silence(samples["short"].audio().samples, 0.5)), every(100))
+            assert texts(talk.until(COMPLETED)) == [samples["short"].text]
+            talk.say(json.dumps({"type": "input_audio_buffer.commit"}))
+            assert texts(talk.until(COMPLETED)) == [""]
+            talk.say(json.dumps({"type": "input_audio_buffer.commit"}))
+            assert "only has 0.00ms" in talk.until("error")[-1]["error"]["message"]
+
     def test_a_language_with_a_region_is_that_language(self, server: Server) -> None:
         with Talk(server) as talk:
             talk.until("session.created")
@@ -212,6 +247,19 @@ class TestTurns:
 
 
 class TestOlderClients:
+    def test_flat_fields_of_the_older_session_are_read_in_an_update_of_the_present_form(self) -> None:
+        older = {
+            "input_audio_format": "g711_ulaw",
+            "turn_detection": None,
+            "input_audio_transcription": {"prompt": "x"},
+        }
+        after = configure_session(Configuration(), older, SERVED).audio.input
+        assert (after.format.type, after.turns) == ("audio/pcmu", None)
+        assert after.transcription
+        assert after.transcription.prompt == "x"
+        both = {**older, "audio": {"input": {"format": {"type": "audio/pcma"}}}}
+        assert configure_session(Configuration(), both, SERVED).audio.input.format.type == "audio/pcma"
+
     def test_the_session_has_the_older_shape(self, server: Server) -> None:
         session = {"input_audio_format": "g711_ulaw", "input_audio_transcription": {"model": "whisper-1"},
                    "input_audio_noise_reduction": {"type": "near_field"}, "turn_detection": None}  # fmt: skip
@@ -282,6 +330,8 @@ class TestErrors:
             talk.say(message)
             error = talk.until("error")[-1]
             assert error["error"]["param"] == param
+            session = talk.events[0]["session"]["id"]
+            assert any(session in line and "gets an error" in line for line in server.log.read_text().splitlines())
             talk.say(configure({"turn_detection": None}))
             talk.sound(at_24k(samples["short"].audio().samples), every(200))
             talk.say(json.dumps({"type": "input_audio_buffer.commit"}))
@@ -297,6 +347,18 @@ class TestErrors:
         assert before.pop("transcription")["keywords"] is None
         assert after == before
         assert before["turn_detection"]["silence_duration_ms"] == 500
+
+    def test_the_end_of_a_session_is_logged_once_with_the_code_of_who_ended_it(self, server: Server) -> None:
+        with Talk(server) as talk:
+            (created,) = talk.until("session.created")
+            talk.socket.close(4001, "goodbye")
+        session, deadline = created["session"]["id"], time.monotonic() + 20
+        lines: list[str] = []
+        while not lines and time.monotonic() < deadline:
+            time.sleep(0.1)
+            lines = [line for line in server.log.read_text().splitlines() if session in line]
+        (line,) = lines
+        assert "4001 the client disconnected: goodbye" in line
 
     @pytest.mark.parametrize(("query", "status"), [("?intent=conversation", 400), ("?model=another", 404)])
     def test_what_is_not_served_is_refused_at_the_door(self, server: Server, query: str, status: int) -> None:
@@ -314,7 +376,7 @@ class TestErrors:
 def test_a_long_prompt_asks_for_no_more_than_keywords_may() -> None:
     prompt = " ".join(f"Name{number}" for number in range(5_000))
     wanted = Configuration.model_validate({"audio": {"input": {"transcription": {"prompt": prompt}}}})
-    assert len(wanted.to_options(8_000).phrases) == MAX_KEYWORDS
+    assert len(wanted.to_options(EndpointRules()).phrases) == MAX_KEYWORDS
     assert len(Hello(prompt=prompt, keywords=["Anna"]).to_options(0.6).phrases) == MAX_KEYWORDS
 
 

@@ -20,7 +20,7 @@ from parakeet_stt.protocols import Chunk, ChunkResult, DetectorStates, SpeechDet
 from parakeet_stt.server.live import stream as live_sessions
 from parakeet_stt.server.live.stream import LiveOptions
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final
-from parakeet_stt.streaming.session import Event
+from parakeet_stt.streaming.turns import Event
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.vad import Probabilities, Windows
 from tests.conftest import Sample

@@ -1,33 +1,26 @@
-"""Puts Parakeet's weights into the BentoML store, once: the only code here that downloads any.
-
-    python scripts/fetch_model.py nvidia/parakeet-tdt-0.6b-v2
-    python scripts/fetch_model.py nvidia/parakeet-tdt-0.6b-v2 --from parakeet-tdt-0.6b-v2.nemo   # without network
+"""`parakeet fetch`: puts Parakeet's weights into the BentoML store, once. The only code here that downloads any.
 
 A download is one file of one commit, and is refused unless its checksum is the one in the catalogue.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python looks in scripts/ only
-os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # both before the libraries read them
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+import typer
 
-from parakeet_stt.engines import catalogue
-from parakeet_stt.engines.catalogue import CatalogueEntry, ModelSource, PublishedFile
+from parakeet_stt.cli.exits import Exit, require
 from parakeet_stt.errors import StartupError
 
-# Importing parakeet_stt.engines has set it to "1". huggingface_hub reads it when `download` imports it.
-os.environ["HF_HUB_OFFLINE"] = "0"
+if TYPE_CHECKING:
+    from parakeet_stt.engines.catalogue import CatalogueEntry, ModelSource, PublishedFile
 
 VERSION_DIGITS = 12  # of the checksum: the same bytes always get the same version
 
@@ -36,30 +29,37 @@ class FetchError(Exception):
     """The model can't be fetched; the message is one line that says why."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Fetch or import the model; returns the exit status."""
-    published = {name: entry for name, entry in catalogue.CATALOGUE.items() if entry.published}
-    parser = argparse.ArgumentParser(description="Put Parakeet's weights into the BentoML store.")
-    parser.add_argument("name", choices=published, metavar="NAME", help=" or ".join(published))
-    parser.add_argument("--from", dest="file", type=Path, metavar="FILE.nemo", help="import this file, offline")
-    given = parser.parse_args(arguments)
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="Name in the catalogue; `parakeet models` lists them.")],
+    file: Annotated[Path | None, typer.Option("--from", metavar="FILE.nemo", help="Import this file, offline.")] = None,
+) -> None:
+    """Put published weights into the BentoML store, pinned and checked; STT_MODEL=MODEL then serves them."""
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # both before the libraries read them
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from parakeet_stt.engines import catalogue
+
+    # Importing parakeet_stt.engines has set it to "1". huggingface_hub reads it when `download` imports it.
+    os.environ["HF_HUB_OFFLINE"] = "0"
+    published = {one: entry for one, entry in catalogue.CATALOGUE.items() if entry.published}
+    if name not in published:
+        raise typer.BadParameter(f"{name!r} can't be fetched; choose from {', '.join(map(repr, published))}")
+    require("bentoml", "huggingface_hub", extras=("engine", "serve"))
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that SIGTERM, too, leaves nothing behind
     try:
-        if given.file is None:
-            fetch(published[given.name])
+        if file is None:
+            download_into_store(published[name])
         else:
-            import_file(published[given.name], given.file)
+            import_file(published[name], file)
     except FetchError as exc:
-        print(f"{given.name} was not fetched: {exc}", file=sys.stderr)
-        return 1
+        print(f"{name} was not fetched: {exc}", file=sys.stderr)
+        raise typer.Exit(Exit.FAILED) from None
     except KeyboardInterrupt:
-        print(f"{given.name} was not fetched: interrupted", file=sys.stderr)
-        return 130
-    print(f"STT_MODEL={given.name}")
-    return 0
+        print(f"{name} was not fetched: interrupted", file=sys.stderr)
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    print(f"STT_MODEL={name}")
 
 
-def fetch(entry: CatalogueEntry) -> None:
+def download_into_store(entry: CatalogueEntry) -> None:
     """Download `entry` into the store, unless the store has some version of it."""
     assert entry.published
     if stored := find_stored(entry):
@@ -94,6 +94,8 @@ def import_file(entry: CatalogueEntry, file: Path) -> None:
 
 def find_stored(entry: CatalogueEntry) -> ModelSource | None:
     """The newest version in the store; None if there is none, or it is damaged."""
+    from parakeet_stt.engines import catalogue
+
     try:
         return catalogue.resolve(entry.name)
     except StartupError:
@@ -158,7 +160,3 @@ def compute_checksum(file: Path) -> str:
 def first_line(exc: BaseException) -> str:
     """An error's message without the advice that libraries append to it."""
     return next(iter(str(exc).splitlines()), type(exc).__name__)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""fetch_model.py, run as the operator runs it, against a hub on loopback and a BentoML store of its own."""
+"""`parakeet fetch`, run as the operator runs it, against a hub on loopback and a BentoML store of its own."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
+from parakeet_stt.cli import fetch
 from parakeet_stt.engines.catalogue import CATALOGUE
-from scripts import fetch_model
 from tests.conftest import ROOT
 
-SCRIPT = ROOT / "scripts" / "fetch_model.py"
+COMMAND = ["-m", "parakeet_stt", "fetch"]
 NAME = "nvidia/parakeet-tdt-0.6b-v2"
 ENTRY = CATALOGUE[NAME]
 PUBLISHED = ENTRY.published
@@ -34,15 +34,15 @@ REVISION, PINNED_SHA256 = PUBLISHED.revision, PUBLISHED.sha256
 SETTING = f"STT_MODEL={NAME}\n"
 WEIGHTS = bytes(range(256)) * 100_000  # 26 MB: half of it is more than one of the 10 MiB pieces that are resumed after
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
-# The true checksum belongs to gigabytes; this runs the script with that of `WEIGHTS` in the catalogue instead.
+# The true checksum belongs to gigabytes; this runs the command with that of `WEIGHTS` in the catalogue instead.
 RUN_WITH_CHECKSUM = f"""
-import dataclasses, runpy, sys
-sys.path.insert(0, {str(ROOT)!r})
+import dataclasses, sys
+from parakeet_stt.cli.app import app
 from parakeet_stt.engines import catalogue
 entry = catalogue.CATALOGUE[{NAME!r}]
 published = dataclasses.replace(entry.published, sha256={SHA256!r})
 catalogue.CATALOGUE[{NAME!r}] = dataclasses.replace(entry, published=published)
-runpy.run_path({str(SCRIPT)!r}, run_name="__main__")
+app(["fetch", *sys.argv[1:]])
 """
 
 
@@ -119,7 +119,7 @@ def hub() -> Iterator[Hub]:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where one operator runs the script: a BentoML store and a folder for temporary files, both empty at first."""
+    """Where one operator runs the command: a BentoML store and a folder for temporary files, both empty at first."""
 
     home: Path
     temporary: Path
@@ -136,7 +136,7 @@ class Machine:
 
     def run(self, *arguments: str, hub: str = "http://127.0.0.1:1", pinned: bool = True) -> tuple[int, str, str]:
         """Exit status, standard output and standard error. pinned: False to have the catalogue ask for `WEIGHTS`."""
-        script = [str(SCRIPT)] if pinned else ["-c", RUN_WITH_CHECKSUM]
+        script = COMMAND if pinned else ["-c", RUN_WITH_CHECKSUM]
         done = subprocess.run(
             [sys.executable, *script, *arguments],
             cwd=ROOT,
@@ -233,7 +233,7 @@ def test_without_network_one_line_says_what_to_do(machine: Machine) -> None:
 def test_a_stopped_download_leaves_nothing_behind(machine: Machine, hub: Hub) -> None:
     hub.stalls = True
     with subprocess.Popen(
-        [sys.executable, str(SCRIPT), NAME],
+        [sys.executable, *COMMAND, NAME],
         cwd=ROOT,
         env=machine.environment(hub.url),
         stderr=subprocess.PIPE,
@@ -262,7 +262,7 @@ def test_a_stop_while_the_store_copies_leaves_no_half_made_model(
     monkeypatch.setattr(shutil, "copytree", copy_a_part)
     try:
         with pytest.raises(KeyboardInterrupt):
-            fetch_model.store(ENTRY, weights, SHA256, source="a test")
+            fetch.store(ENTRY, weights, SHA256, source="a test")
     finally:
         BentoMLContainer.model_store.reset()
     assert machine.left_behind() == []

@@ -2,6 +2,6 @@
 
 import service
 
-service.DEVICE_MODULE = "tests.preloaded"  # before BentoML has the processes started
+service.DEVICE_MODULE = "tests.services.preloaded"  # before BentoML has the processes started
 
 ParakeetSTT = service.ParakeetSTT

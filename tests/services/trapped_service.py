@@ -3,7 +3,7 @@
 import service
 from parakeet_stt.media import pool
 
-service.MEDIA_MODULE = "tests.trapped_decoder"  # before BentoML has the processes started
+service.MEDIA_MODULE = "tests.services.trapped_decoder"  # before BentoML has the processes started
 pool.HELD_SECONDS = 0.2  # as much shorter as a worker's limits are in `trapped_decoder`
 
 ParakeetSTT = service.ParakeetSTT

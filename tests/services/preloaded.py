@@ -3,8 +3,8 @@
 Importing takes ten seconds of each start, and dozens of tests start a service. From the fork on it is the real device
 process, with the environment, the lifeline and the output that the supervisor gave.
 
-python -m tests.preloaded SOCKET            is the process that forks: one for a test run
-python -m tests.preloaded FOLDER NUMBER N   is what the supervisor starts: it asks for a fork, and ends as that does
+As a program with one argument, a socket, it is the process that forks: one for a test run. With a device process's
+arguments it is what the supervisor starts: it asks for a fork, and ends as that does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def forking() -> Iterator[str]:
         # As service.py has it for device processes: glibc reads these when a process starts.
         keep_memory = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(16 << 20)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.preloaded", address], cwd=Path(__file__).parents[1],
+            [sys.executable, "-m", "tests.services.preloaded", address], cwd=Path(__file__).parents[2],
             env={**os.environ, **keep_memory}, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         try:

@@ -1,0 +1,1 @@
+"""What `parakeet live` is made of: sound → a session of `/v1/realtime` → words."""

@@ -1,0 +1,1 @@
+"""The commands that measure servers: `parakeet evaluate` and `parakeet bench`."""

@@ -1,0 +1,1 @@
+"""What was measured, as one HTML file that needs nothing else."""

@@ -1,0 +1,90 @@
+"""How much of a recording's speech has words: the speech detector's probabilities against the final words.
+
+Listed is speech without words that lasts a second between two words, pauses up to a second left out; or a quarter of a
+second where no word is near it, or where a retry has left it. Less than that beside a word is the word's: word times
+are not more exact, and a drawn-out vowel is one token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from parakeet_stt.audio import SAMPLE_RATE, Span
+from parakeet_stt.offline.retry import MISSED_ALL_SECONDS, MISSED_SECONDS, NEAR_SECONDS
+from parakeet_stt.text.transcript import SpeechCoverage, Uncovered, WordList
+from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
+
+WINDOW_SECONDS = WINDOW_SAMPLES / SAMPLE_RATE
+SECTION_SECONDS = 1.0  # of silence, which divides the speech between two words into sections
+ISLAND_SECONDS = 0.1  # of silence, which divides a section into islands: the shortest pause between two words
+Windows = npt.NDArray[np.int64]  # numbers of windows with speech, rising
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Speech that retries have left without words. span: in samples of the recording. tries: times it was decoded."""
+
+    span: Span
+    tries: int
+
+
+def measure_coverage(
+    probabilities: Probabilities, words: WordList, lost: Sequence[Lost], onset: float
+) -> SpeechCoverage:
+    """Compare a recording's speech with its words. Takes 0.1 ms for a minute of speech, 70 ms for ten hours.
+
+    probabilities: of speech, of all windows. onset: lowest probability that counts as speech.
+    """
+    speech: Windows = np.flatnonzero(probabilities >= onset)
+    times = words.times
+    afters, befores = np.append(0.0, times[:, 1]), np.append(times[:, 0], len(probabilities) * WINDOW_SECONDS)
+    near = np.full(len(afters), NEAR_SECONDS)
+    near[0] = 0  # there is no word before the first gap, and none after the last
+    firsts = np.searchsorted(speech, np.ceil((afters + near) / WINDOW_SECONDS))
+    lasts = np.searchsorted(speech, np.floor((befores - near[::-1]) / WINDOW_SECONDS))
+    gaps = np.flatnonzero((lasts - firsts) * WINDOW_SECONDS >= MISSED_ALL_SECONDS)
+    found: list[tuple[Windows, int]] = []
+    for gap in gaps.tolist():
+        free = Span(int(firsts[gap]), int(lasts[gap]))
+        whole = speech[slice(*np.searchsorted(speech, _round(afters[gap], befores[gap])))]
+        found += _find_in_gap(whole, speech[free.start : free.end], lost)
+    uncovered = tuple(
+        Uncovered(int(windows[0]) * WINDOW_SECONDS, (int(windows[-1]) + 1) * WINDOW_SECONDS, tries)
+        for windows, tries in found
+    )
+    missing = sum(len(windows) for windows, _ in found)
+    return SpeechCoverage(len(speech) * WINDOW_SECONDS, (len(speech) - missing) * WINDOW_SECONDS, uncovered)
+
+
+def _round(after: float, before: float) -> tuple[int, int]:
+    """The windows that lie between two times."""
+    return int(np.ceil(after / WINDOW_SECONDS - 1e-6)), int(np.floor(before / WINDOW_SECONDS + 1e-6))
+
+
+def _find_in_gap(whole: Windows, free: Windows, lost: Sequence[Lost]) -> Iterator[tuple[Windows, int]]:
+    """The spans to list between two words, and their tries. whole: its speech. free: of it, what is near neither."""
+    for section in _split(whole, SECTION_SECONDS):
+        left = [one for one in lost if _overlaps(one.span, section)]
+        tries = max((one.tries for one in left), default=1)
+        seconds = np.count_nonzero(np.isin(section, free, assume_unique=True)) * WINDOW_SECONDS
+        if seconds >= (MISSED_ALL_SECONDS if left else MISSED_SECONDS):
+            yield section, tries
+            continue
+        for island in _split(section, ISLAND_SECONDS):
+            if len(island) * WINDOW_SECONDS >= MISSED_ALL_SECONDS and np.isin(island, free).all():
+                yield island, tries
+
+
+def _split(windows: Windows, seconds: float) -> list[Windows]:
+    """Split where so many seconds, or more, have no speech."""
+    if not len(windows):
+        return []
+    return np.split(windows, np.flatnonzero((np.diff(windows) - 1) * WINDOW_SECONDS >= seconds) + 1)
+
+
+def _overlaps(span: Span, windows: Windows) -> bool:
+    return span.start < (int(windows[-1]) + 1) * WINDOW_SAMPLES and span.end > int(windows[0]) * WINDOW_SAMPLES

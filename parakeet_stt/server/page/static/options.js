@@ -1,0 +1,27 @@
+// The fields that both views have: language and keywords. What is typed in one is in the other.
+
+const fields = (name) => document.querySelectorAll(`[data-option="${name}"]`);
+
+/** What the fields say, as requests take it. */
+export function options() {
+  const keywords = fields("keywords")[0].value.split(",").map((one) => one.trim()).filter(Boolean);
+  return { language: fields("language")[0].value, keywords: keywords.slice(0, 100) };
+}
+
+export function start() {
+  for (const name of ["language", "keywords"]) {
+    for (const field of fields(name)) {
+      field.addEventListener("input", () => fields(name).forEach((other) => (other.value = field.value)));
+    }
+  }
+}
+
+/** The languages of the served model, as ISO 639-1. */
+export function showLanguages(languages) {
+  const names = new Intl.DisplayNames(["en"], { type: "language" });
+  for (const field of fields("language")) {
+    if (field.options.length === languages.length + Number(languages.length > 1)) continue;
+    const choices = languages.map((code) => new Option(names.of(code), code));
+    field.replaceChildren(...(languages.length > 1 ? [new Option("Detected", ""), ...choices] : choices));
+  }
+}

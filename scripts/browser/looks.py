@@ -1,0 +1,73 @@
+"""Shows each view in light and dark, wide and narrow: looks for barriers in it, and takes its picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import soundfile
+from playwright.sync_api import BrowserContext, Page
+
+from scripts.browser import axe, microphone
+from scripts.browser.chromium import DESKTOP, PHONE, browser, open_page, wait_until
+from scripts.browser.files import NAMES, SAMPLES, choose, row, upload, wait_for
+
+SHAPES: dict[str, dict[str, Any]] = {
+    f"{scheme}-{device}": {"color_scheme": scheme, "viewport": size, "has_touch": size is PHONE}
+    for scheme in ("light", "dark")
+    for device, size in (("desktop", DESKTOP), ("phone", PHONE))
+}
+
+
+def check_looks(url: str, pictures: Path, work: Path, source: str) -> str:
+    """Visit everything in every shape. pictures: a folder to write to. Raises AssertionError with what is wrong."""
+    wrong: list[str] = []
+    count = 0
+    for shape, options in SHAPES.items():
+        with browser(url, arguments=microphone.arguments(work, repeat=True), **options) as context:
+            for name, page in _views(context, work):
+                count += 1
+                wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+                if wide > 0:
+                    wrong.append(f"{shape} {name}: {wide} pixels too wide")
+                page.screenshot(path=pictures / f"{name}-{shape}.png", animations="disabled")
+                wrong += [f"{shape} {name}: {one}" for one in axe.violations(page, source)]
+    assert not wrong, "\n".join(wrong)
+    return f"{count} views without a violation"
+
+
+def _views(context: BrowserContext, work: Path) -> Iterator[tuple[str, Page]]:
+    page = open_page(context)
+    yield "empty", page
+    noise = work / "no sound.wav"
+    soundfile.write(noise, [0.0] * 16_000, 16_000)
+    notes = work / "notes.mp3"
+    notes.write_text("This is no sound at all.\n" * 100)
+    upload(page, *(SAMPLES / name for name in NAMES), noise, notes)
+    yield "queue", page
+    wait_for(page, {**dict.fromkeys(NAMES, "done"), notes.name: "failed", noise.name: "done"})
+    choose(page, notes.name)
+    yield "failed", page
+    choose(page, NAMES[2])
+    page.locator(".play:enabled").wait_for()
+    page.wait_for_timeout(500)  # the waveform
+    page.evaluate("document.querySelector('audio').muted = true")
+    page.locator(".w[data-i='35']").click()
+    page.wait_for_timeout(700)
+    page.locator(".play").click()
+    page.mouse.move(5, 5)
+    yield "files", page
+    row(page, notes.name).locator(".end").click()
+    page.goto("/#microphone")
+    page.click("#record")
+    page.locator(".captions .text").nth(2).wait_for(timeout=60_000)
+    wait_until(page, "() => document.getElementById('open-caption').textContent.length > 12")
+    yield "microphone", page
+    page.click("#record")
+    page.locator("#live-actions").wait_for(timeout=60_000)
+    page.goto("/#server")
+    page.wait_for_timeout(300)
+    yield "server", page
+    page.evaluate("document.getElementById('key-dialog').showModal()")
+    yield "key", page

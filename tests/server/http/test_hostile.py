@@ -1,0 +1,338 @@
+"""What callers may not do to the service: each costs the caller an answer or the connection, and nobody else time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from parakeet_stt.server.files import routes
+from parakeet_stt.server.http.bodies import FILE_PATHS
+from service import ParakeetSTT
+from tests import contract
+from tests.conftest import Sample, Serve, preloaded
+from tests.sockets import END, every, frames, opened, pcm
+
+DRAIN, STANDSTILL = 4, 6  # seconds
+PROMPT_SECONDS = 2.0  # for /livez beside a hostile caller; without a limit it took 5 to 33
+UPGRADE = (
+    b"Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: aaaaaaaaaaaaaaaaaaaaaA==\r\n"
+    b"Sec-WebSocket-Version: 13\r\n\r\n"
+)
+CLOSED = (ConnectionError, BrokenPipeError)
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
+    running = Serve(
+        tmp_path_factory.mktemp("hostile") / "log",
+        target="tests.services.hostile_service:ParakeetSTT",
+        STT_DRAIN_SECONDS=str(DRAIN),
+        STT_REQUEST_TIMEOUT_SECONDS=str(STANDSTILL),
+        PRELOADED_DEVICES=preloaded(),
+    )
+    with running:
+        yield running
+
+
+@contextmanager
+def others_are_served(serve: Serve) -> Iterator[None]:
+    """While the context lasts, others get their answers promptly."""
+    over, longest = threading.Event(), [0.0]
+
+    def ask() -> None:
+        with httpx.Client(base_url=serve.server.url, timeout=60) as client:
+            while not over.is_set():
+                began = time.monotonic()
+                assert client.get("/livez").status_code == 200
+                longest[0] = max(longest[0], time.monotonic() - began)
+                time.sleep(0.01)
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        try:
+            yield
+        finally:
+            over.set()
+            asking.result()
+    assert longest[0] < PROMPT_SECONDS
+
+
+def dialled(serve: Serve) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", serve.port))
+    connection.settimeout(20)
+    return connection
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """Everything until the server closes; what came before a reset, if it resets."""
+    received = bytearray()
+    with suppress(*CLOSED):
+        while data := connection.recv(1 << 16):
+            received += data
+    return bytes(received)
+
+
+def form(*parts: tuple[str, str], kind: str = "multipart/form-data; boundary=x") -> dict[str, Any]:
+    """A request with a form of text alone."""
+    lines = [f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{text}\r\n' for name, text in parts]
+    return {"content": "".join([*lines, "--x--\r\n"]).encode(), "headers": {"content-type": kind}}
+
+
+def test_an_address_in_place_of_a_file_is_never_asked(serve: Serve) -> None:
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as victim:
+        threading.Thread(target=victim.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{victim.server_port}/secret"
+        json_body = {"json": {"audio": address}}
+        urlencoded = {"data": {"audio": address}}
+
+        def ask(path: str, request: dict[str, Any]) -> httpx.Response:
+            return httpx.post(f"{serve.server.url}{path}", timeout=60, **request)
+
+        paths = ["/bentoml/transcribe"] * 30 + ["/bentoml/transcribe%0A"] * 10
+        requests = [form(("audio", address)), form(("audio", f'"{address}"')), json_body, urlencoded]
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(pool.map(ask, paths, requests * 10))
+        victim.shutdown()
+    for answer in answers:
+        assert answer.status_code == 400
+        contract.check(answer.json(), contract.ERROR)
+        assert answer.json()["error"]["param"] == "audio"
+    assert asked == []
+
+
+def test_bentoml_keeps_a_refused_request_for_seconds_only() -> None:
+    assert ParakeetSTT.config["traffic"]["timeout"] <= 5  # type: ignore[attr-defined]  # 4.7 KB each: 900 s of them were 1.15 GB
+
+
+HEADS = {
+    "one long header": (b"X-A: ", b"a" * (1 << 20), 8),
+    "many headers": (b"", b"X-A: a\r\n" * 1000, 8),
+    "101 headers": (b"", b"X-A: a\r\n" * 101 + b"\r\n", 1),
+    "headers in one packet": (b"", b"X-A: " + b"a" * (70 << 10) + b"\r\n\r\n", 1),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_that_is_too_large_is_refused_before_it_is_parsed(serve: Serve, name: str) -> None:
+    first, piece, count = HEADS[name]
+    with others_are_served(serve), dialled(serve) as connection:
+        with suppress(*CLOSED):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + first)
+            for _ in range(count):
+                connection.sendall(piece)
+        received = all_of(connection)
+    assert not received or received.startswith(b"HTTP/1.1 431 ")  # nothing, where the reset overtook it
+    if name == "101 headers":
+        contract.check(json.loads(received.partition(b"\r\n\r\n")[2]), contract.ERROR)
+
+
+def test_a_long_address_and_long_trailers_are_refused(serve: Serve) -> None:
+    with dialled(serve) as connection:
+        connection.sendall(b"GET /" + b"a" * (70 << 10) + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert all_of(connection).startswith(b"HTTP/1.1 431 ")
+    with others_are_served(serve), dialled(serve) as connection:
+        with suppress(*CLOSED):
+            connection.sendall(b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+            connection.sendall(b"1\r\na\r\n0\r\nX-A: ")
+            for _ in range(8):
+                connection.sendall(b"a" * (1 << 20))
+        assert b"200 OK" not in all_of(connection)
+
+
+def test_requests_that_wait_on_one_connection_are_bounded(serve: Serve) -> None:
+    with others_are_served(serve), dialled(serve) as connection:
+        with suppress(*CLOSED):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20_000)
+        all_of(connection)
+
+
+def test_a_head_that_does_not_come_is_given_up(serve: Serve) -> None:
+    with dialled(serve) as silent, dialled(serve) as dripping, dialled(serve) as between:
+        between.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        between.recv(1 << 16)
+        between.sendall(b"\r\n")
+        dripping.sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
+        began = time.monotonic()
+        assert all_of(silent) == b""
+        assert all_of(dripping).startswith(b"HTTP/1.1 408 ")
+        all_of(between)
+        assert time.monotonic() - began < 10
+
+
+def test_an_upload_that_drips_is_given_up(serve: Serve) -> None:
+    with dialled(serve) as connection:
+        connection.sendall(b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+                           b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+                           b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n')  # fmt: skip
+        began = time.monotonic()
+        with suppress(*CLOSED):
+            while time.monotonic() - began < 2 * STANDSTILL:
+                connection.sendall(b"-")
+                time.sleep(0.5)
+        assert all_of(connection).startswith(b"HTTP/1.1 408 ")
+
+
+def test_an_upgrade_by_another_method_is_answered(serve: Serve) -> None:
+    with dialled(serve) as connection:
+        connection.sendall(b"POST /ws HTTP/1.1\r\n" + UPGRADE)
+        assert connection.recv(100).startswith(b"HTTP/1.1 404 ")  # as any other request for this path
+
+
+FORMS = {
+    "punycode": (form(("model", "a" * 200_000), kind="multipart/form-data; boundary=x; charset=punycode"), 400),
+    "undefined": (form(("model", "a"), kind="multipart/form-data; boundary=x; charset=undefined"), 400),
+    "much text": (form(*[("prompt", "a" * 500_000)] * 3), 413),
+    "much urlencoded text": ({"data": {str(number): "a" * 500_000 for number in range(3)}}, 413),
+    "many fields": (form(*[("keywords", "a")] * 1001), 400),
+    "many files": ({"files": [("file", b"a")] * 5}, 400),
+    "a long name": (form(("a" * 5000, "a")), 400),
+    "a long prompt": ({"data": {"model": "whisper-1", "prompt": "Ab " * 7000}, "files": {"file": b"a"}}, 400),
+    "a deep number": ({"data": {"model": "whisper-1", "keywords": "[" * 100_000}, "files": {"file": b"a"}}, 400),
+    "a huge number": ({"data": {"model": "whisper-1", "keywords": f"[{'9' * 5000}]"}, "files": {"file": b"a"}}, 400),
+    "no multipart": ({"content": b"--y", "headers": {"content-type": "multipart/form-data; boundary=x"}}, 400),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(FILE_PATHS))
+def test_odd_forms_are_refused_at_once(serve: Serve, path: str) -> None:
+    with others_are_served(serve):
+        for name, (request, status) in FORMS.items():
+            if path == "/v1/audio/transcriptions" or "long prompt" not in name:
+                answer = httpx.post(f"{serve.server.url}{path}", timeout=60, **request)
+                assert answer.status_code == status, (name, answer.text[:200])
+                contract.check(answer.json(), contract.ERROR)
+
+
+def test_every_route_that_takes_a_file_and_no_other_takes_a_large_body(serve: Serve) -> None:
+    assert {getattr(route, "path", "") for route in routes.router.routes} == FILE_PATHS
+    for path in ("/v1/realtime/client_secrets", "/v1/realtime/transcription_sessions"):
+        answer = httpx.post(f"{serve.server.url}{path}", content=b" " * (2 << 20), timeout=60)
+        assert answer.status_code == 413
+
+        def unannounced() -> Iterator[bytes]:
+            yield from (b" " * (1 << 20) for _ in range(2))
+
+        with suppress(httpx.TransportError):  # refused while it is sent
+            answer = httpx.post(f"{serve.server.url}{path}", content=unannounced(), timeout=60)
+            assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/ws", "/v1/realtime"])
+def test_a_long_text_on_a_socket_is_refused_at_once(serve: Serve, path: str) -> None:
+    update = {"type": "session.update", "session": {"audio": {"input": {"transcription": {"prompt": ""}}}}}
+    for characters in (21_000, 15_000_000):
+        text = "Ab " * (characters // 3)
+        update["session"]["audio"]["input"]["transcription"]["prompt"] = text  # type: ignore[index]
+        with others_are_served(serve), opened(serve.server, path=path) as live:
+            live.send(json.dumps({"type": "hello", "prompt": text} if path == "/ws" else update))
+            kinds = [json.loads(live.recv(timeout=20))["type"] for _ in range(1 if path == "/ws" else 2)]
+        assert kinds[-1] == "error"
+
+
+FLOODS = {
+    "empty fragments": b"\x01\x80abcd" + b"\x00\x80abcd" * 200_000,
+    "fragments of a byte": b"\x01\x80abcd" + b"\x00\x81abcda" * 200_000,
+    "pings that nobody reads the answers of": (b"\x89\xfdabcd" + b"x" * 125) * 60_000,
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_flood_on_a_socket_ends_it_and_delays_nobody(serve: Serve, name: str) -> None:
+    with others_are_served(serve), dialled(serve) as connection:
+        connection.sendall(b"GET /ws HTTP/1.1\r\n" + UPGRADE)
+        assert b" 101 " in connection.recv(1 << 16)
+        endless = FLOODS[name] * 50
+        with pytest.raises(CLOSED):
+            connection.sendall(endless)
+
+
+def test_a_client_that_sends_faster_than_real_time_is_not_dropped(serve: Serve, samples: dict[str, Sample]) -> None:
+    sample = samples["two-minutes"]
+    sound = pcm(sample.audio().samples[: 60 * 16_000])
+
+    async def send(live: ClientConnection) -> None:
+        for frame in frames(sound, every(100)):
+            await live.send(frame)
+        await live.send(END)
+
+    async def talk() -> str:
+        address = f"{serve.server.url.replace('http', 'ws')}/ws"
+        async with connect(address, proxy=None, compression=None, ping_interval=None) as live:
+            sending = asyncio.create_task(send(live))
+            finals = []
+            with suppress(ConnectionClosed):
+                while True:
+                    message = json.loads(await live.recv())
+                    finals += [message["text"]] if message["type"] == "final" else []
+            await sending
+        assert live.close_code == 1000
+        return " ".join(finals)
+
+    async def all_of_them() -> list[str]:
+        return await asyncio.gather(*[talk() for _ in range(2)])
+
+    first, second = asyncio.run(all_of_them())
+    assert first == second
+    assert len(first.split()) > 0.4 * len(sample.text.split())
+
+
+def test_an_answer_that_nobody_reads_is_given_up(serve: Serve) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", serve.port))
+        get = b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        connection.sendall(get * 8)
+        time.sleep(7)
+        assert len(all_of(connection)) < 8 << 20
+
+
+def test_the_end_waits_neither_for_stalled_uploads_nor_for_clients_that_never_read(
+    serve: Serve, samples: dict[str, Sample]
+) -> None:
+    url, good = f"{serve.server.openai_url}/audio/transcriptions", samples["two-sentences"]
+
+    def upload() -> str:
+        files = {"file": good.path.read_bytes()}
+        return str(httpx.post(url, data={"model": "whisper-1"}, files=files, timeout=60).json()["text"])
+
+    stalled, never_read = [dialled(serve) for _ in range(10)], [socket.socket() for _ in range(10)]
+    for connection in stalled:
+        connection.sendall(b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+                           b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x")  # fmt: skip
+    for connection in never_read:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", serve.port))
+        connection.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 8)
+    with ThreadPoolExecutor(10) as pool:
+        uploads = [pool.submit(upload) for _ in range(10)]
+        time.sleep(1)
+        serve.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert {one.result() for one in uploads} == {good.text}
+        serve.process.wait(30)
+    assert time.monotonic() - began < DRAIN + 5
+    for connection in (*stalled, *never_read):
+        connection.close()
