@@ -121,7 +121,7 @@ def test_a_choice_that_cannot_be_kept_is_made_all_the_same(monkeypatch: pytest.M
     assert precision.is_bfloat16_faster()
 
 
-@pytest.mark.skipif(not precision.can_pack(torch.bfloat16), reason="this processor has no bfloat16 to be measured")
+@pytest.mark.skipif(not packing.can_pack(torch.bfloat16), reason="this processor has no bfloat16 to be measured")
 def test_the_gain_is_that_of_this_processor() -> None:
     first, again = precision.measure_gain(), precision.measure_gain()
     assert 0.1 < first < 100

@@ -74,7 +74,7 @@ def _to_codes(rows: torch.Tensor, levels: int) -> torch.Tensor:
     """
     quantized = torch.quantize_per_tensor(rows, 1 / levels, levels + 1, torch.quint8)
     codes = torch.empty(0, dtype=torch.uint8)
-    return codes.set_(quantized.untyped_storage(), 0, quantized.shape, quantized.stride())  # type: ignore[arg-type]
+    return codes.set_(quantized.untyped_storage(), 0, quantized.shape, quantized.stride())
 
 
 def _product(

@@ -61,8 +61,9 @@ def measure_gain() -> float:
             seconds = [[_processor_seconds(*product) for product in products] for _ in range(ROUNDS)]
     finally:
         torch.set_num_threads(threads)
-    least = [min(column) for column in zip(*seconds, strict=True)]
-    return round(least[0] / least[1], 2)
+    full, half = (min(column) for column in zip(*seconds, strict=True))
+    gain: float = round(full / half, 2)
+    return gain
 
 
 def processor_name() -> str:
