@@ -22,6 +22,7 @@ from nemo.collections.asr.parts.submodules.transducer_decoding.tdt_label_looping
     GreedyBatchedTDTLabelLoopingComputer,
 )
 
+from parakeet_stt.engines.steps.pieces import Pieces
 from parakeet_stt.text.phrases import Phrases, spelling_variants
 
 WEIGHT = 0.5  # of a tree's scores beside the network's logits; measured in docs/benchmarks.md
@@ -31,9 +32,10 @@ MAX_TREES = 64  # cached for callers who come again; a batch may need more
 class Boosting:
     """A search of its own beside the plain one, so that batches without phrases cost nothing more."""
 
-    def __init__(self, plain: Any, tokenizer: Any, *, weight: float = WEIGHT) -> None:
-        """plain: the model's decoding computer. tokenizer: the model's."""
+    def __init__(self, plain: Any, tokenizer: Any, pieces: Pieces, *, weight: float = WEIGHT) -> None:
+        """plain: the model's decoding computer. tokenizer, pieces: the model's."""
         self._tokenizer = tokenizer
+        self._pieces = pieces
         self._weight = weight
         self.computer = GreedyBatchedTDTLabelLoopingComputer(
             decoder=plain.decoder,
@@ -63,8 +65,9 @@ class Boosting:
     def _tree(self, phrases: Phrases) -> int:
         if phrases not in self._trees:
             variants = {spelling for phrase in phrases for spelling in spelling_variants(phrase)}
-            known = sorted(spelling for spelling in variants if self._tokenizer.text_to_ids(spelling))
-            if not known:  # the tokenizer has none of the characters
+            # A spelling with an unknown piece would prefer everything that can't be spelled.
+            known = sorted(one for one in variants if self._pieces.can_spell(self._tokenizer.text_to_ids(one)))
+            if not known:
                 return -1
             config = BoostingTreeModelConfig(key_phrases_list=known)
             tree = GPUBoostingTreeModel.from_config(config, tokenizer=self._tokenizer)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from parakeet_stt.engines.cpu import precision as measured
-from parakeet_stt.errors import StartupError
+from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
@@ -68,6 +68,26 @@ def weight_type(precision: Precision, device: torch.device, parameters: int) -> 
         large = parameters >= measured.LARGE
         return torch.bfloat16 if large and measured.is_bfloat16_faster() else torch.float32
     return torch.bfloat16
+
+
+@contextmanager
+def model_errors(count: int, device: torch.device) -> Iterator[None]:
+    """Turn what a network raises on a batch of `count` into OutOfMemory, DeviceLost or RecognitionError."""
+    try:
+        yield
+    except RuntimeError as exc:
+        message = f"the model failed on a batch of {count}: {first_line(exc)}"
+        if isinstance(exc, torch.OutOfMemoryError) or "can't allocate memory" in str(exc):
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            raise OutOfMemory(message) from exc
+        kind = DeviceLost if isinstance(exc, torch.AcceleratorError) else RecognitionError
+        raise kind(message) from exc
+
+
+def first_line(exc: BaseException) -> str:
+    """An error's message without the advice that libraries append to it."""
+    return next(iter(str(exc).splitlines()), type(exc).__name__)
 
 
 @contextmanager

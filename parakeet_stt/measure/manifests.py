@@ -3,9 +3,9 @@
     a.jsonl, a.json    an object on each line, or one list: NeMo's `audio_filepath` and `text`, Hugging Face's
                        `file_name` and `transcription`, and the other names of `AUDIO` and `TEXT`
     a.csv, a.tsv       a table whose first line names its columns, as Common Voice has them
-    a.parquet          what Hugging Face stores: audio as bytes beside its text
+    a.parquet          what Hugging Face stores: audio as bytes beside its text; set-00000-of-00002.parquet is a part
     a folder           with metadata.jsonl or metadata.csv; or with a .txt beside each recording, in folders below too;
-                       or with .parquet files
+                       or with .parquet files, in folders below too
 
 Paths are relative to the manifest's folder, or to `clips` in it. NeMo's `offset` and `duration` name a part of a file.
 `words`, a list of objects with `word` (or `text`), `start` and `end` in seconds, gives the true times.
@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from parakeet_stt.audio import RECORDING_SUFFIXES
 from parakeet_stt.text.transcript import Word
 
 # Names of fields, the first that is there counts. Sources: NeMo's manifests; Hugging Face's AudioFolder and `Audio`;
@@ -27,11 +29,8 @@ from parakeet_stt.text.transcript import Word
 AUDIO = ("audio_filepath", "audio", "file_name", "path", "file", "wav")
 TEXT = ("text", "sentence", "normalized_text", "transcript", "transcription", "norm_text", "reference")
 NAME = ("id", "utt_id", "name")
+SHARD = re.compile(r"-\d+-of-\d+$")  # of a set that Hugging Face stores in several files
 METADATA = ("metadata.jsonl", "metadata.csv")
-# Of files that are taken for recordings in a folder.
-SUFFIXES = frozenset(
-    (".wav", ".flac", ".mp3", ".m4a", ".mp4", ".ogg", ".oga", ".opus", ".webm", ".mpeg", ".aac", ".aiff")
-)
 
 
 class BadManifest(ValueError):
@@ -66,17 +65,13 @@ class Fields:
 class Manifest:
     """A list of recordings, which is read anew each time, so that its audio never is in memory as a whole.
 
-    Reading raises BadManifest.
+    path: a file or folder. parts: the files of a set that is stored in several. Reading raises BadManifest.
     """
 
+    name: str
     path: Path
     fields: Fields = field(default_factory=Fields)
-
-    @property
-    def name(self) -> str:
-        """The file's name without its suffix, or the folder's; its folder's too if it only says what kind of file."""
-        generic = self.path.stem in ("manifest", "metadata", "test", "samples")
-        return self.path.resolve().parent.name if generic else self.path.resolve().stem
+    parts: tuple[Path, ...] = ()
 
     def __iter__(self) -> Iterator[Recording]:
         for number, row in enumerate(self._rows(), start=1):
@@ -86,12 +81,30 @@ class Manifest:
         return sum(1 for _ in self._rows(only_count=True))
 
     def _rows(self, *, only_count: bool = False) -> Iterator[Mapping[str, Any] | Recording]:
-        if not self.path.exists():
-            raise BadManifest(f"{self.path} does not exist")
-        if self.path.is_dir():
-            yield from _read_folder(self.path, only_count=only_count)
-        else:
-            yield from _read_file(self.path, only_count=only_count)
+        for path in self.parts or (self.path,):
+            if not path.exists():
+                raise BadManifest(f"{path} does not exist")
+            read = _read_folder if path.is_dir() else _read_file
+            try:
+                yield from read(path, only_count=only_count)
+            except BadManifest:
+                raise
+            except (OSError, ValueError, csv.Error) as error:  # not readable; not UTF-8; no Parquet
+                raise BadManifest(f"{path}: {error}") from error
+
+
+def find_manifests(paths: Iterable[Path], fields: Fields | None = None) -> list[Manifest]:
+    """The manifests at these paths, each with its own name. A folder of Parquet files has one for each set in it."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        tables = sorted(path.rglob("*.parquet")) if path.is_dir() else [path] if path.suffix == ".parquet" else []
+        for table in tables:
+            found.setdefault(f"{table.resolve().parent.name} {SHARD.sub('', table.stem)}", []).append(table)
+        if not tables:
+            generic = path.stem in ("manifest", "metadata", "samples")  # names that say nothing
+            name = path.resolve().parent.name if generic else path.resolve().stem
+            found.setdefault(name if name not in found else str(path), []).append(path)
+    return [Manifest(name, parts[0], fields or Fields(), tuple(parts)) for name, parts in found.items()]
 
 
 def _read_folder(folder: Path, *, only_count: bool) -> Iterator[Mapping[str, Any] | Recording]:
@@ -100,14 +113,11 @@ def _read_folder(folder: Path, *, only_count: bool) -> Iterator[Mapping[str, Any
         yield from _read_file(metadata, only_count=only_count)
         return
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    tables = [path for path in files if path.suffix == ".parquet"]
-    for table in tables:
-        yield from _read_file(table, only_count=only_count)
-    said = [path for path in files if path.suffix.lower() in SUFFIXES and path.with_suffix(".txt").exists()]
+    said = [path for path in files if path.suffix.lower() in RECORDING_SUFFIXES and path.with_suffix(".txt").exists()]
     for path in said:
         text = "" if only_count else path.with_suffix(".txt").read_text("utf-8")
         yield Recording(path.relative_to(folder).as_posix(), path, " ".join(text.split()))
-    if not tables and not said:
+    if not said:
         raise BadManifest(
             f"{folder} has no recording with a .txt of the same name beside it, and none of {', '.join(METADATA)}"
         )

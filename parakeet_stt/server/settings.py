@@ -13,6 +13,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from parakeet_stt.errors import StartupError
+from parakeet_stt.text.openai_json import LANGUAGE_NAMES
 
 PREFIX = "STT_"
 CORES_A_FRONT = 4  # one front's work is about that of three more cores in media workers and the device process
@@ -84,6 +85,18 @@ class Settings(BaseSettings):
         description="A catalogue name (nvidia/parakeet-tdt-0.6b-v2), a path to a .nemo file, or a BentoML store tag. "
         "Unset: the bundled tiny model, for demonstrations and tests only.",
     )
+    diarizer: str | None = Field(
+        default=None,
+        validation_alias=_names("DIARIZER"),
+        description="Tells speakers apart: a catalogue name (sortformer-tiny, "
+        "nvidia/diar_streaming_sortformer_4spk-v2), a path to a .nemo file, or a BentoML store tag. Unset: none.",
+    )
+    languages: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=[],
+        validation_alias=_names("LANGUAGES"),
+        description="Comma-separated languages of a model that is not in the catalogue, in ISO 639-1. Unset: those of "
+        "Parakeet v3 if the file has its pieces, else English.",
+    )
     model_aliases: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=[],
         validation_alias=_names("MODEL_ALIASES"),
@@ -153,7 +166,8 @@ class Settings(BaseSettings):
         ge=5,
         le=60,
         validation_alias=_names("MAX_UTTERANCE_SECONDS"),
-        description="Longer audio is cut at pauses into utterances of at most this length.",
+        description="Longer audio is cut at pauses into utterances of at most this length. Unset: 10 for Parakeet v3, "
+        "else 24.",
     )
     max_audio_seconds: float = Field(
         default=43200.0,
@@ -273,6 +287,14 @@ class Settings(BaseSettings):
     def open_paths(self) -> frozenset[str]:
         """The paths that need no key because the operator says so."""
         return frozenset(path for name in self.open_to_all for path in OPEN_PATHS[name])
+
+    @field_validator("languages")
+    @classmethod
+    def _are_known(cls, languages: list[str]) -> list[str]:
+        for language in languages:
+            if language not in LANGUAGE_NAMES:
+                raise ValueError(f"{language!r} is not one of {', '.join(LANGUAGE_NAMES)}")
+        return languages
 
     @field_validator("api_keys_file")
     @classmethod

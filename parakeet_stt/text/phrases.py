@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
 
 Phrases = tuple[str, ...]  # sorted, without duplicates: equal requests are equal values
 NO_PHRASES: Phrases = ()
@@ -14,8 +15,11 @@ SHORTEST_DISTINCTIVE = 3  # characters
 
 
 def normalize_phrases(phrases: Iterable[str]) -> Phrases:
-    """Remove empty phrases, duplicates, extra spaces, and unpaired surrogates, which are no text."""
-    whole = (phrase.encode(errors="ignore").decode() for phrase in phrases)
+    """Remove empty phrases, duplicates, extra spaces, and unpaired surrogates, which are no text.
+
+    The typographic apostrophe becomes the plain one, which the models write.
+    """
+    whole = (phrase.encode(errors="ignore").decode().replace("’", "'") for phrase in phrases)
     return tuple(sorted({" ".join(phrase.split()) for phrase in whole} - {""}))
 
 
@@ -48,4 +52,15 @@ def spelling_variants(phrase: str) -> Phrases:
     small = phrase.lower()
     return normalize_phrases(
         {phrase, small, phrase[0].upper() + phrase[1:], small[0].upper() + small[1:], small.title()}
+    )
+
+
+def can_spell(phrase: str, letters: Collection[str]) -> bool:
+    """Whether any spelling of a phrase has a piece for each of its letters. letters: pieces of one character.
+
+    A tokenizer of SentencePiece can spell exactly what consists of such letters, once NFKC has normalized it.
+    """
+    return any(
+        all(c in letters or c == " " for c in unicodedata.normalize("NFKC", spelling))
+        for spelling in spelling_variants(phrase)
     )

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from parakeet_stt.measure.clips import UnreadableAudio, decode, load, write_wav
-from parakeet_stt.measure.manifests import BadManifest, Fields, Manifest, Recording
+from parakeet_stt.measure.manifests import BadManifest, Fields, Manifest, Recording, find_manifests
 from tests.conftest import SAMPLES
 
 SHORT, TWO = SAMPLES / "short.flac", SAMPLES / "two-sentences.flac"
@@ -26,9 +26,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def one_of(path: Path, **fields: str) -> Manifest:
+    (found,) = find_manifests([path], Fields(**fields))
+    return found
+
+
 def read(path: Path, **fields: str) -> list[tuple[str, str]]:
     """The files' names and texts."""
-    return [(Path(str(one.audio)).name, one.text) for one in Manifest(path, Fields(**fields))]
+    return [(Path(str(one.audio)).name, one.text) for one in one_of(path, **fields)]
 
 
 BOTH = [("a.flac", "First one."), ("b.flac", 'The "second".')]
@@ -61,19 +66,22 @@ def test_a_folder_with_texts_beside_the_audio(folder: Path) -> None:
     (folder / "clips" / "b.txt").write_text('The "second".')
     (folder / "clips" / "untranscribed.wav").write_bytes(b"")
     assert read(folder) == BOTH
-    assert len(Manifest(folder)) == 2
+    assert len(one_of(folder)) == 2
 
 
-def test_parquet_has_the_audio_itself(folder: Path) -> None:
+def test_parquet_has_the_audio_itself_and_sets_in_parts(folder: Path) -> None:
     audio = [{"bytes": SHORT.read_bytes(), "path": "a.flac"}, {"bytes": TWO.read_bytes(), "path": None}]
-    (folder / "ami").mkdir()
-    pq.write_table(
-        pa.table({"audio": audio, "text": ["First", "Second"], "id": ["x", "y"]}), folder / "ami" / "test-0.parquet"
-    )
-    found = list(Manifest(folder / "ami"))
+    rows = pa.table({"audio": audio, "text": ["First", "Second"], "id": ["x", "y"]})
+    for number in (0, 1):
+        (folder / "libri").mkdir(exist_ok=True)
+        pq.write_table(rows.slice(number, 1), folder / "libri" / f"test.clean-0000{number}-of-00002.parquet")
+    pq.write_table(rows, folder / "libri" / "test.other-00000-of-00001.parquet")
+    clean, other = find_manifests([folder])
+    assert (clean.name, other.name) == ("libri test.clean", "libri test.other")
+    assert (len(clean), len(other)) == (2, 2)
+    found = list(clean)
     assert [(one.name, one.text) for one in found] == [("x", "First"), ("y", "Second")]
-    assert len(Manifest(folder / "ami")) == 2
-    assert Manifest(folder / "ami").name == "ami"
+    assert found == list(other)
     clips = [load(one) for one in found]
     assert [clip.data for clip in clips] == [SHORT.read_bytes(), TWO.read_bytes()]
     assert round(clips[0].seconds, 3) == 4.403
@@ -84,15 +92,15 @@ def test_fields_can_be_named(folder: Path) -> None:
     assert read(folder / "m.jsonl", audio="sound", text="said") == [("a.flac", "right")]
 
 
-def test_the_name_says_which_set_it_is(tmp_path: Path) -> None:
-    assert Manifest(tmp_path / "librispeech.jsonl").name == "librispeech"
-    assert Manifest(tmp_path / "ami" / "manifest.json").name == "ami"
+def test_names_say_which_set_it_is(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("libri.jsonl", "ami/manifest.json", "other/libri.jsonl")]
+    assert [one.name for one in find_manifests(paths)] == ["libri", "ami", str(paths[2])]
 
 
 def test_offset_and_duration_name_a_part(folder: Path) -> None:
     entry = {"audio_filepath": "clips/b.flac", "text": "", "offset": 1.5, "duration": 2.25}
     (folder / "m.jsonl").write_text(json.dumps(entry))
-    (recording,) = Manifest(folder / "m.jsonl")
+    (recording,) = one_of(folder / "m.jsonl")
     clip = load(recording)
     assert clip.seconds == 2.25
     assert clip.filename.endswith(".wav")
@@ -105,11 +113,11 @@ def test_a_duration_of_the_whole_file_leaves_it_as_it_is(folder: Path) -> None:
 
 
 def test_words_have_their_times(folder: Path) -> None:
-    recording = next(iter(Manifest(SAMPLES / "samples.json")))
+    recording = next(iter(one_of(SAMPLES / "samples.json")))
     assert recording.words[0].text == "If"
     assert (recording.words[0].start, recording.words[0].end) == (0.2, 0.362)
     (folder / "m.csv").write_text('file,text,words\na.flac,If,"[{""text"": ""If"", ""start"": 0.2, ""end"": 0.4}]"\n')
-    (recording,) = Manifest(folder / "m.csv")
+    (recording,) = one_of(folder / "m.csv")
     assert [word.end for word in recording.words] == [0.4]
 
 
@@ -130,19 +138,23 @@ def test_words_have_their_times(folder: Path) -> None:
 def test_a_wrong_entry_is_refused_by_name(folder: Path, entry: Any, message: str) -> None:
     (folder / "m.jsonl").write_text(json.dumps(entry))
     with pytest.raises(BadManifest, match=message):
-        list(Manifest(folder / "m.jsonl"))
+        list(one_of(folder / "m.jsonl"))
 
 
 def test_what_is_no_manifest_is_refused(folder: Path) -> None:
     with pytest.raises(BadManifest, match="does not exist"):
-        list(Manifest(folder / "none.jsonl"))
+        list(one_of(folder / "none.jsonl"))
     with pytest.raises(BadManifest, match="a manifest is a folder, or ends with"):
-        list(Manifest(folder / "a.flac"))
+        list(one_of(folder / "a.flac"))
     with pytest.raises(BadManifest, match="no recording with a"):
-        list(Manifest(folder))
+        list(one_of(folder))
+    for name in ("m.parquet", "m.csv"):
+        (folder / name).write_bytes(b"\xff\xfe nothing")
+        with pytest.raises(BadManifest, match=name):
+            list(one_of(folder / name))
     (folder / "m.jsonl").write_text('{"audio": "a.flac", "text": "x"}\n{"audio"\n')
     with pytest.raises(BadManifest, match="line 2"):
-        list(Manifest(folder / "m.jsonl"))
+        list(one_of(folder / "m.jsonl"))
 
 
 def test_audio_that_can_t_be_read_is_named(folder: Path) -> None:

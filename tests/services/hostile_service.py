@@ -5,7 +5,7 @@ from functools import partial
 import uvicorn
 
 from parakeet_stt.server.connections import http, watch
-from tests import preloaded_service
+from tests.services import preloaded_service
 
 http.HEAD_SECONDS = 2.0
 watch.UNREAD_SECONDS = 3.0

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from platformdirs import user_cache_path
 
 from parakeet_stt.engines.cpu.packing import PackedLinear, can_pack
 
@@ -81,8 +82,7 @@ def _processor_seconds(layer: PackedLinear, audio: torch.Tensor) -> float:
 
 
 def _file() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder, "parakeet-stt", "precision.json")
+    return user_cache_path("parakeet-stt") / "precision.json"
 
 
 def _read(file: Path, machine: dict[str, str]) -> float | None:

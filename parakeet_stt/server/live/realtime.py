@@ -52,10 +52,10 @@ class RealtimeProtocol:
         self._model, self._by_hand = model, by_hand
         self._is_older = is_older
         self.session_id, self._expires_at = new_session_id(), int(time.time()) + SESSION_SECONDS
-        self._item_ids: dict[int, str] = {}  # of utterances that are not final
+        self._item_ids: dict[int, str] = {}  # of turns that are not final
         self._previous: str | None = None  # the last committed item
-        self._has_delta: set[int] = set()  # utterances
-        self._open: int | None = None  # the latest utterance, until it is committed
+        self._has_delta: set[int] = set()  # turns
+        self._last_committed = -1  # item
         self._committed_until = 0.0  # audio that the client has committed or cleared, in seconds
 
     def opening_messages(self) -> Sequence[Outgoing]:
@@ -86,9 +86,8 @@ class RealtimeProtocol:
             case "input_audio_buffer.clear":
                 await self.stream.clear()
                 self._committed_until = self.stream.received_seconds
-                if self._open is not None:
-                    self._item_ids.pop(self._open, None)
-                    self._has_delta.discard(self._open)
+                self._item_ids = {item: name for item, name in self._item_ids.items() if item <= self._last_committed}
+                self._has_delta = {item for item in self._has_delta if item <= self._last_committed}
                 return (self._event("input_audio_buffer.cleared"),)
             case "session.update":
                 self._change(_object(event, "session"))
@@ -105,11 +104,10 @@ class RealtimeProtocol:
         item_id = self._item_ids.setdefault(event.item, _new_item_id())
         match event:
             case SpeechStarted():
-                self._open = event.item
                 place = {"audio_start_ms": _ms(event.at), "item_id": item_id}
                 return (self._event("input_audio_buffer.speech_started", **place),)
             case SpeechStopped():
-                self._open = None
+                self._last_committed = event.item
                 stopped = self._event("input_audio_buffer.speech_stopped", audio_end_ms=_ms(event.end), item_id=item_id)
                 detects = self._configuration.audio.input.turns is not None
                 return (*((stopped,) if detects else ()), *self._committed(item_id))

@@ -20,7 +20,7 @@ from parakeet_stt.server.options import (
     PaddingMs,
     SilenceMs,
     Threshold,
-    check_model,
+    check_realtime_model,
     parse_language,
     parse_languages,
     parse_phrases,
@@ -201,11 +201,11 @@ def configure(before: Configuration, given: Mapping[str, Any], model: ServedMode
         raise to_invalid_field(exc, "session", hidden=("server_vad", "semantic_vad")) from None
     asked = after.audio.input.transcription or Transcription()
     if asked.model:
-        check_model(asked.model, model, param=f"{TRANSCRIPTION}.model")
+        check_realtime_model(asked.model, model, param=f"{TRANSCRIPTION}.model")
     if asked.language:
         parse_language(asked.language, model.languages, param=f"{TRANSCRIPTION}.language")
     parse_languages(asked.languages or (), model.languages, param=f"{TRANSCRIPTION}.languages")
-    after.to_options(EndpointRules())  # checks the keywords
+    parse_phrases(asked.keywords or [], asked.prompt or "", model.letters, param=f"{TRANSCRIPTION}.keywords")
     return after
 
 

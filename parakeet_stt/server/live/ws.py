@@ -19,6 +19,7 @@ from parakeet_stt.errors import InvalidField, RequestError
 from parakeet_stt.server.live.connection import Outgoing
 from parakeet_stt.server.live.pcm import Encoding, is_rate
 from parakeet_stt.server.live.stream import LiveOptions, LiveStream
+from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.monitoring.logs import request_id
 from parakeet_stt.server.options import (
     PaddingMs,
@@ -86,14 +87,15 @@ class Hello(BaseModel):
         )
 
 
-def parse_hello(asked: Mapping[str, Any], languages: Sequence[str]) -> Hello:
-    """A client's hello. Raises RequestError for the first value that is not possible. languages: of the model."""
+def parse_hello(asked: Mapping[str, Any], model: ServedModel) -> Hello:
+    """A client's hello. Raises RequestError for the first value that is not possible."""
     try:
         hello = Hello.model_validate({name: value for name, value in asked.items() if name != "api_key"})
     except ValidationError as exc:
         raise to_invalid_field(exc) from None
     if hello.language:
-        parse_language(hello.language, languages)
+        parse_language(hello.language, model.languages)
+    parse_phrases(hello.keywords, "", model.letters)
     return hello
 
 
@@ -108,12 +110,12 @@ class _OpenUtterance:
 class WsProtocol:
     """One client of `/ws`; see `connection.LiveProtocol`."""
 
-    def __init__(self, stream: LiveStream, hello: Hello, *, onset: float, languages: Sequence[str]) -> None:
+    def __init__(self, stream: LiveStream, hello: Hello, *, onset: float, model: ServedModel) -> None:
         self.stream = stream
         self.session_id = request_id.get() or "-"
         self._hello = hello
         self._onset = onset
-        self._languages = languages
+        self._model = model
         self._open: dict[int, _OpenUtterance] = {}
 
     def opening_messages(self) -> Sequence[Outgoing]:
@@ -136,7 +138,7 @@ class WsProtocol:
         if kind == "hello":
             if self.stream.received_seconds:
                 raise RequestError("type: a hello comes before any sound", param="type")
-            self._hello = parse_hello({**self._hello.model_dump(), **asked}, self._languages)
+            self._hello = parse_hello({**self._hello.model_dump(), **asked}, self._model)
             self.stream.configure(self._hello.to_options(self._onset))
             return ({"type": "hello", **self._hello.model_dump(exclude={"type"})},)
         if kind == "commit":

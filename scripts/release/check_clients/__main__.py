@@ -1,7 +1,10 @@
 """Installs real clients and runs each as its users do, against a served tiny model. Run before a release.
 
     python -m scripts.release.check_clients                         # all, 15 minutes, mostly of installing
-    python -m scripts.release.check_clients --only LiveKit --write  # writes docs/clients.md
+    python -m scripts.release.check_clients --only LiveKit          # those whose name has this in it
+    python -m scripts.release.check_clients --write                 # writes docs/clients.md
+
+One client needs Python 3.12; where `python3.12` is not on the PATH, --python names it.
 
 Each client is installed into a folder of its own, of PyPI or npm, at the versions of `clients.py`, and transcribes one
 recording in each way that it has; for sockets it lies between pauses of three seconds. The text has to be the
@@ -58,13 +61,26 @@ def make_recordings(folder: Path) -> list[str]:
     return [str(speech), str(pauses)]
 
 
-def install(client: Client, folder: Path) -> list[str]:
-    """Install a client into a folder. Returns the command that runs its script. Raises CalledProcessError."""
+def install(client: Client, folder: Path, newer: str | None) -> list[str]:
+    """Install a client into a folder. Returns the command that runs its script. Raises RuntimeError.
+
+    newer: the Python for clients that need a newer one than this.
+    """
     if client.is_python:
         uv = str(Path(sys.executable).with_name("uv"))
         python = folder / "bin" / "python"
         is_here = sys.version_info[:2] >= tuple(map(int, client.python.split(".")))
-        _run([uv, "venv", "-q", "--python", sys.executable if is_here else client.python, str(folder)])
+        _run(
+            [
+                uv,
+                "venv",
+                "-q",
+                "--no-python-downloads",
+                "--python",
+                sys.executable if is_here else newer or client.python,
+                str(folder),
+            ]
+        )
         _run([uv, "pip", "install", "-q", "--python", str(python), "--exclude-newer", UNTIL, *client.packages])
         return [str(python), str(client.path)]
     folder.mkdir()
@@ -81,15 +97,15 @@ def _run(command: list[str], folder: Path | None = None) -> None:
         raise RuntimeError(f"{command[0]}: {(done.stderr or done.stdout).strip()[-300:]}")
 
 
-def try_client(client: Client, url: str, recordings: list[str], expected: str) -> list[Result]:
-    """Install and run one client."""
+def try_client(client: Client, url: str, recordings: list[str], expected: str, newer: str | None) -> list[Result]:
+    """Install and run one client. newer: see `install`."""
 
     def failed(reason: str) -> Result:
         return Result(client.name, client.version, "-", reason, False)
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            command = install(client, Path(folder, "client"))
+            command = install(client, Path(folder, "client"), newer)
         except (OSError, RuntimeError) as exc:
             return [failed(f"can't be installed here: {exc}")]
         environment = {**os.environ, "PYTHONPATH": "", "NO_PROXY": "127.0.0.1,localhost"}
@@ -145,7 +161,10 @@ def main() -> int:
     parser.add_argument("--url", help="a running server with the tiny model")
     parser.add_argument("--only", help="clients whose name has this in it")
     parser.add_argument("--write", action="store_true", help="write docs/clients.md")
+    parser.add_argument("--python", help="a Python for clients that need a newer one than this")
     asked = parser.parse_args()
+    if asked.only and asked.write:
+        parser.error("the page has all clients: --write goes without --only")
     expected = next(
         one["text"] for one in json.loads((SAMPLES / "samples.json").read_text()) if one["file"] == "short.flac"
     )
@@ -155,7 +174,7 @@ def main() -> int:
         recordings = make_recordings(Path(folder))
         chosen = [client for client in CLIENTS if not asked.only or asked.only.lower() in client.name.lower()]
         for client in chosen:
-            for result in try_client(client, url, recordings, expected):
+            for result in try_client(client, url, recordings, expected, asked.python):
                 results.append(result)
                 _print(result)
         if not asked.only:

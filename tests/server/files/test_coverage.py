@@ -59,7 +59,7 @@ class Served:
 
     def ask(self, sample: Sample, **fields: Any) -> httpx.Response:
         async def main() -> httpx.Response:
-            app, components = create_app(), self.front.components
+            app, components = create_app(has_page=False), self.front.components
             app.state.components = components
             asked = RequestMiddleware(app, context=lambda: components.request_context)
             async with httpx.AsyncClient(transport=httpx.ASGITransport(app=asked), base_url="http://test") as client:

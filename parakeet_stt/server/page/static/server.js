@@ -52,7 +52,7 @@ export function start() {
     h("div", { class: "more", id: "real-model", hidden: true },
       h("h2", {}, "The real model"),
       h("p", {}, "This server has the tiny demonstration model. To serve NVIDIA’s Parakeet, fetch it once and start again with its name:"),
-      h("pre", { tabindex: 0 }, h("code", {}, ".venv/bin/python scripts/fetch_model.py nvidia/parakeet-tdt-0.6b-v2\nSTT_MODEL=nvidia/parakeet-tdt-0.6b-v2 make serve"))),
+      h("pre", { tabindex: 0 }, h("code", {}, ".venv/bin/python -m parakeet_stt fetch nvidia/parakeet-tdt-0.6b-v2\nSTT_MODEL=nvidia/parakeet-tdt-0.6b-v2 make serve"))),
     h("h2", {}, "Use it from your program"),
     h("div", { class: "snippet" }, h("div", { class: "bar" },
       h("span", { class: "group", role: "group", "aria-label": "Language of the snippet" }, tabs), copying),
