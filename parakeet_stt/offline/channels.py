@@ -44,9 +44,8 @@ def merge_channels(recordings: Sequence[Recording]) -> Recording:
 
     transcripts = [one.transcript for one in recordings]
     duration = max(transcript.duration for transcript in transcripts)
-    transcript = Transcript(
-        words, LazySequence(len(starts), segment_at), duration, transcripts[0].language, speakers=speakers
-    )
+    language = next((one.language for one in transcripts if one.language), None)
+    transcript = Transcript(words, LazySequence(len(starts), segment_at), duration, language, speakers=speakers)
     return Recording(
         transcript,
         _loudest([one.probabilities for one in recordings]),
