@@ -145,28 +145,29 @@ class Speaker:
         self.errors: list[str] = []
         self._began = 0.0
         self._items: dict[str, Utterance] = {}
+        self._open: set[str] = set()  # items that have begun and have no final
         self._is_said = False
-        self._answered = asyncio.Event()  # all phrases are said, and each has a final or a failure
 
     async def speak(self, count: int) -> None:
         """Say `count` phrases, and wait for their finals."""
         try:
             async with _open_session(self._target) as socket:
                 reading = asyncio.create_task(self._read(socket))
-                await self._send(socket, count)
-                self._is_said = True
-                self._look_whether_answered()
-                waiting = asyncio.create_task(self._answered.wait())
-                await asyncio.wait({reading, waiting}, timeout=LAST_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                for task in (reading, waiting):
-                    task.cancel()
-                await asyncio.wait({reading, waiting})
+                try:
+                    await self._send(socket, count)
+                    if not self._is_answered():  # else no further message has to come
+                        await asyncio.wait({reading}, timeout=LAST_SECONDS)
+                finally:
+                    reading.cancel()
+                    await asyncio.wait({reading})
+                if not reading.cancelled() and (failed := reading.exception()):
+                    raise failed
         except (OSError, WebSocketException, TimeoutError, ValueError) as error:
             self.errors.append(_describe(error))
 
-    def _look_whether_answered(self) -> None:
-        if self._is_said and all(one.final or one.failure for one in self.utterances):
-            self._answered.set()
+    def _is_answered(self) -> bool:
+        """All phrases are said, each has a final or a failure, and no item is open."""
+        return self._is_said and not self._open and all(one.final or one.failure for one in self.utterances)
 
     async def _send(self, socket: ClientConnection, count: int) -> None:
         due = time.monotonic()
@@ -179,6 +180,7 @@ class Speaker:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 self.late.append(max(0.0, time.monotonic() - due))
                 await socket.send(frame)
+            self._is_said = number == count - 1
 
     def begin(self, phrase: int, *, at: float) -> Utterance:
         """A phrase begins."""
@@ -189,6 +191,8 @@ class Speaker:
     async def _read(self, socket: ClientConnection) -> None:
         async for message in socket:
             self.receive(json.loads(message), time.monotonic())
+            if self._is_answered():
+                return
 
     def receive(self, event: dict[str, object], now: float) -> None:
         """An event of the server. now: when it came."""
@@ -207,7 +211,10 @@ class Speaker:
             utterance.texts.append(str(event.get("transcript") or ""))
         elif kind == EVENT + "failed":
             self._find(item, now).failure = f"failed: {event.get('error')}"[:200]
-        self._look_whether_answered()
+        if kind in (EVENT + "completed", EVENT + "failed"):
+            self._open.discard(item)
+        elif kind in ("input_audio_buffer.speech_started", EVENT + "delta"):
+            self._open.add(item)
 
     def _find(self, item: str, at: float) -> Utterance:
         """The utterance that an item is part of: the one that had last begun when the item's speech did.

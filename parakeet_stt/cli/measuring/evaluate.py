@@ -110,6 +110,7 @@ async def _evaluate_all(manifests: Sequence[Manifest], targets: Sequence[Target]
     from parakeet_stt.measure.api import describe, find_model, new_client
     from parakeet_stt.measure.evaluation import evaluate as measure
 
+    counts = [len(manifest) for manifest in manifests]  # a wrong manifest is told before a server is asked
     found = []
     async with new_client(30) as client:
         for target in targets:
@@ -122,10 +123,10 @@ async def _evaluate_all(manifests: Sequence[Manifest], targets: Sequence[Target]
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     results = []
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        for manifest in manifests:
-            count = min(len(manifest), rules.limit or len(manifest))
+        for manifest, count in zip(manifests, counts, strict=True):
             for target in found:
-                task = progress.add_task(f"{manifest.name}, {target.name}", total=count)
+                total = min(count, rules.limit or count)
+                task = progress.add_task(f"{manifest.name}, {target.name}", total=total)
 
                 def advance(outcome: Outcome, task: object = task) -> None:
                     progress.advance(task)  # type: ignore[arg-type]
