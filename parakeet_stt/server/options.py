@@ -79,6 +79,12 @@ def parse_languages(tags: Sequence[str], known: Sequence[str], *, param: str = "
     return found
 
 
+def parse_spoken(single: str | None, several: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The languages that a caller names, each once; none if that is left to the model. Raises UnsupportedField."""
+    found = [parse_language(single, known)] if single else []
+    return list(dict.fromkeys([*found, *parse_languages(several, known)]))
+
+
 def parse_phrases(
     keywords: Sequence[str], prompt: str, letters: Collection[str] = (), *, param: str = "keywords"
 ) -> Phrases:

@@ -37,7 +37,7 @@ async def ws(websocket: WebSocket, sessions: Sessions, model: Model, settings: C
     hello = parse_hello(dict(websocket.query_params), model)
     await sessions.run(
         websocket,
-        hello.to_options(onset),
+        hello.to_options(onset, model.languages),
         lambda stream: WsProtocol(stream, hello, onset=onset, model=model),
     )
 
@@ -58,7 +58,7 @@ async def realtime(websocket: WebSocket, sessions: Sessions, model: Model, setti
     by_hand = rules_by_hand(settings.vad_threshold, settings.max_utterance_seconds)
     await sessions.run(
         websocket,
-        configuration.to_options(by_hand),
+        configuration.to_options(by_hand, model.languages),
         lambda stream: RealtimeProtocol(stream, configuration, model=model, by_hand=by_hand, is_older=is_older),
     )
 
