@@ -51,6 +51,11 @@ def live(  # each parameter is an option of the command
         raise typer.BadParameter(f"{source!r} is not -; `parakeet transcribe` takes files")
     if delay is not None and delay not in DELAYS:
         raise typer.BadParameter(f"{delay!r} is none of {', '.join(DELAYS)}", param_hint="--delay")
+    if srt:
+        try:
+            srt.open("a").close()  # now, not after an hour of speech
+        except OSError as exc:
+            raise typer.BadParameter(f"{srt} can't be written: {exc.strerror}", param_hint="--srt") from exc
     wishes = {"language": language, "keywords": keywords, "delay": delay}
     captions = Captions()
     status = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -11,18 +12,27 @@ from typer.testing import CliRunner
 
 from parakeet_stt.cli.app import app
 from parakeet_stt.cli.server import api_url
-from tests.conftest import ROOT
+from tests.conftest import ROOT, clean_environment, free_port
 
 
 def test_each_command_says_what_it_does() -> None:
     said = CliRunner().invoke(app, ["--help"]).output
-    assert {"models"} <= set(said.split())
+    assert {"transcribe", "live", "serve", "fetch", "models"} <= set(said.split())
 
 
 def test_it_runs_as_a_module_and_without_arguments_shows_its_help() -> None:
     done = subprocess.run([sys.executable, "-m", "parakeet_stt"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert "Usage" in done.stdout + done.stderr
+
+
+def test_serve_becomes_the_service_and_has_its_exit_status(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "parakeet_stt", "serve", "--port", str(free_port()), "--model", "no-such-model"]
+    environment = clean_environment(BENTOML_HOME=str(tmp_path))
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert line.startswith("parakeet-stt: STT_MODEL='no-such-model' is neither")
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,10 @@ def test_without_its_library_a_microphone_is_one_line_that_says_what_to_do(monke
         assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["sound.wav"], ["-", "--delay", "none"], ["-", "--rate", "96000"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["sound.wav"], ["-", "--delay", "none"], ["-", "--rate", "96000"], ["-", "--srt", "/no/such/folder/captions.srt"]],
+)
 def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
     assert live(*arguments, url="http://127.0.0.1:1").exit_code == 2
 

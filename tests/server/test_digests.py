@@ -88,6 +88,11 @@ def test_a_digest_that_was_recorded_spares_reading_the_model(checkout: Path) -> 
     assert digests.compute_digests(checkout, checkout / MODEL, recorded="known").model == "known"
 
 
+def test_an_installed_wheel_has_no_lock_to_tell_of(checkout: Path) -> None:
+    (checkout / digests.LOCK).unlink()
+    assert made_of(checkout).lock == ""
+
+
 def test_the_source_is_the_code_that_the_bento_gets() -> None:
     include = [one.removeprefix("/") for one in OmegaConf.load(ROOT / "bentofile.yaml").include]
     assert {*digests.SOURCE, digests.LOCK} <= set(include)
