@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from parakeet_stt.server.connections.watch import Watch
 from parakeet_stt.server.http.errors import envelope
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
 
 # As most servers and proxies have it: nginx takes 32 KiB (large_client_header_buffers), Node.js 16, h11 64.
 MAX_HEAD_BYTES = 64 << 10
@@ -25,6 +28,7 @@ class HttpProtocol(HttpToolsProtocol):
     """
 
     _watch: Watch
+    _running: RequestResponseCycle | None = None  # the request that is being answered
     _refusal: tuple[int, str] | None = None  # status and message, once a limit is passed
     _incomplete_bytes = 0  # fed to the parser since it last completed something
     _head_bytes = 0  # of the request's line and headers that are complete
@@ -41,7 +45,15 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._watch.stop()
+        for cycle in filter(None, [self._running, *(waiting for waiting, _ in self.pipeline)]):
+            cycle.disconnected = True  # uvicorn tells the latest only
+            cycle.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""

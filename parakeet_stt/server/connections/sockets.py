@@ -58,7 +58,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.queue = _Messages()
         self._unparsed = b""
         self._parsing: asyncio.Handle | None = None
-        self._received_at = 0.0
+        self._read_at = 0.0  # when something came last, or reading went on, in the event loop's time
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -83,7 +83,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        self._received_at = self.loop.time()
+        self._read_at = self.loop.time()
         self._unparsed += data
         if self._parsing is None:
             self._parse()
@@ -118,7 +118,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def keepalive_timeout(self) -> None:
         """No answer to our ping. A client that sends is there: its answer comes after what we have not read yet."""
-        if self.read_paused or self._received_at > self.ping_sent_at:
+        if self.read_paused or self._read_at > self.ping_sent_at:
             self.pong_timer = self.pending_ping_payload = None
             self.schedule_ping()
         else:
@@ -142,6 +142,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
         elif self.read_paused and not is_behind:
             self.transport.resume_reading()
+            self._read_at = self.loop.time()
         self.read_paused = is_behind
 
     def _parse_slice(self) -> None:
