@@ -46,7 +46,7 @@ from parakeet_stt.server.settings import Settings, front_count, has_page, load
 
 DEVICE_MODULE, MEDIA_MODULE = "parakeet_stt.processes.device", "parakeet_stt.processes.media"
 # glibc's: a process keeps the memory of a clip. To give it back and get it again costs a media worker as much as
-# decoding, and the recognizer on a CPU 8 % of its time (it returns memory every two seconds: engines/cpu.py).
+# decoding, and the recognizer on a CPU 8 % of its time (it returns memory every two seconds: engines/cpu/memory.py).
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(16 << 20)}
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # numpy's products would spread over the cores, and wait for each other
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # on Linux, on WSL; without one there is no need to ask torch
@@ -71,13 +71,18 @@ image = (
 
 def start_processes(settings: Settings) -> Paths:
     """Start the device processes and the media program, which end with this process. Raises StartupError."""
-    source = catalogue.resolve(settings.model)
+    source = catalogue.resolve(settings.model, settings.languages)
     catalogue.check_archive(source.path)
+    if source.longest_utterance_seconds and "max_utterance_seconds" not in settings.model_fields_set:
+        os.environ["STT_MAX_UTTERANCE_SECONDS"] = str(source.longest_utterance_seconds)
     catalogue.read_ahead(source.path)
+    diarizer = catalogue.resolve_diarizer(settings.diarizer)
     detects = [] if _has_gpu(settings) else ["--detect"]
     paths = Paths(tempdir.create())
     paths.create()
     catalogue.write_source(source, paths.source)
+    if diarizer:
+        catalogue.write_source(diarizer, paths.diarizer)
     os.environ[RUN_FOLDER] = str(paths.folder)  # of the fronts, which BentoML starts later
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(paths.metrics)
     os.environ.setdefault("STT_SIGNING_KEY", secrets.token_hex())  # one for all fronts
@@ -149,6 +154,7 @@ class ParakeetSTT:
         configure(settings.log_level)
         allow_many_descriptors()
         paths = Paths(Path(os.environ[RUN_FOLDER])) if RUN_FOLDER in os.environ else start_processes(settings)
+        settings = load()  # the model may have its own longest utterance
         self._temporary = tempdir.create(paths.folder)
         links = [DeviceLink(paths.device(number), paths.ledger(number)) for number in range(settings.devices)]
 
@@ -168,6 +174,8 @@ class ParakeetSTT:
             precision=welcome.precision,
             config=welcome.config,
             digests=Digests(**welcome.digests),
+            tells_speakers=welcome.speakers is not None,
+            letters=frozenset(piece for piece in welcome.vocabulary if len(piece) == 1),
             aliases=frozenset(settings.model_aliases),
         )
         detector = None
@@ -191,6 +199,8 @@ class ParakeetSTT:
         language: str | None = None,
         keywords: tuple[str, ...] = (),
         prompt: str = "",
+        speakers: bool = False,
+        channels: str = "mixed",
     ) -> dict[str, Any]:
         """For BentoML's own client and BentoCloud's playground: OpenAI's verbose_json, with words and segments."""
         raise NotImplementedError("NativeMiddleware has parakeet_stt/server/files/routes.py answer this route")

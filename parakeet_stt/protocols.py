@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
 from parakeet_stt.text.phrases import Phrases
+from parakeet_stt.text.speakers import SpeakerProbabilities
 from parakeet_stt.text.transcript import ENCODER_FRAME_SECONDS, Hypothesis, Token
 from parakeet_stt.vad import Probabilities, Windows
 
@@ -52,6 +53,42 @@ class ChunkResult:
     stable: Sequence[Token]
     unstable: Sequence[Token]
     state: DecoderState | None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerLayout:
+    """How a diarizer takes a recording, in samples, and how many speakers it can tell apart.
+
+    chunk: the part that each call is about; only a recording's last one may be shorter. left_context, right_context: of
+    audio before and after it, except where the recording begins or ends.
+    """
+
+    speakers: int
+    chunk: int
+    left_context: int
+    right_context: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpeakerChunk:
+    """The next part of a recording, with the audio around it.
+
+    audio: left context, the part itself, right context. left_context, right_context: samples. state: from the result of
+    the part before; None for the first.
+    """
+
+    audio: Clip
+    left_context: int
+    right_context: int
+    state: object | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpeakerResult:
+    """The probability that each speaker speaks, in each frame of 80 ms of the part. state: for the next part."""
+
+    probabilities: SpeakerProbabilities
+    state: object | None
 
 
 class Priority(IntEnum):
@@ -167,6 +204,26 @@ class Recognizer(Protocol):
         ...
 
 
+class Diarizer(Protocol):
+    """Speech to speakers, numbered in the order in which they first speak. The recognizer's thread makes all calls."""
+
+    @property
+    def layout(self) -> SpeakerLayout:
+        """How it takes a recording."""
+        ...
+
+    def warm_up(self) -> None:
+        """Run once what the first batch would be slow at."""
+        ...
+
+    def diarize(self, batch: Sequence[SpeakerChunk]) -> list[SpeakerResult]:
+        """Tell the speakers in one part of each of several recordings, independently, in input order.
+
+        A number means the same person in all parts of a recording. Raises as `Recognizer.recognize`.
+        """
+        ...
+
+
 DETECTOR_STATE_SHAPE = (2, 128)  # the detector's state of one stream: hidden, cell
 DetectorStates = npt.NDArray[np.float32]  # shape (streams, *DETECTOR_STATE_SHAPE); zeros at the start of a stream
 
@@ -185,7 +242,11 @@ class SpeechDetector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A loaded recognizer, and a detector where it is best on the recognizer's own device; None on a CPU."""
+    """A loaded recognizer; a detector where it is best on the recognizer's own device, None on a CPU; a diarizer, if
+
+    the operator wants one.
+    """
 
     recognizer: Recognizer
     detector: SpeechDetector | None
+    diarizer: Diarizer | None = None

@@ -55,6 +55,19 @@ WORD = an_object({"word": TEXT, "start": SECONDS, "end": SECONDS})
 VERBOSE = {"task": {"const": "transcribe"}, "language": TEXT, "duration": SECONDS, "text": TEXT,
            "usage": an_object({"type": {"const": "duration"}, "seconds": COUNT})}  # fmt: skip
 
+DIARIZED_SEGMENT = an_object(
+    {
+        "type": {"const": "transcript.text.segment"}, "id": TEXT, "start": SECONDS, "end": SECONDS, "text": TEXT,
+        "speaker": TEXT,
+    }
+)  # fmt: skip
+DIARIZED = an_object(
+    {
+        "task": {"const": "transcribe"}, "duration": SECONDS, "text": TEXT, "segments": a_list(DIARIZED_SEGMENT),
+        "usage": TOKENS,
+    }
+)  # fmt: skip
+
 JSON = an_object({"text": TEXT, "usage": TOKENS})
 JSON_LOGPROBS = an_object({"text": TEXT, "usage": TOKENS, "logprobs": LOGPROBS})
 VERBOSE_WORDS = an_object({**VERBOSE, "words": a_list(WORD)})

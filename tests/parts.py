@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import shutil
 import socket
@@ -26,7 +27,16 @@ from parakeet_stt.engines.silero_onnx import OnnxDetector
 from parakeet_stt.media.filters import save_filter
 from parakeet_stt.processes.paths import Paths
 from parakeet_stt.processes.supervisor import Program
-from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult, Done, Pending, Recognizer, SpeechDetector
+from parakeet_stt.protocols import (
+    FRAME_SAMPLES,
+    Chunk,
+    ChunkResult,
+    Diarizer,
+    Done,
+    Pending,
+    Recognizer,
+    SpeechDetector,
+)
 from parakeet_stt.server import components
 from parakeet_stt.server.components import Components, Processes
 from parakeet_stt.server.digests import Digests
@@ -81,9 +91,10 @@ class RunningDevice:
         budget: BatchBudget,
         *,
         detector: SpeechDetector | None = None,
+        diarizer: Diarizer | None = None,
         max_waiting: float | None = None,
         max_sessions: int = 256,
-    ) -> None:
+    ) -> None:  # the parts of a device
         self.paths = Paths(Path(tempfile.mkdtemp(prefix="stt-test-")))
         self.paths.create()
         self.metrics = Metrics()
@@ -92,6 +103,7 @@ class RunningDevice:
         self._load = load
         self._budget = budget
         self._detector = detector
+        self._diarizer = diarizer
         self.ledger = Ledger(self.paths.ledger(0))
         self.ledger.set_limits(max_waiting=max_waiting, max_sessions=max_sessions)
         self.start()
@@ -132,10 +144,13 @@ class RunningDevice:
 
     def _serve(self, lifeline: socket.socket) -> None:
         recognizer = self._load()
-        batcher = Batcher(recognizer, self._detector, self._budget, on_report=self.metrics.record)
+        batcher = Batcher(
+            recognizer, self._detector, self._budget, on_report=self.metrics.record, diarizer=self._diarizer
+        )
         welcome = Welcome(
             VERSION, recognizer.device, recognizer.precision, recognizer.config, list(recognizer.vocabulary),
             self._detector is not None, {"source": "", "lock": "", "model": ""},
+            dataclasses.astuple(self._diarizer.layout) if self._diarizer else None,
         )  # fmt: skip
         server = DeviceServer(
             batcher, welcome, make_filter=lambda rate: save_filter(self.paths.filters, rate, make_filter)

@@ -1,6 +1,7 @@
-"""`parakeet fetch`: puts Parakeet's weights into the BentoML store, once. The only code here that downloads any.
+"""`parakeet fetch`: puts weights, of Parakeet or a diarizer, into the BentoML store, once. Nothing else downloads any.
 
-A download is one file of one commit, and is refused unless its checksum is the one in the catalogue.
+A download is one file of one commit, by ordinary HTTP, and is refused unless its checksum is the one in the catalogue,
+or the hub's where the catalogue has none.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from parakeet_stt.cli.exits import Exit, require
 from parakeet_stt.errors import StartupError
 
 if TYPE_CHECKING:
-    from parakeet_stt.engines.catalogue import CatalogueEntry, ModelSource, PublishedFile
+    from parakeet_stt.engines.catalogue import CatalogueEntry, Kind, ModelSource, PublishedFile
 
+SHA256_DIGITS = 64
 VERSION_DIGITS = 12  # of the checksum: the same bytes always get the same version
 
 
@@ -38,9 +40,12 @@ def fetch(
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from parakeet_stt.engines import catalogue
 
-    # Importing parakeet_stt.engines has set it to "1". huggingface_hub reads it when `download` imports it.
+    # Importing parakeet_stt.engines has set the first to "1". huggingface_hub reads both when `download` imports it.
     os.environ["HF_HUB_OFFLINE"] = "0"
-    published = {one: entry for one, entry in catalogue.CATALOGUE.items() if entry.published}
+    # Where the hub offers Xet, a store in place of a file, and the store does not answer, a download hangs for minutes.
+    os.environ["HF_HUB_DISABLE_XET"] = "1"
+    known = {**catalogue.CATALOGUE, **catalogue.DIARIZERS}
+    published = {one: entry for one, entry in known.items() if entry.published}
     if name not in published:
         raise typer.BadParameter(f"{name!r} can't be fetched; choose from {', '.join(map(repr, published))}")
     require("bentoml", "huggingface_hub", extras=("engine", "serve"))
@@ -56,7 +61,7 @@ def fetch(
     except KeyboardInterrupt:
         print(f"{name} was not fetched: interrupted", file=sys.stderr)
         raise typer.Exit(Exit.INTERRUPTED) from None
-    print(f"STT_MODEL={name}")
+    print(f"{kind_of(published[name]).setting}={name}")
 
 
 def download_into_store(entry: CatalogueEntry) -> None:
@@ -67,10 +72,10 @@ def download_into_store(entry: CatalogueEntry) -> None:
         return
     try:
         with tempfile.TemporaryDirectory(prefix="fetch-model-") as folder:
-            file = download(entry.published, Path(folder))
+            file, expected = download(entry.published, Path(folder))
             sha256 = compute_checksum(file)
-            if sha256 != entry.published.sha256:
-                raise FetchError(f"the download's sha256 is {sha256}, not {entry.published.sha256}")
+            if sha256 != expected:
+                raise FetchError(f"the download's sha256 is {sha256}, not {expected}")
             store(entry, file, sha256, source=f"https://huggingface.co/{entry.published.repository}")
     except OSError as exc:
         raise FetchError(f"{first_line(exc)} (TMPDIR and BENTOML_HOME choose where the files go)") from exc
@@ -85,11 +90,18 @@ def import_file(entry: CatalogueEntry, file: Path) -> None:
         if stored and stored.sha256 == sha256:
             print(f"{entry.name} is already in the BentoML store: {stored.path}")
             return
-        if sha256 != entry.published.sha256:
+        if entry.published.sha256 not in (None, sha256):
             print(f"note: {file} is not the published file, whose sha256 is {entry.published.sha256}", file=sys.stderr)
         store(entry, file, sha256, source=f"file {file.name}")
     except OSError as exc:
         raise FetchError(first_line(exc)) from exc
+
+
+def kind_of(entry: CatalogueEntry) -> Kind:
+    """What the weights are for."""
+    from parakeet_stt.engines import catalogue
+
+    return catalogue.DIARIZER if entry.name in catalogue.DIARIZERS else catalogue.RECOGNIZER
 
 
 def find_stored(entry: CatalogueEntry) -> ModelSource | None:
@@ -97,26 +109,38 @@ def find_stored(entry: CatalogueEntry) -> ModelSource | None:
     from parakeet_stt.engines import catalogue
 
     try:
-        return catalogue.resolve(entry.name)
+        return catalogue.resolve(entry.name, kind=kind_of(entry))
     except StartupError:
         return None
 
 
-def download(published: PublishedFile, folder: Path) -> Path:
-    """Download the pinned commit's file into `folder`, with a progress bar on standard error."""
+def download(published: PublishedFile, folder: Path) -> tuple[Path, str]:
+    """Download the pinned commit's file into `folder`, with a progress bar on standard error.
+
+    Returns it and the checksum that it has to have: the catalogue's, or if that has none, the hub's.
+    """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
 
     repository, name, revision = published.repository, published.file_name, published.revision
     url = hf_hub_url(repository, name, revision=revision)
     try:
         # This request comes first because it fails at once without network; the download would retry for 23 s.
-        offered = get_hf_file_metadata(url).etag
+        etag = get_hf_file_metadata(url).etag or ""
         # The hub's etag of a large file is its sha256. A mirror's may be another; then only the download is checked.
-        if len(offered or "") == len(published.sha256) and offered != published.sha256:
-            raise FetchError(f"{url} offers a file with sha256 {offered}, not {published.sha256}")
-        return Path(hf_hub_download(repository, name, revision=revision, local_dir=folder))
+        offered = etag if len(etag) == SHA256_DIGITS else None
+        expected = published.sha256 or offered
+        if expected is None:
+            raise FetchError(f"{url} names no sha256, and none is known")
+        if offered not in (None, expected):
+            raise FetchError(f"{url} offers a file with sha256 {offered}, not {expected}")
+        return Path(hf_hub_download(repository, name, revision=revision, local_dir=folder)), expected
     except FetchError:
         raise
+    except HfHubHTTPError as exc:
+        answer = exc.response
+        reason = exc.server_message or answer.headers.get("x-error-message") or answer.reason_phrase
+        raise FetchError(f"{url} can't be downloaded: the hub answers {answer.status_code}, {reason}") from exc
     except Exception as exc:  # httpx, Xet and the file system raise many types
         raise FetchError(
             f"{url} can't be downloaded: {first_line(exc)} (without network, bring the file and add --from {name})"
@@ -136,7 +160,7 @@ def store(entry: CatalogueEntry, file: Path, sha256: str, *, source: str) -> Non
     metadata = {**origin, "languages": list(entry.languages), "size_bytes": file.stat().st_size}
     with suppress(BentoMLException):  # the tag rarely exists: for a damaged copy of the same bytes, or an older version
         if file.resolve().is_relative_to(Path(bentoml.models.get(tag).path).resolve()):
-            raise FetchError(f"{file} is in the store already: set STT_MODEL={tag}")
+            raise FetchError(f"{file} is in the store already: set {kind_of(entry).setting}={tag}")
         bentoml.models.delete(tag)
     try:
         with bentoml.models.create(tag, labels=origin, metadata=metadata) as model:

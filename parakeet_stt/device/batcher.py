@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,20 +16,34 @@ import numpy as np
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.device.batch_budget import BatchBudget
-from parakeet_stt.device.reports import BatchReport, DeviceEvent, OnReport, WaitReport
+from parakeet_stt.device.reports import BatchReport, DeviceEvent, DiarizeReport, OnReport, WaitReport
 from parakeet_stt.device.scheduler import Scheduler
 from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError
-from parakeet_stt.protocols import Chunk, DetectorStates, Pending, Priority, Recognizer, SpeechDetector
+from parakeet_stt.protocols import (
+    Chunk,
+    DetectorStates,
+    Diarizer,
+    Done,
+    Pending,
+    Priority,
+    Recognizer,
+    SpeakerChunk,
+    SpeakerResult,
+    SpeechDetector,
+)
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.vad import Windows
 
+RECOGNIZE, DIARIZE = 0, 1  # kinds of work; a batch is of one kind
 MAX_DETECTED = 1 << 15  # windows that go through the detector at once: 17 minutes
 Answer = Callable[[Any], None]
 
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """One utterance of a recording, or one chunk of live speech. All work of priority LIVE is chunks, and no other.
+    """One utterance of a recording, one chunk of live speech, or a part of a recording whose speakers are to be told.
+
+    All work of priority LIVE is chunks, and no other.
 
     load: reads the audio, when its batch begins. length: of the audio in samples, context included. owner: equal for
     work that is scheduled as one flow. phrases: to prefer. answer: called with the Hypothesis or ChunkResult, or the
@@ -37,13 +51,14 @@ class Work:
     a device process that ended, maybe because of it; it is decoded alone.
     """
 
-    load: Callable[[], Audio | Chunk]
+    load: Callable[[], Audio | Chunk | SpeakerChunk]
     length: int
     priority: Priority
     owner: Hashable
     phrases: Phrases
     answer: Answer
     on_start: Callable[[], None] | None = None
+    kind: int = RECOGNIZE
     is_cancelled: bool = False
     since: float = field(default_factory=time.perf_counter)
 
@@ -66,7 +81,7 @@ class DetectWork:
 
 @dataclass(frozen=True, slots=True)
 class _Launched:
-    """A batch that the device has. began: by the clock, when its audio was read."""
+    """A batch that the device has, all of one kind. began: by the clock, when its audio was read."""
 
     batch: list[Work]
     pending: Pending[Any]
@@ -80,11 +95,18 @@ class Batcher:
     """
 
     def __init__(
-        self, recognizer: Recognizer, detector: SpeechDetector | None, budget: BatchBudget, *, on_report: OnReport
+        self,
+        recognizer: Recognizer,
+        detector: SpeechDetector | None,
+        budget: BatchBudget,
+        *,
+        on_report: OnReport,
+        diarizer: Diarizer | None = None,
     ) -> None:
         self.budget = budget
         self._recognizer = recognizer
         self._detector = detector
+        self._diarizer = diarizer
         self._report = on_report
         self._scheduler: Scheduler[Work] = Scheduler()
         self._detections: deque[DetectWork] = deque()
@@ -100,7 +122,7 @@ class Batcher:
     def submit(self, work: Work) -> None:
         """Queue work."""
         seconds = work.length / SAMPLE_RATE
-        self._scheduler.add(work, seconds=seconds, priority=work.priority, owner=work.owner)
+        self._scheduler.add(work, seconds=seconds, priority=work.priority, owner=work.owner, kind=work.kind)
 
     def detect(self, work: DetectWork) -> None:
         """Queue windows for the detector."""
@@ -175,8 +197,10 @@ class Batcher:
         began = time.perf_counter()
         failure = RecognitionError("")
         try:
-            phrases = [work.phrases for work in batch]
             contents = [work.load() for work in batch]
+            if batch[0].kind == DIARIZE:
+                return _Launched(batch, Done(self._diarize(contents)), began)
+            phrases = [work.phrases for work in batch]
             chunks = [one for one in contents if isinstance(one, Chunk)]
             audio = [one for one in contents if isinstance(one, Audio)]
             if chunks:
@@ -189,6 +213,11 @@ class Batcher:
         self._collect()  # the batch before is the older one
         self._fail(batch, failure)
         return None
+
+    def _diarize(self, contents: Sequence[object]) -> list[SpeakerResult]:
+        if self._diarizer is None:
+            raise RecognitionError("this device has no diarizer")
+        return self._diarizer.diarize([one for one in contents if isinstance(one, SpeakerChunk)])
 
     def _collect(self) -> None:
         """Wait for the batch that was launched, if there is one, and answer it."""
@@ -207,8 +236,11 @@ class Batcher:
             now = time.perf_counter()
             seconds, self._collected_at = now - max(launched.began, self._collected_at), now
             lengths, padded = _lengths(batch)
-            self.budget.learn(padded, seconds)
-            self._report(BatchReport(items=len(batch), audio=sum(lengths), padded=padded, seconds=seconds))
+            if batch[0].kind == DIARIZE:
+                self._report(DiarizeReport(sum(lengths), seconds))
+            else:
+                self.budget.learn(padded, seconds)
+                self._report(BatchReport(items=len(batch), audio=sum(lengths), padded=padded, seconds=seconds))
             for work, answer in answers:
                 work.answer(answer)
             return

@@ -9,9 +9,19 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.device.link import DeviceLink, Source
 from parakeet_stt.ipc.shared_audio import SharedAudio, SharedClip
-from parakeet_stt.protocols import Chunk, ChunkResult, DetectorStates, HasAudio, Priority
+from parakeet_stt.protocols import (
+    Chunk,
+    ChunkResult,
+    DetectorStates,
+    HasAudio,
+    Priority,
+    SpeakerChunk,
+    SpeakerLayout,
+    SpeakerResult,
+)
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.transcript import Hypothesis
 from parakeet_stt.vad import Probabilities
@@ -124,15 +134,25 @@ class SessionQueue:
 class RecordingQueue:
     """One admitted recording's access to its device."""
 
-    def __init__(self, link: DeviceLink, source: Source, owners: Iterator[int]) -> None:
+    def __init__(self, link: DeviceLink, source: Source, owners: Iterator[int], *, is_read: bool = False) -> None:
+        """is_read: whether any of its audio is known."""
         self._link = link
         self._source = source
         self._owners = owners
-        self._is_read = False  # whether any of its audio is known
+        self._is_read = is_read
 
     def close(self) -> None:
         """The recording is over."""
         self._read()
+
+    @contextmanager
+    def beside(self, audio: SharedAudio) -> Iterator[RecordingQueue]:
+        """More audio of the same recording, such as another channel: it is not admitted anew."""
+        source = self._link.open(audio)
+        try:
+            yield RecordingQueue(self._link, source, self._owners, is_read=True)
+        finally:
+            self._link.close_source(source)
 
     async def detect(
         self, first_window_at: int, windows: int, states: DetectorStates
@@ -140,6 +160,18 @@ class RecordingQueue:
         """Detect speech in the next windows of the recording; see `protocols.SpeechDetector`."""
         (found,), following = await self._link.detect([self._source], [first_window_at], [windows], states)
         return found, following
+
+    @property
+    def speaker_layout(self) -> SpeakerLayout | None:
+        """How the device's diarizer takes a recording; None if it has none."""
+        return self._link.speaker_layout
+
+    async def diarize(self, chunk: SpeakerChunk) -> SpeakerResult:
+        """Tell the speakers in the next part of the recording. Raises RecognitionError when the model fails on it."""
+        clip = chunk.audio
+        assert isinstance(clip, SharedClip)
+        priority = Priority.SHORT if clip.span.start < FIRST_SECONDS * SAMPLE_RATE else Priority.LONG
+        return await self._link.diarize(self._source, chunk, priority=priority, owner=self._source.number)
 
     async def recognize(
         self, items: AsyncIterator[T], *, phrases: Phrases = NO_PHRASES

@@ -30,6 +30,8 @@ from parakeet_stt.device.messages import (
     DecodeChunk,
     Detect,
     Detected,
+    Diarize,
+    Diarized,
     Failed,
     Made,
     MakeFilter,
@@ -44,7 +46,15 @@ from parakeet_stt.device.messages import (
 from parakeet_stt.errors import RecognitionError, StartupError
 from parakeet_stt.ipc.channel import MAX_DESCRIPTORS, Channel, FrameParser, ProtocolError, receive_some
 from parakeet_stt.ipc.shared_audio import SharedAudio, SharedClip
-from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, ChunkResult, DetectorStates, Priority
+from parakeet_stt.protocols import (
+    DETECTOR_STATE_SHAPE,
+    ChunkResult,
+    DetectorStates,
+    Priority,
+    SpeakerChunk,
+    SpeakerLayout,
+    SpeakerResult,
+)
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis, TokenArrays
 from parakeet_stt.vad import Probabilities
@@ -61,7 +71,7 @@ class _Request:
     started: whether the device, asked again, decodes it now. losses: times that it was lost meanwhile.
     """
 
-    message: Recognize | DecodeChunk | Detect | MakeFilter
+    message: Recognize | DecodeChunk | Detect | Diarize | MakeFilter
     answer: asyncio.Future[Any]
     read: Callable[[Any], Any]  # makes the result of the answering message
     priority: Priority = Priority.LIVE
@@ -204,6 +214,33 @@ class DeviceLink:
 
         return self._ask(self._request(message, read), sources)
 
+    @property
+    def speaker_layout(self) -> SpeakerLayout | None:
+        """How the device's diarizer takes a recording; None if it has none."""
+        told = self.welcome and self.welcome.speakers
+        return SpeakerLayout(*told) if told else None
+
+    def diarize(
+        self, source: Source, chunk: SpeakerChunk, *, priority: Priority, owner: int
+    ) -> asyncio.Future[SpeakerResult]:
+        """Tell the speakers in a part of a recording. The future is as that of `recognize`."""
+        clip, layout = chunk.audio, self.speaker_layout
+        assert isinstance(clip, SharedClip)
+        assert chunk.state is None or isinstance(chunk.state, bytes)
+        assert layout is not None
+        message = Diarize(
+            next(self._numbers), source.number, clip.span.start, clip.length, chunk.left_context, chunk.right_context,
+            chunk.state, int(priority), owner,
+        )  # fmt: skip
+
+        def read(found: Diarized) -> SpeakerResult:
+            values = np.frombuffer(found.probabilities, np.float32)
+            return SpeakerResult(values.reshape(-1, layout.speakers), found.state)
+
+        request = self._request(message, read)
+        request.priority, request.length = priority, clip.length
+        return self._ask(request, [source])
+
     def make_filter(self, rate: int) -> asyncio.Future[None]:
         """Make the resampling filter for a rate, in the service's folder."""
         return self._ask(self._request(MakeFilter(next(self._numbers), rate), lambda _: None), ())
@@ -212,7 +249,9 @@ class DeviceLink:
         assert self.welcome is not None
         return unpack_tokens(tokens, self.welcome.vocabulary)
 
-    def _request(self, message: Recognize | DecodeChunk | Detect | MakeFilter, read: Callable[[Any], Any]) -> _Request:
+    def _request(
+        self, message: Recognize | DecodeChunk | Detect | Diarize | MakeFilter, read: Callable[[Any], Any]
+    ) -> _Request:
         return _Request(message, asyncio.get_running_loop().create_future(), read)
 
     def _ask(self, request: _Request, sources: Sequence[Source]) -> asyncio.Future[Any]:
@@ -263,7 +302,7 @@ class DeviceLink:
 
     def _handle(self, told: Told) -> None:
         match told:
-            case Recognized() | ChunkDecoded() | Detected() | Made() | Failed():
+            case Recognized() | ChunkDecoded() | Detected() | Diarized() | Made() | Failed():
                 self._settle(told)
             case Started(number):
                 if request := self._requests.get(number):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from parakeet_stt.text.transcript import Token, TokenArrays
 
-VERSION = 1
+VERSION = 2
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
@@ -77,6 +77,24 @@ class Detect(_Message, frozen=True):
     again: bool = False
 
 
+class Diarize(_Message, frozen=True):
+    """Tell the speakers in a part of a recording; see `protocols.SpeakerChunk`.
+
+    start, length: of its audio with the context. state: as the answer about the part before had it.
+    """
+
+    request: int
+    source: int
+    start: int
+    length: int
+    left_context: int
+    right_context: int
+    state: bytes | None
+    priority: int
+    owner: int
+    again: bool = False
+
+
 class MakeFilter(_Message, frozen=True):
     """Make the resampling filter for a rate in Hz, as a file in the service's folder."""
 
@@ -94,7 +112,7 @@ class Welcome(_Message, frozen=True):
     """The device is loaded and takes requests. The first message on every connection.
 
     device, precision, config, vocabulary: see `protocols.Recognizer`. detects: whether it has a detector. digests: of
-    the code, the lock and the model.
+    the code, the lock and the model. speakers: `protocols.SpeakerLayout` of its diarizer; None if it has none.
     """
 
     version: int
@@ -104,6 +122,7 @@ class Welcome(_Message, frozen=True):
     vocabulary: list[str]
     detects: bool
     digests: dict[str, str]
+    speakers: tuple[int, int, int, int] | None = None
 
 
 class Started(_Message, frozen=True):
@@ -145,6 +164,14 @@ class Detected(_Message, frozen=True):
     states: bytes
 
 
+class Diarized(_Message, frozen=True):
+    """Probabilities of a part, float32, shape (frames, speakers); and the next state. See `protocols.SpeakerResult`."""
+
+    request: int
+    probabilities: bytes
+    state: bytes | None
+
+
 class Made(_Message, frozen=True):
     """The filter is there."""
 
@@ -158,8 +185,8 @@ class Failed(_Message, frozen=True):
     message: str
 
 
-Asked = Open | Close | Recognize | DecodeChunk | Detect | MakeFilter | Cancel
-Answer = Recognized | ChunkDecoded | Detected | Made | Failed
+Asked = Open | Close | Recognize | DecodeChunk | Detect | Diarize | MakeFilter | Cancel
+Answer = Recognized | ChunkDecoded | Detected | Diarized | Made | Failed
 Told = Welcome | Started | Answer
 
 encode = msgspec.msgpack.Encoder().encode

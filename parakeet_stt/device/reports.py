@@ -34,5 +34,13 @@ class BatchReport:
     seconds: float
 
 
-Report = DeviceEvent | WaitReport | BatchReport
+@dataclass(frozen=True, slots=True)
+class DiarizeReport:
+    """A batch whose speakers were told apart. audio: seconds of audio, context included. seconds: that it took."""
+
+    audio: float
+    seconds: float
+
+
+Report = DeviceEvent | WaitReport | BatchReport | DiarizeReport
 OnReport = Callable[[Report], None]

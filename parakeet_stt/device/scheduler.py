@@ -66,21 +66,21 @@ class _Class(Generic[T]):
 
 
 class Scheduler(Generic[T]):
-    """The queue of one device. A batch holds items of one priority.
+    """The queue of one device. A batch holds items of one priority, and of one kind.
 
-    The highest priority goes first. A class that was passed over `PATIENCE` times in a row gets the next batch, so that
-    it gets at least one batch in five.
+    The highest priority goes first, and of it the lowest kind. A class that was passed over `PATIENCE` times in a row
+    gets the next batch, so that it gets at least one batch in five.
     """
 
     def __init__(self) -> None:
-        self._classes: dict[Priority, _Class[T]] = {priority: _Class() for priority in Priority}
+        self._classes: dict[tuple[Priority, int], _Class[T]] = {}
 
     def __len__(self) -> int:
         return sum(len(waiting.entries) for waiting in self._classes.values())
 
-    def add(self, content: T, *, seconds: float, priority: Priority, owner: Hashable) -> None:
+    def add(self, content: T, *, seconds: float, priority: Priority, owner: Hashable, kind: int = 0) -> None:
         """Queue `content`. owner: entries with equal owners are one flow."""
-        self._classes[priority].add(owner, seconds, content)
+        self._classes.setdefault((priority, kind), _Class()).add(owner, seconds, content)
 
     def discard(self, is_obsolete: Callable[[T], bool]) -> None:
         """Remove obsolete entries."""
@@ -89,7 +89,7 @@ class Scheduler(Generic[T]):
 
     def take(self, limits: BatchLimits) -> list[T]:
         """The next batch, the longest item last; empty if the queue is."""
-        waiting = [self._classes[priority] for priority in Priority if self._classes[priority].entries]
+        waiting = [self._classes[key] for key in sorted(self._classes) if self._classes[key].entries]
         if not waiting:
             return []
         chosen = next((one for one in waiting if one.passed_over >= PATIENCE), waiting[0])

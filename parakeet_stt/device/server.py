@@ -21,7 +21,7 @@ import numpy as np
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Samples
 from parakeet_stt.device import messages
-from parakeet_stt.device.batcher import Batcher, DetectWork, Work
+from parakeet_stt.device.batcher import DIARIZE, Batcher, DetectWork, Work
 from parakeet_stt.device.messages import (
     Cancel,
     ChunkDecoded,
@@ -29,6 +29,8 @@ from parakeet_stt.device.messages import (
     DecodeChunk,
     Detect,
     Detected,
+    Diarize,
+    Diarized,
     Failed,
     Made,
     MakeFilter,
@@ -43,7 +45,8 @@ from parakeet_stt.device.messages import (
 from parakeet_stt.errors import RecognitionError
 from parakeet_stt.ipc.channel import PolledEnd, ProtocolError
 from parakeet_stt.ipc.shared_audio import read_into
-from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, Chunk, Priority
+from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, Chunk, Priority, SpeakerChunk
+from parakeet_stt.text.phrases import NO_PHRASES
 from parakeet_stt.vad import CONTEXT_SAMPLES, WINDOW_SAMPLES, Windows, frame_windows
 
 SCRATCH_SAMPLES = 300 * SAMPLE_RATE  # 19 MB: the batches of a CPU, and part of a GPU's
@@ -230,6 +233,8 @@ class _Front:
                 self._submit_chunk(asked)
             case Detect():
                 self._submit_detection(asked)
+            case Diarize():
+                self._submit_speakers(asked)
             case Open(source):
                 self._sources[source] = _Source(descriptors.pop(0), self._server.scratch)
             case Close(source):
@@ -283,6 +288,28 @@ class _Front:
             ),
         )
 
+    def _submit_speakers(self, asked: Diarize) -> None:
+        source = self._sources[asked.source]
+
+        def load() -> SpeakerChunk:
+            state = None if asked.state is None else pickle.loads(asked.state)  # noqa: S301  # this program made it
+            audio = source.read(asked.start, asked.length)
+            return SpeakerChunk(audio, asked.left_context, asked.right_context, state)
+
+        self._submit(
+            asked.request,
+            Work(
+                load,
+                asked.length,
+                Priority(asked.priority),
+                (self, asked.owner),
+                NO_PHRASES,
+                partial(self._answer, asked.request, _render_speakers),
+                partial(self._notice, asked.request) if asked.again else None,
+                kind=DIARIZE,
+            ),
+        )
+
     def _submit(self, request: int, work: Work) -> None:
         self._pending[request] = work
         self._batcher.submit(work)
@@ -322,6 +349,12 @@ class _Front:
         stable, unstable = (pack_tokens(one, self._server.vocabulary) for one in (found.stable, found.unstable))
         state = None if found.state is None else pickle.dumps(found.state, pickle.HIGHEST_PROTOCOL)
         return ChunkDecoded(request, stable, unstable, state)
+
+
+def _render_speakers(request: int, found: Any) -> Told:
+    probabilities = np.ascontiguousarray(found.probabilities, np.float32).tobytes()
+    state = None if found.state is None else pickle.dumps(found.state, pickle.HIGHEST_PROTOCOL)
+    return Diarized(request, probabilities, state)
 
 
 def _render_detection(request: int, found: Any) -> Told:

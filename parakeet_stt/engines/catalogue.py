@@ -1,12 +1,14 @@
-"""Which Parakeet weights exist (`models/catalogue.toml`), and where they are on this machine."""
+"""Which weights exist, Parakeet's and diarizers' (`models/catalogue.toml`), and where they are on this machine."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
+import re
 import tarfile
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from pathlib import Path
@@ -22,24 +24,47 @@ MODELS = next(
 )
 LOCAL_OWNER = "local"  # `owned_by` of weights that the operator brought
 DEFAULT_LANGUAGES = ("en",)  # of weights that are not in the catalogue
+_DAMAGED = (tarfile.TarError, OSError, KeyError, EOFError)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What weights are for. table: of the catalogue. setting: that chooses them. network: what a file of them holds.
+
+    mark: what stands in the configuration of every such file.
+    """
+
+    table: str
+    setting: str
+    network: str
+    mark: bytes
+
+
+RECOGNIZER = Kind("model", "STT_MODEL", "Parakeet-TDT model", b"durations")
+DIARIZER = Kind("diarizer", "STT_DIARIZER", "Sortformer diarizer", b"SortformerEncLabelModel")
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """One file of one commit on the Hugging Face hub, so that everybody who fetches it gets the same bytes."""
+    """One file of one commit on the Hugging Face hub, so that everybody who fetches it gets the same bytes.
+
+    sha256: None where no checksum is known but the hub's own.
+    """
 
     repository: str
     file_name: str
     revision: str
-    sha256: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
     """Weights that can be served by name.
 
-    created: unix time of their publication. licence: SPDX identifier. bundled: path in this repository; None if they
-    are not in it. published: where they can be fetched; None if they can't.
+    created: unix time of their publication; 0 if that is not known. licence: SPDX identifier, or its name if it has
+    none. pieces: of the tokenizer, where its languages can be told by them. longest_utterance_seconds: unless the
+    operator says otherwise; None for the service's own default. bundled: path in this repository; None if they are not
+    in it. published: where they can be fetched; None if they can't.
     """
 
     name: str
@@ -47,6 +72,8 @@ class CatalogueEntry:
     owned_by: str
     created: int
     licence: str
+    pieces: int | None
+    longest_utterance_seconds: float | None
     bundled: Path | None
     published: PublishedFile | None
 
@@ -62,7 +89,8 @@ class ModelSource:
 
     name: as callers see it in /v1/models. path: the .nemo file. created: unix time.
     tag, sha256: in the BentoML store, and as recorded when the file was put there; None for other files.
-    is_demo: the bundled tiny model, which is useless on recordings of people.
+    is_demo: the bundled tiny model, which is useless on recordings of people. longest_utterance_seconds: as in the
+    catalogue.
     """
 
     name: str
@@ -74,6 +102,7 @@ class ModelSource:
     tag: str | None = None
     sha256: str | None = None
     is_demo: bool = False
+    longest_utterance_seconds: float | None = None
 
 
 def write_source(source: ModelSource, file: Path) -> None:
@@ -88,16 +117,18 @@ def read_source(file: Path) -> ModelSource:
     return ModelSource(**written)
 
 
-def read_catalogue(folder: Path) -> dict[str, CatalogueEntry]:
-    """The entries of `catalogue.toml` in this folder, by name."""
-    described = tomllib.loads((folder / "catalogue.toml").read_text("utf-8"))["model"]
+def read_catalogue(folder: Path, kind: Kind = RECOGNIZER) -> dict[str, CatalogueEntry]:
+    """The entries of this kind in `catalogue.toml` in this folder, by name."""
+    described = tomllib.loads((folder / "catalogue.toml").read_text("utf-8"))[kind.table]
     entries = [
         CatalogueEntry(
             name=one["name"],
-            languages=tuple(one["languages"]),
+            languages=tuple(one.get("languages", ())),
             owned_by=one["owned_by"],
-            created=int(datetime.combine(one["released"], time(tzinfo=UTC)).timestamp()),
+            created=int(datetime.combine(one["released"], time(tzinfo=UTC)).timestamp()) if "released" in one else 0,
             licence=one["licence"],
+            pieces=one.get("pieces"),
+            longest_utterance_seconds=one.get("longest_utterance_seconds"),
             bundled=folder / one["bundled"] if "bundled" in one else None,
             published=PublishedFile(**one["published"]) if "published" in one else None,
         )
@@ -107,38 +138,52 @@ def read_catalogue(folder: Path) -> dict[str, CatalogueEntry]:
 
 
 CATALOGUE = read_catalogue(MODELS)
+DIARIZERS = read_catalogue(MODELS, DIARIZER)
 BUNDLED_FILE = next(entry.bundled for entry in CATALOGUE.values() if entry.bundled)
 
 
-def resolve(setting: str | None) -> ModelSource:
-    """Find the weights that STT_MODEL asks for on this machine.
+def resolve(setting: str | None, languages: Sequence[str] = (), kind: Kind = RECOGNIZER) -> ModelSource:
+    """Find the weights that STT_MODEL, or another kind's setting, asks for on this machine.
+
+    languages: that STT_LANGUAGES names; none to take those that are known of the weights.
 
     setting: a catalogue name, the path of a .nemo file, or a BentoML store tag `name[:version]`, the newest version
     unless one is given. None or empty: the bundled tiny model.
     Raises StartupError, in one line that says what to do, if they are not here.
     """
-    entry = CATALOGUE.get(setting) if setting else next(one for one in CATALOGUE.values() if one.bundled)
+    found = _find(setting, kind)
+    return dataclasses.replace(found, languages=tuple(languages)) if languages else found
+
+
+def _find(setting: str | None, kind: Kind) -> ModelSource:
+    known = _known(kind)
+    entry = known.get(setting) if setting else next(one for one in known.values() if one.bundled)
     if entry is not None:
-        return _bundled(entry, entry.bundled) if entry.bundled else _fetched(entry)
+        return _bundled(entry, entry.bundled) if entry.bundled else _fetched(entry, kind)
     assert setting
-    return _at_path(setting) if os.sep in setting or setting.endswith(".nemo") else _under_tag(setting)
+    return _at_path(setting, kind) if os.sep in setting or setting.endswith(".nemo") else _under_tag(setting, kind)
 
 
-def check_archive(path: Path) -> None:
-    """Check that the file can be a transducer with durations, without unpacking it.
+def resolve_diarizer(setting: str | None) -> ModelSource | None:
+    """Find and check the weights that STT_DIARIZER asks for; None or empty: none. Raises as `resolve`."""
+    if not setting:
+        return None
+    source = resolve(setting, kind=DIARIZER)
+    check_archive(source.path, DIARIZER)
+    return source
+
+
+def check_archive(path: Path, kind: Kind = RECOGNIZER) -> None:
+    """Check that the file can be of this kind, such as a transducer with durations, without unpacking it.
 
     Raises StartupError, in one line, if it can't be one.
     """
     try:
-        with tarfile.open(path) as archive:
-            names = {name.rpartition("/")[2]: name for name in archive.getnames()}
-            config = archive.extractfile(names["model_config.yaml"])
-            assert config is not None
-            known = {"model_weights.ckpt"} <= names.keys() and b"durations" in config.read()
-    except (tarfile.TarError, OSError, KeyError, EOFError):
+        known = kind.mark in _read_config(path)
+    except _DAMAGED:
         known = False
     if not known:
-        raise StartupError(f"{path} is no Parakeet-TDT model: set STT_MODEL to a complete .nemo file of one")
+        raise StartupError(f"{path} is no {kind.network}: set {kind.setting} to a complete .nemo file of one")
 
 
 def read_ahead(path: Path) -> None:
@@ -146,6 +191,10 @@ def read_ahead(path: Path) -> None:
     if hasattr(os, "posix_fadvise"):  # not on macOS
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+
+
+def _known(kind: Kind) -> dict[str, CatalogueEntry]:
+    return DIARIZERS if kind == DIARIZER else CATALOGUE
 
 
 def _bundled(entry: CatalogueEntry, file: Path) -> ModelSource:
@@ -156,39 +205,67 @@ def _bundled(entry: CatalogueEntry, file: Path) -> ModelSource:
     return ModelSource(entry.name, file, entry.languages, entry.owned_by, entry.created, origin="bundled", is_demo=True)
 
 
-def _fetched(entry: CatalogueEntry) -> ModelSource:
-    model = _in_store(entry.tag)
+def _fetched(entry: CatalogueEntry, kind: Kind) -> ModelSource:
+    model = _in_store(entry.tag, kind)
     if model is None:
         raise StartupError(
             f'{entry.name} is not on this machine: run "python -m parakeet_stt fetch {entry.name}" where there is '
-            "network, or set STT_MODEL to the path of a .nemo file"
+            f"network, or set {kind.setting} to the path of a .nemo file"
         )
-    return _stored(entry.name, model)
+    return _stored(entry.name, model, entry)
 
 
-def _at_path(setting: str) -> ModelSource:
+def _at_path(setting: str, kind: Kind) -> ModelSource:
     path = Path(setting).expanduser()
     if not path.is_file():
-        raise _unknown(setting)
+        raise _unknown(setting, kind)
     changed = int(path.stat().st_mtime)
-    return ModelSource(path.stem, path, DEFAULT_LANGUAGES, LOCAL_OWNER, changed, origin="path")
-
-
-def _under_tag(setting: str) -> ModelSource:
-    model = _in_store(setting)
-    if model is None:
-        raise _unknown(setting)
-    return _stored(setting, model)
-
-
-def _unknown(setting: str) -> StartupError:
-    return StartupError(
-        f"STT_MODEL={setting!r} is neither a file nor a model in the BentoML store: set it to one of "
-        f"{', '.join(CATALOGUE)}, to a tag in that store, or to the path of a .nemo file"
+    like = _entry_of(path)
+    languages, longest = (like.languages, like.longest_utterance_seconds) if like else (DEFAULT_LANGUAGES, None)
+    return ModelSource(
+        path.stem, path, languages, LOCAL_OWNER, changed, origin="path", longest_utterance_seconds=longest
     )
 
 
-def _in_store(tag: str) -> Any | None:
+def _entry_of(path: Path) -> CatalogueEntry | None:
+    """The entry whose pieces an archive has: as many, and a sign for each of its languages."""
+    try:
+        config = _read_config(path)
+    except _DAMAGED:
+        return None  # `check_archive` says what is wrong
+    count = re.search(rb"^  vocab_size: (\d+)$", config, re.MULTILINE)
+    for entry in CATALOGUE.values():
+        signs = [f"<|{language}|>".encode() for language in entry.languages]
+        if count and entry.pieces == int(count[1]) and all(sign in config for sign in signs):
+            return entry
+    return None
+
+
+def _read_config(path: Path) -> bytes:
+    with tarfile.open(path) as archive:
+        names = {name.rpartition("/")[2]: name for name in archive.getnames()}
+        if "model_weights.ckpt" not in names:
+            raise KeyError("model_weights.ckpt")
+        config = archive.extractfile(names["model_config.yaml"])
+        assert config is not None
+        return config.read()
+
+
+def _under_tag(setting: str, kind: Kind) -> ModelSource:
+    model = _in_store(setting, kind)
+    if model is None:
+        raise _unknown(setting, kind)
+    return _stored(setting, model, _known(kind).get(model.info.metadata.get("model", "")))
+
+
+def _unknown(setting: str, kind: Kind) -> StartupError:
+    return StartupError(
+        f"{kind.setting}={setting!r} is neither a file nor a model in the BentoML store: set it to one of "
+        f"{', '.join(_known(kind))}, to a tag in that store, or to the path of a .nemo file"
+    )
+
+
+def _in_store(tag: str, kind: Kind) -> Any | None:
     """The BentoML model under `tag`, None if there is none."""
     import bentoml  # two seconds, which only those who use the store pay
     from bentoml.exceptions import BentoMLException, NotFound
@@ -200,12 +277,12 @@ def _in_store(tag: str) -> Any | None:
     except (BentoMLException, OSError) as exc:
         first_line = next(iter(str(exc).splitlines()), type(exc).__name__)
         raise StartupError(
-            f"the BentoML store can't give {tag!r} ({first_line}): set STT_MODEL to another tag, or to the path of a "
-            ".nemo file"
+            f"the BentoML store can't give {tag!r} ({first_line}): set {kind.setting} to another tag, or to the path "
+            "of a .nemo file"
         ) from exc
 
 
-def _stored(name: str, model: Any) -> ModelSource:
+def _stored(name: str, model: Any, entry: CatalogueEntry | None) -> ModelSource:
     """A model of the store, with what cli/fetch.py recorded; other models have no such records."""
     recorded = model.info.metadata
     files = sorted(Path(model.path).glob("*.nemo"))
@@ -215,14 +292,15 @@ def _stored(name: str, model: Any) -> ModelSource:
             f'{model.tag} in the BentoML store is damaged, it holds no complete .nemo file: run "bentoml models delete '
             f'{model.tag}" and fetch it again'
         )
-    entry = CATALOGUE.get(recorded.get("model", ""))
+    like = entry or _entry_of(files[0])
     return ModelSource(
         name=name,
         path=files[0],
-        languages=tuple(recorded.get("languages", DEFAULT_LANGUAGES)),
+        languages=tuple(recorded.get("languages", like.languages if like else DEFAULT_LANGUAGES)),
         owned_by=entry.owned_by if entry else LOCAL_OWNER,
-        created=entry.created if entry else int(model.creation_time.timestamp()),
+        created=(entry and entry.created) or int(model.creation_time.timestamp()),
         origin="store",
         tag=str(model.tag),
         sha256=recorded.get("sha256"),
+        longest_utterance_seconds=like.longest_utterance_seconds if like else None,
     )

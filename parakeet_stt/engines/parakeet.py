@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,10 @@ import torch
 from omegaconf import OmegaConf, open_dict
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
-from parakeet_stt.engines import cpu, devices
-from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
+from parakeet_stt.engines import devices
+from parakeet_stt.engines.cpu import int8, packing
+from parakeet_stt.engines.cpu.memory import MemoryTrimmer
+from parakeet_stt.errors import StartupError
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.transcript import Hypothesis
@@ -36,6 +37,7 @@ from parakeet_stt.engines import decoder_state, nemo_archive  # noqa: E402
 from parakeet_stt.engines.boosting import Boosting  # noqa: E402
 from parakeet_stt.engines.decoder_state import SearchState, StateCache  # noqa: E402
 from parakeet_stt.engines.steps.encoder import Encoder, EncoderMode, bucket_shapes  # noqa: E402
+from parakeet_stt.engines.steps.pieces import Pieces  # noqa: E402
 from parakeet_stt.engines.steps.scoring import (  # noqa: E402
     Scorer,
     Scores,
@@ -47,6 +49,8 @@ from parakeet_stt.engines.steps.transfer import Deferred, Download, Padded, Uplo
 
 nemo_logging.setLevel(nemo_logging.ERROR)
 
+# The second has a CTC head beside, which is not used: nvidia/parakeet-tdt_ctc-110m.
+TRANSDUCERS = (nemo_asr.models.EncDecRNNTBPEModel, nemo_asr.models.EncDecHybridRNNTCTCBPEModel)
 USABLE_MEMORY = 0.7  # of what is free: the allocator leaves gaps, and attention grows with the square of the length
 MAX_SYMBOLS = 10  # tokens per encoder frame; the value that Parakeet's own config decodes with
 WARM_PHRASES: Phrases = ("hello",)
@@ -79,20 +83,23 @@ class Parakeet:
         try:
             model = nemo_archive.restore(path)
         except Exception as exc:  # NeMo raises whatever tar, YAML, Hydra and torch raise
-            raise StartupError(f"{path} can't be loaded as a NeMo speech model: {_first_line(exc)}") from exc
+            raise StartupError(f"{path} can't be loaded as a NeMo speech model: {devices.first_line(exc)}") from exc
         durations = OmegaConf.select(model.cfg, "decoding.durations")
-        if not isinstance(model, nemo_asr.models.EncDecRNNTBPEModel) or not durations:
-            raise StartupError(f"{path} is a {type(model).__name__} without durations, not a Parakeet-TDT model")
+        if not isinstance(model, TRANSDUCERS):
+            raise StartupError(f"{path} is a {type(model).__name__}, not a Parakeet-TDT model")
+        if not durations:
+            raise StartupError(f"{path} is a transducer without durations, not a Parakeet-TDT model")
         parameters = sum(parameter.numel() for parameter in model.parameters())
         self._dtype = devices.weight_type(precision, self._device, parameters)
-        self._model = _prepare(model, self._device, self._dtype)
+        self._is_quantized = precision == "int8"
+        self._model = _prepare(model, self._device, self._dtype, quantize=self._is_quantized)
         self._encoder = Encoder(self._model, self._device, mode=encoder)
         self._durations = list(durations)
         self._scorer = Scorer(self._model, self._durations, self._device)
         self._upload = Upload(self._device)
-        self._trimmer = cpu.MemoryTrimmer() if self._device.type == "cpu" else None
+        self._trimmer = MemoryTrimmer() if self._device.type == "cpu" else None
         self._waits = self._device.type == "cpu"  # where reading a number costs nothing, it is read
-        self._pieces: list[str] = list(model.tokenizer.ids_to_tokens(list(range(model.tokenizer.vocab_size))))
+        self._pieces = Pieces(model.tokenizer)
 
     @cached_property
     def _states(self) -> StateCache:
@@ -100,7 +107,7 @@ class Parakeet:
 
     @cached_property
     def _boosting(self) -> Boosting:
-        return Boosting(self._model.decoding.decoding.decoding_computer, self._model.tokenizer)
+        return Boosting(self._model.decoding.decoding.decoding_computer, self._model.tokenizer, self._pieces)
 
     @property
     def device(self) -> str:
@@ -109,8 +116,8 @@ class Parakeet:
 
     @property
     def precision(self) -> str:
-        """The type of the weights: float32, bfloat16, float16."""
-        return str(self._dtype).removeprefix("torch.")
+        """The type of the weights: float32, bfloat16, float16; int8 if those of the encoder's linear layers are."""
+        return "int8" if self._is_quantized else str(self._dtype).removeprefix("torch.")
 
     @property
     def config(self) -> str:
@@ -172,7 +179,7 @@ class Parakeet:
         self, batch: Sequence[Audio], phrases: Sequence[Phrases], width: int | None = None
     ) -> Deferred[list[Hypothesis]]:
         """width: of the results in tokens; None for what is likely."""
-        with self._errors(len(batch)):
+        with devices.model_errors(len(batch), self._device):
             trees = self._boosting.build_trees(phrases) if any(phrases) else None
             lengths = np.array([len(audio.samples) for audio in batch])
             with torch.inference_mode():
@@ -185,7 +192,7 @@ class Parakeet:
         self._trim_memory()
 
         def collect() -> list[Hypothesis]:
-            with self._errors(len(batch)):
+            with devices.model_errors(len(batch), self._device):
                 arrays = download.arrays()
             most = int(arrays[0].max())
             if most > arrays[1].shape[1]:
@@ -198,7 +205,7 @@ class Parakeet:
         self, batch: Sequence[Chunk], phrases: Sequence[Phrases], width: int | None = None
     ) -> Deferred[list[ChunkResult]]:
         """As `_launch`. The frames of each part are counted on the host."""
-        with self._errors(len(batch)):
+        with devices.model_errors(len(batch), self._device):
             trees = self._boosting.build_trees(phrases) if any(phrases) else None
             audios = [_in_memory(chunk.audio) for chunk in batch]
             lengths = [audio.length for audio in audios]
@@ -237,7 +244,7 @@ class Parakeet:
         self._trim_memory()
 
         def collect() -> list[ChunkResult]:
-            with self._errors(len(batch)):
+            with devices.model_errors(len(batch), self._device):
                 arrays = download.arrays()
             of_part, of_rest, state = arrays[:5], arrays[5:10], arrays[10:]
             most = [int(one[0].max()) for one in (of_part, of_rest)]
@@ -275,21 +282,6 @@ class Parakeet:
     def _trim_memory(self) -> None:
         if self._trimmer:
             self._trimmer()
-
-    @contextmanager
-    def _errors(self, count: int) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as exc:
-            raise self._convert_error(exc, count) from exc
-
-    def _convert_error(self, exc: RuntimeError, count: int) -> RecognitionError:
-        message = f"the model failed on a batch of {count}: {_first_line(exc)}"
-        if isinstance(exc, torch.OutOfMemoryError) or "can't allocate memory" in str(exc):
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-            return OutOfMemory(message)
-        return DeviceLost(message) if isinstance(exc, torch.AcceleratorError) else RecognitionError(message)
 
     def _pad(self, batch: Sequence[Audio]) -> Padded:
         rows = [audio.samples for audio in batch]
@@ -332,7 +324,7 @@ class Parakeet:
         return self._scorer.score(encoded, found, before or self._states.first(len(encoded)))
 
 
-def _prepare(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def _prepare(model: Any, device: torch.device, dtype: torch.dtype, *, quantize: bool) -> Any:
     """Set once, at load, everything that decides a result: changing it later rebuilds the decoder."""
     decoding = copy.deepcopy(model.cfg.decoding)
     with open_dict(decoding):
@@ -343,15 +335,21 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
             "use_cuda_graph_decoder": device.type == "cuda",
         }
     model.change_decoding_strategy(decoding, verbose=False)
+    # `null` in the published configurations: on a CPU NeMo then normalizes tokens and durations together, in the type
+    # of the weights, and in bfloat16 one frame in eight ties between two durations. The search needs the largest only.
+    model.joint.log_softmax = False
     model.preprocessor.featurizer.dither = 0.0  # random noise would make results differ from call to call
     model.preprocessor.featurizer.pad_to = 0
     model.to(device)
     for part in (model.encoder, model.decoder, model.joint):
         part.to(dtype)  # weights, not autocast; the mel front end stays float32
     if device.type == "cpu":
-        cpu.pack(model.encoder)
+        if quantize:
+            int8.quantize(model.encoder)
+        else:
+            packing.pack(model.encoder)
         recurrent = model.decoder.prediction["dec_rnn"]
-        recurrent.lstm = cpu.SteppedLSTM(recurrent.lstm)
+        recurrent.lstm = packing.SteppedLSTM(recurrent.lstm)
     model.freeze()
     model.eval()
     return model
@@ -360,7 +358,3 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
 def _in_memory(clip: Clip) -> Audio:
     assert isinstance(clip, Audio), f"a {type(clip).__name__} has no samples here"
     return clip
-
-
-def _first_line(exc: BaseException) -> str:
-    return next(iter(str(exc).splitlines()), type(exc).__name__)

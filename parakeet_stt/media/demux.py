@@ -7,10 +7,11 @@ playlists could open what a playlist names.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, groupby
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
 import numpy as np
@@ -26,7 +27,7 @@ from av.container import InputContainer
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Samples
 from parakeet_stt.errors import AudioTooLong, AudioTooShort, UndecodableAudio
-from parakeet_stt.media import resampling
+from parakeet_stt.media import ogg, resampling
 
 MakeFilter = Callable[[int], npt.NDArray[np.float32]]
 SUPPORTED = "flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav, webm"
@@ -58,6 +59,7 @@ OPEN_OPTIONS = {
     "format_whitelist": DEMUXERS,
     "protocol_whitelist": "",  # no file, no address: the upload comes through Python's own reader
     # FFmpeg decodes pictures to learn about a video track: 150 MB for one of 8000 x 8000 points in a file of 16 kB.
+    "max_streams": "32",  # FFmpeg takes 0.7 MB for each to say what is in it
     "codec_whitelist": ",".join(_audio_decoders()),
     "analyzeduration": "5000000",  # 5 s, FFmpeg's default; left unset, some demuxers take up to 90 s
 }
@@ -71,17 +73,22 @@ UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80001000), range(0xFFFFF000, 0x100000000)
 ANNOUNCING_DEMUXERS = frozenset({"aiff", "au", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "w64", "wav"})
 TRUNCATED_SECONDS = 0.5  # missing of what was announced; codecs differ by a few frames
 MP3_FRAME_BYTES = 4096  # more than any frame has
+MAX_LINKS = 1000  # of a chained Ogg file: a day of radio has 400
 OGG_PAGE_BYTES = 65_307  # of the largest page, by RFC 3533
 HEADERS = ((b"RIFF", b"WAVE"), (b"fLaC", b""))  # the first four bytes, and those from the eighth on
 
 av.logging.set_level(None)  # or FFmpeg writes to standard error what the caller gets as an error
 
 
-class Track:
-    """The audio of a file while it is decoded: mono, at its own rate in Hz."""
+Mix = Callable[[npt.NDArray[np.float32]], Samples]  # of all channels to one
 
-    def __init__(self, rate: int) -> None:
+
+class Track:
+    """The audio of a file while it is decoded: mono, at its own rate in Hz. channels: of the file."""
+
+    def __init__(self, rate: int, channels: int = 1) -> None:
         self.rate = rate
+        self.channels = channels
         self.pieces: Iterator[Samples] = iter(())
         self.is_truncated = (
             False  # whether the file ends before the length it announces; known once the pieces have ended
@@ -95,17 +102,19 @@ def decode(source: BinaryIO, *, max_seconds: float, make_filter: MakeFilter) -> 
     return Audio(np.concatenate(list(resampling.resample_pieces(track.pieces, made))))
 
 
-def open_track(source: BinaryIO, *, max_seconds: float) -> Track:
+def open_track(source: BinaryIO, *, max_seconds: float, channel: int | None = None) -> Track:
     """The best audio track of a media file; its pieces are float32, shape (num_samples,), in [-1, 1].
 
-    source: seekable. A damaged packet is skipped, and a file that ends early gives what is there. Blocking.
+    source: seekable. channel: the only one to take, from 0; None for the mean of all. A damaged packet is skipped, and
+    a file that ends early gives what is there. Blocking.
     Raises UndecodableAudio, AudioTooShort at the end, or, as soon as more than `max_seconds` have been decoded,
     AudioTooLong; here or from the pieces.
     """
     if source.seek(0, 2) == 0:
         raise UndecodableAudio("The audio file is empty.")
+    mix = resampling.mix_down if channel is None else partial(resampling.pick_channel, channel=channel)
     with _convert_errors():
-        track = _plain_wav(source, max_seconds) or _by_ffmpeg(source, max_seconds)
+        track = _plain_wav(source, max_seconds, mix) or _by_ffmpeg(source, max_seconds, mix)
     track.pieces = _check_length(track.pieces, track.rate)
     return track
 
@@ -135,7 +144,7 @@ def _convert_errors() -> Iterator[None]:
         ) from exc
 
 
-def _plain_wav(source: BinaryIO, max_seconds: float) -> Track | None:
+def _plain_wav(source: BinaryIO, max_seconds: float, mix: Mix) -> Track | None:
     """A wav file with plain samples, in a tenth of FFmpeg's time; None for any other file."""
     size = source.seek(0, 2)
     source.seek(0)
@@ -149,10 +158,10 @@ def _plain_wav(source: BinaryIO, max_seconds: float) -> Track | None:
         return None
     if file.subtype not in PLAIN_SUBTYPES or not file.frames or not resampling.is_convertible(file.samplerate):
         return None
-    track = Track(file.samplerate)
+    track = Track(file.samplerate, file.channels)
     announced = int.from_bytes(start[4:8], "little")
     track.is_truncated = size < announced + 8 and not any(announced in lengths for lengths in UNKNOWN_LENGTHS)
-    track.pieces = map(resampling.mix_down, _wav_pieces(file, max_seconds))
+    track.pieces = map(mix, _wav_pieces(file, max_seconds))
     return track
 
 
@@ -175,15 +184,12 @@ def _wav_pieces(file: soundfile.SoundFile, max_seconds: float) -> Iterator[npt.N
             yield piece.T
 
 
-def _by_ffmpeg(source: BinaryIO, max_seconds: float) -> Track:
+def _by_ffmpeg(source: BinaryIO, max_seconds: float, mix: Mix) -> Track:
+    links = ogg.find_links(source)
+    if len(links) > 1:
+        return _chained(source, links, max_seconds, mix)
     counts_frames, has_last_page = _has_vbr_header(source), _has_last_page(source)
-    options = {**OPEN_OPTIONS, "probesize": str(_probe_bytes(source))}
-    container = av.open(source, mode="r", container_options=options, metadata_errors="ignore")
-    stream = container.streams.best("audio")
-    if not isinstance(stream, AudioStream):
-        raise UndecodableAudio("The file has no audio track.")
-    if stream.codec_context is None:
-        raise UndecodableAudio("The codec of the file's audio track is not supported.")
+    container, stream = _open(source)
     announced = 0.0
     if container.format.name in ANNOUNCING_DEMUXERS or (container.format.name == "mp3" and counts_frames):
         announced = _announced_seconds(container, stream)
@@ -197,13 +203,53 @@ def _by_ffmpeg(source: BinaryIO, max_seconds: float) -> Track:
         track.is_truncated = cut_page or seconds < announced - TRUNCATED_SECONDS
 
     track = Track(BRIDGE_RATE)
-    frames = check_end(_limit(_frames(container, stream), max_seconds))
+    _set_pieces(track, check_end(_limit(_frames(container, stream), max_seconds)), mix)
+    return track
+
+
+def _chained(source: BinaryIO, links: Sequence[tuple[int, int]], max_seconds: float, mix: Mix) -> Track:
+    """A chained Ogg file: all of its links, one after another."""
+    track = Track(BRIDGE_RATE)
+    has_last_page = _has_last_page(source)
+
+    def all_frames() -> Iterator[AudioFrame]:
+        is_whole = has_last_page and len(links) <= MAX_LINKS
+        for start, end in links[:MAX_LINKS]:
+            has_frames = False
+            try:
+                for frame in _frames(*_open(cast(BinaryIO, ogg.Link(source, start, end)))):
+                    frame.pts = None  # it begins anew with each link, which a resampler does not expect
+                    has_frames = True
+                    yield frame
+            except (av.FFmpegError, UndecodableAudio):
+                is_whole = False
+            is_whole = is_whole and has_frames
+        track.is_truncated = not is_whole
+
+    _set_pieces(track, _limit(all_frames(), max_seconds), mix)
+    return track
+
+
+def _open(source: BinaryIO) -> tuple[InputContainer, AudioStream]:
+    """A file as FFmpeg opens it, and its best audio track. Raises UndecodableAudio."""
+    options = {**OPEN_OPTIONS, "probesize": str(_probe_bytes(source))}
+    container = av.open(source, mode="r", container_options=options, metadata_errors="ignore")
+    stream = container.streams.best("audio")
+    if not isinstance(stream, AudioStream):
+        raise UndecodableAudio("The file has no audio track.")
+    if stream.codec_context is None:
+        raise UndecodableAudio("The codec of the file's audio track is not supported.")
+    return container, stream
+
+
+def _set_pieces(track: Track, frames: Iterator[AudioFrame], mix: Mix) -> None:
+    """Have a track's pieces made of these frames, at the rate of the first if it can be resampled."""
     first = next(frames, None)
     if first is not None:
         if resampling.is_convertible(first.sample_rate):
             track.rate = first.sample_rate
-        track.pieces = map(resampling.mix_down, _floats(chain([first], frames), track.rate))
-    return track
+        track.channels = first.layout.nb_channels
+        track.pieces = map(mix, _floats(chain([first], frames), track.rate))
 
 
 def _too_long(limit: float) -> AudioTooLong:

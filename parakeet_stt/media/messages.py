@@ -13,12 +13,14 @@ class Decode(_Message, frozen=True):
     """Decode a file; two descriptors come along: of the file, and of shared audio to write to.
 
     max_seconds: to decode. filters: folder of the resampling filters. skip: blocks that an earlier worker has answered
-    for the same file before it died; they are neither written nor answered again.
+    for the same file before it died; they are neither written nor answered again. channel: the only one to decode, from
+    0; None for the mean of all.
     """
 
     max_seconds: float
     filters: str
     skip: int = 0
+    channel: int | None = None
 
 
 class Next(_Message, frozen=True):
@@ -43,12 +45,14 @@ class Block(_Message, frozen=True):
     """The next samples are written.
 
     probabilities: of speech in the windows that they complete, float32; None if the worker has no detector. end: with
-    the last block.
+    the last block. memory: that the worker has taken for itself, in bytes. channels: of the file.
     """
 
     samples: int
     probabilities: bytes | None
     end: End | None = None
+    memory: int = 0
+    channels: int = 1
 
 
 encode = msgspec.msgpack.Encoder().encode

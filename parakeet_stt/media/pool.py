@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parakeet_stt.errors import AudioError, AudioTooLong, AudioTooShort, Unavailable, UndecodableAudio
+from parakeet_stt.errors import AudioError, AudioTooLong, AudioTooShort, Overloaded, Unavailable, UndecodableAudio
 from parakeet_stt.ipc.channel import Channel
 from parakeet_stt.ipc.shared_audio import SharedAudio
 from parakeet_stt.media import messages
@@ -23,6 +23,8 @@ from parakeet_stt.media.messages import Block, Decode, End, NeedFilter, Next
 from parakeet_stt.vad import Probabilities
 
 IDLE_SHARE = 1  # workers kept for later files, of about 40 MB each, for each that may compute
+KEPT_BYTES = 64 << 20  # of its own, from which a worker is not kept for another file
+MEMORY_BYTES = 4 << 30  # of all workers of a front, unless it says otherwise
 MAX_FILES = 100  # of one worker: what a file may have done to it does not last
 RETRY_SECONDS = 5
 CONNECT_SECONDS, CONNECT_TRIES = 0.05, 200  # the program is started again when it has ended
@@ -46,6 +48,7 @@ class Worker:
         self._answer: asyncio.Future[bytes] | None = None
         self.is_alive = True
         self.files = 0  # that it has been sent
+        self.memory = 0  # bytes that it has taken for itself, by its last answer
         self.asked_at = 0.0
 
     async def ask(self, message: Decode | Next, descriptors: tuple[int, ...] = ()) -> NeedFilter | Block | End:
@@ -56,6 +59,8 @@ class Worker:
         self._answer = asyncio.get_running_loop().create_future()
         self._channel.send(messages.encode(message), descriptors)
         answer: NeedFilter | Block | End = messages.decode_answer(await self._answer)
+        if isinstance(answer, Block):
+            self.memory = answer.memory
         return answer
 
     def close(self) -> None:
@@ -108,9 +113,14 @@ class _Slots:
 class WorkerPool:
     """The workers of one front that are idle, and the way to more."""
 
-    def __init__(self, path: Path, *, computing: int) -> None:
-        """path: of the socket of the program that forks workers. computing: workers that compute at once."""
+    def __init__(self, path: Path, *, computing: int, memory: int = MEMORY_BYTES) -> None:
+        """path: of the socket of the program that forks workers. computing: workers that compute at once.
+
+        memory: bytes that all workers may take together.
+        """
         self._path = path
+        self._memory = memory
+        self._busy: set[Worker] = set()
         self._idle: list[Worker] = []
         self._max_idle = IDLE_SHARE * computing
         self._slots = _Slots(computing)
@@ -142,6 +152,7 @@ class WorkerPool:
         while self._idle:
             worker = self._idle.pop()
             if worker.is_alive:
+                self._busy.add(worker)
                 return worker
             worker.close()
         loop = asyncio.get_running_loop()
@@ -157,15 +168,32 @@ class WorkerPool:
             except BaseException:
                 connection.close()
                 raise
-            return Worker(connection)
+            worker = Worker(connection)
+            self._busy.add(worker)
+            return worker
         raise Unavailable("The server can't decode files now. Please retry.", retry_after=RETRY_SECONDS)
 
     def put_back(self, worker: Worker) -> None:
         """Keep a worker for another file, once it has answered all about the last."""
-        if worker.is_alive and len(self._idle) < self._max_idle and worker.files < MAX_FILES:
+        is_small = worker.memory < KEPT_BYTES
+        if worker.is_alive and is_small and len(self._idle) < self._max_idle and worker.files < MAX_FILES:
+            self._busy.discard(worker)
             self._idle.append(worker)
         else:
-            worker.close()
+            self.end(worker)
+
+    def end(self, worker: Worker) -> None:
+        """End a worker, whatever it is doing."""
+        self._busy.discard(worker)
+        worker.close()
+
+    def check_memory(self, worker: Worker) -> None:
+        """Raise Overloaded if the workers take too much together, and this one more than its share."""
+        if sum(one.memory for one in self._busy) > self._memory < worker.memory * len(self._busy):
+            raise Overloaded(
+                "The server has no memory for this file beside the others that it reads now. Please retry.",
+                retry_after=RETRY_SECONDS,
+            )
 
     def close(self) -> None:
         """End all idle workers; busy workers end when they are closed."""
@@ -192,16 +220,28 @@ class MediaReader:
     A worker that dies is replaced once, and the new one goes on after the blocks that are read.
     """
 
-    def __init__(self, upload: int, audio: SharedAudio, pool: WorkerPool, settings: MediaSettings) -> None:
-        """upload: the file's descriptor. audio: what is decoded goes there."""
+    def __init__(
+        self, upload: int, audio: SharedAudio, pool: WorkerPool, settings: MediaSettings, channel: int | None = None
+    ) -> None:
+        """upload: the file's descriptor, which no other reader uses meanwhile. audio: what is decoded goes there.
+
+        channel: the only one to decode, from 0; None for the mean of all.
+        """
         self._upload = upload
+        self._channel = channel
         self._audio = audio
         self._pool = pool
         self._settings = settings
         self._worker: Worker | None = None
+        self._first: Block | End | None = None  # answer, if it was asked for before the blocks
         self._blocks = 0  # that are read
         self._has_died = False
         self.is_truncated = False  # whether the file ends before the length it announces; known at its end
+
+    async def count_channels(self) -> int:
+        """The file's channels; reads its first block, which `blocks` gives. 1 where there is none."""
+        self._first = await self._next()
+        return self._first.channels if isinstance(self._first, Block) else 1
 
     async def blocks(self) -> AsyncIterator[Probabilities | None]:
         """Read the next block, until there are no more; yields the probabilities of speech in its windows.
@@ -211,7 +251,7 @@ class MediaReader:
         """
         end: End | None = None
         while end is None:
-            answer = await self._next()
+            answer, self._first = self._first or await self._next(), None
             if isinstance(answer, End):
                 end = answer
                 continue
@@ -226,7 +266,7 @@ class MediaReader:
     def close(self) -> None:
         """Free everything, and end the worker if it still decodes."""
         if self._worker:
-            self._worker.close()
+            self._pool.end(self._worker)
             self._worker = None
 
     async def _next(self) -> Block | End:
@@ -245,9 +285,11 @@ class MediaReader:
                     ) from None
                 self._has_died = True
                 continue
-            if (isinstance(answer, End) or answer.end is not None) and self._worker:
+            if self._worker and (isinstance(answer, End) or answer.end is not None):
                 self._pool.put_back(self._worker)
                 self._worker = None
+            elif self._worker:
+                self._pool.check_memory(self._worker)
             return answer
 
     async def _ask(self) -> Block | End:
@@ -257,7 +299,7 @@ class MediaReader:
             worker = self._worker = await self._pool.borrow()
             worker.files += 1
             settings = self._settings
-            asked = Decode(settings.max_seconds, str(settings.filters), self._blocks)
+            asked = Decode(settings.max_seconds, str(settings.filters), self._blocks, self._channel)
             # The worker's own descriptor of the same open file: its place in it is shared with ours.
             os.lseek(self._upload, 0, os.SEEK_SET)
             answer = await worker.ask(asked, (self._upload, self._audio.descriptor))

@@ -130,6 +130,13 @@ def mix_down(samples: npt.NDArray[np.float32]) -> Samples:
     return mono.clip(-1, 1)
 
 
+def pick_channel(samples: npt.NDArray[np.float32], channel: int) -> Samples:
+    """One channel, in [-1, 1]; silence where there is none of this number. samples: shape (channels, num_samples)."""
+    if channel >= len(samples):
+        return np.zeros(samples.shape[1], np.float32)
+    return mix_down(samples[channel : channel + 1])
+
+
 def _convolve(wave: Samples, made: Filter) -> Samples:
     width = made.weights.shape[0]
     windows = np.lib.stride_tricks.sliding_window_view(wave, width)[:: made.step]

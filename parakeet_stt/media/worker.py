@@ -47,6 +47,7 @@ class _Connection:
 
     socket: socket.socket
     parser: FrameParser
+    data_bytes: int  # of the process before it read any file
 
     def receive(self) -> tuple[Decode | messages.Next, list[int]]:
         """The next message, and its descriptors. Raises EOFError once the front is gone."""
@@ -100,7 +101,7 @@ def _work(connection: socket.socket, detector: SpeechDetector | None) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         with suppress(EOFError, OSError):
-            end = _Connection(connection, FrameParser())
+            end = _Connection(connection, FrameParser(), limit - MEMORY_BYTES)
             while True:
                 asked, descriptors = end.receive()
                 if isinstance(asked, Decode):
@@ -134,14 +135,16 @@ def _answer(asked: Decode, descriptors: list[int], connection: _Connection, dete
     _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)
     try:
         with open(upload, "rb") as source:
-            track = demux.open_track(source, max_seconds=asked.max_seconds)
+            track = demux.open_track(source, max_seconds=asked.max_seconds, channel=asked.channel)
             written = 0
             for number, (samples, probabilities, is_last) in enumerate(_blocks(track, asked, connection, detector)):
                 if number >= asked.skip:
                     write_samples(audio, written, samples)
                     _wind_clock(0, 0)  # the front may ask slowly
                     found = None if probabilities is None else probabilities.tobytes()
-                    connection.send(Block(len(samples), found, End(track.is_truncated) if is_last else None))
+                    own = max(0, _data_bytes() - connection.data_bytes)
+                    last = End(track.is_truncated) if is_last else None
+                    connection.send(Block(len(samples), found, last, own, track.channels))
                     if not is_last:
                         connection.receive()
                 _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)

@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from parakeet_stt.audio import SAMPLE_RATE, Clip, Span
 from parakeet_stt.offline.coverage import Lost, measure_coverage
+from parakeet_stt.offline.diarization import Diarization
 from parakeet_stt.offline.overlap import merge_overlap
 from parakeet_stt.offline.retry import MOST_ATTEMPTS, find_missed, plan_attempts
 from parakeet_stt.offline.utterances import Utterance, Utterances
@@ -24,7 +25,8 @@ from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.protocols import HasAudio
 from parakeet_stt.text.alignment import join_tokens, split_segments
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
-from parakeet_stt.text.transcript import Hypothesis, Recording, SpeechCoverage, Transcript, Word, WordList
+from parakeet_stt.text.speakers import Turns
+from parakeet_stt.text.transcript import Hypothesis, Recording, Segment, SpeechCoverage, Transcript, Word, WordList
 from parakeet_stt.vad import Probabilities
 
 T = TypeVar("T")
@@ -33,12 +35,21 @@ SHORT_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
+class KnownSpeaker:
+    """Somebody whose voice the caller knows. reference: a media file of some seconds in which only they speak."""
+
+    name: str
+    reference: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TranscriptionOptions:
     """What a caller may ask of a transcription.
 
-    language: spoken language; None for the model's first. phrases: to prefer. rules: when audio counts as speech; None
+    language: spoken language; None for not named. phrases: to prefer. rules: when audio counts as speech; None
     for the server's own. is_cut: False for one pass over the whole recording, whatever its length. short_first: whether
-    the caller waits for the first words.
+    the caller waits for the first words. separate_channels: transcribe each channel on its own, as one speaker.
+    speakers: tell who says each word. known: speakers who are to be called by their names.
     """
 
     language: str | None = None
@@ -46,6 +57,9 @@ class TranscriptionOptions:
     rules: SpeechRules | None = None
     is_cut: bool = True
     short_first: bool = False
+    separate_channels: bool = False
+    speakers: bool = False
+    known: tuple[KnownSpeaker, ...] = ()
 
 
 class Recognize(Protocol):
@@ -77,8 +91,9 @@ class Transcription:
     The recognizer gets speech only, with a little silence around it: models invent words for silence, and some give no
     words after too much of it. All times count from the start of the recording.
     blocks: the recording as it is read; each gives the probabilities of speech in the windows that it completes.
-    language: of the transcript. phrases: to prefer. on_retry: called after each retry of speech without words, with
-    whether it found words. on_coverage, is_truncated: called at the end.
+    language: of the transcript; None to have its text tell, by `detect_language`, called in a thread. phrases: to
+    prefer. on_retry: called after each retry of speech without words, with whether it found words. on_coverage,
+    is_truncated: called at the end. diarization: tells who says each word; None where nobody asked.
     """
 
     def __init__(
@@ -88,22 +103,27 @@ class Transcription:
         *,
         recognize: Recognize,
         run_in_thread: RunInThread,
-        language: str,
+        language: str | None,
+        detect_language: Callable[[str], str | None] = lambda _: None,
         phrases: Phrases = NO_PHRASES,
         on_retry: Callable[[bool], None] = lambda _: None,
         on_coverage: Callable[[SpeechCoverage], None] = lambda _: None,
         is_truncated: Callable[[], bool] = lambda: False,
-    ) -> None:  # nine parameters: what it calls, and what the caller asked for; each is used on its own
+        diarization: Diarization | None = None,
+    ) -> None:  # eleven parameters: what it calls, and what the caller asked for; each is used on its own
         self._utterances = utterances
         self._blocks = blocks
         self._recognize = recognize
         self._run_in_thread = run_in_thread
         self._language = language
+        self._detect_language = detect_language
         self._phrases = phrases
         self._on_retry = on_retry
         self._on_coverage = on_coverage
         self._is_truncated = is_truncated
         self._words = WordList()
+        self._diarization = diarization
+        self._turns = Turns(self._words, diarization.frames, diarization.names, language) if diarization else None
         self._lost: list[Lost] = []
 
     async def words(self) -> AsyncGenerator[tuple[Word, ...], None]:
@@ -125,18 +145,35 @@ class Transcription:
                 tail = tuple(word for word in words if overlap and word.end > utterance.end - overlap)
                 words = words[: len(words) - len(tail)]
                 if words:
-                    self._words.extend(words)
+                    self._add(words)
                     yield words
             if tail:
-                self._words.extend(tail)
+                self._add(tail)
                 yield tail
+        if self._turns:
+            self._turns.advance(is_over=True)
+
+    async def segments(self) -> AsyncGenerator[Sequence[Segment], None]:
+        """In place of `words`, where there is a diarization: segments of one speaker each, as they become final."""
+        assert self._turns is not None
+        async with aclosing(self.words()) as pieces:
+            async for _ in pieces:
+                if segments := self._turns.take():
+                    yield segments
+        if segments := self._turns.take():
+            yield segments
 
     async def recording(self) -> Recording:
         """The result, once `words` is exhausted."""
-        is_short = self._utterances.duration <= SHORT_SECONDS
+        is_short = self._utterances.duration <= SHORT_SECONDS and self._language is not None
         recording = self._make_recording() if is_short else await self._run_in_thread(self._make_recording)
         self._on_coverage(recording.speech)
         return recording
+
+    def _add(self, words: tuple[Word, ...]) -> None:
+        self._words.extend(words)
+        if self._turns:
+            self._turns.advance()
 
     async def _retry_missed(self, utterance: Utterance, words: tuple[Word, ...]) -> tuple[Word, ...]:
         """Add the words that retries find. Times in seconds from the start of the utterance."""
@@ -180,15 +217,22 @@ class Transcription:
         for utterance in self._utterances:
             if utterance is not None:
                 yield utterance
-            elif (probabilities := await anext(self._blocks, None)) is not None:
+                continue
+            if self._diarization:
+                await self._diarization.advance()
+            if (probabilities := await anext(self._blocks, None)) is not None:
                 self._utterances.push(probabilities)
             else:
                 self._utterances.finish()
+        if self._diarization:
+            await self._diarization.finish()
 
     def _make_recording(self) -> Recording:
         words = self._words
-        transcript = Transcript(words, split_segments(words), self._utterances.duration, self._language)
-        probabilities = self._utterances.probabilities
+        language = self._language or self._detect_language(words.text)
+        turns, probabilities = self._turns, self._utterances.probabilities
+        segments = turns.segments() if turns else split_segments(words, language)
+        transcript = Transcript(words, segments, self._utterances.duration, language, turns.speakers if turns else None)
         speech = measure_coverage(probabilities, words, self._lost, self._utterances.rules.onset)
         return Recording(transcript, probabilities, self._is_truncated(), speech)
 

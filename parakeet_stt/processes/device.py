@@ -41,11 +41,11 @@ BEAT_SECONDS = 1.0
 PACE_SECONDS = 0.25  # between two notes of how fast the device is
 USUAL_RATES = (8_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz; their filters are made before the first request
 
-LoadEngine = Callable[[Path, Settings, int], Engine]
+LoadEngine = Callable[[Path, Settings, int, Path | None], Engine]
 
 
-def load_engine(path: Path, settings: Settings, number: int) -> Engine:
-    """The engine of the model at `path`, on the device of this number, from 0."""
+def load_engine(path: Path, settings: Settings, number: int, diarizer: Path | None) -> Engine:
+    """The engine of the model at `path`, with the diarizer if there is one, on the device of this number, from 0."""
     from parakeet_stt.engines.loading import EngineSettings, load
 
     return load(
@@ -55,6 +55,7 @@ def load_engine(path: Path, settings: Settings, number: int) -> Engine:
             precision=settings.precision,
             threads=settings.threads,
             encoder=settings.encoder,
+            diarizer=diarizer,
             worker=number + 1,
             workers=settings.devices,
         ),
@@ -84,15 +85,20 @@ def _serve(paths: Paths, number: int, restarts: int, lifeline: Lifeline, load: L
     settings = service_settings.load()
     configure(settings.log_level)
     source = catalogue.read_source(paths.source)
+    diarizer = catalogue.read_source(paths.diarizer).path if paths.diarizer.exists() else None
     metrics, ledger = Metrics(paths.metrics), Ledger(paths.ledger(number))
     metrics.device_restarts.inc(min(restarts, 1))
     gc.disable()  # loading makes no garbage, and looking for it takes a third of the time
     with ThreadPoolExecutor(1) as beside:
-        digesting = beside.submit(partial(compute_digests, SOURCE, source.path, recorded=source.sha256))
-        engine = load(source.path, settings, number)
+        digesting = beside.submit(
+            partial(compute_digests, SOURCE, source.path, recorded=source.sha256, diarizer=diarizer)
+        )
+        engine = load(source.path, settings, number, diarizer)
         recognizer = engine.recognizer
         limits = BatchSettings(settings.max_batch, settings.max_utterance_seconds, settings.batch_seconds)
         budget = prepare(recognizer, limits)
+        if engine.diarizer:
+            engine.diarizer.warm_up()
     for rate in USUAL_RATES:
         _make_filter(paths.filters, rate)
     welcome = Welcome(
@@ -102,9 +108,10 @@ def _serve(paths: Paths, number: int, restarts: int, lifeline: Lifeline, load: L
         recognizer.config,
         list(recognizer.vocabulary),
         engine.detector is not None,
-        dataclasses.asdict(digesting.result()),
+        digesting.result().named(),
+        dataclasses.astuple(engine.diarizer.layout) if engine.diarizer else None,
     )
-    batcher = Batcher(recognizer, engine.detector, budget, on_report=metrics.record)
+    batcher = Batcher(recognizer, engine.detector, budget, on_report=metrics.record, diarizer=engine.diarizer)
     server = DeviceServer(batcher, welcome, make_filter=partial(_make_filter, paths.filters))
     ledger.set_limits(max_waiting=settings.max_queue_seconds, max_sessions=settings.max_sessions)
 

@@ -38,6 +38,11 @@ class Paths:
         return self.folder / "model.json"
 
     @property
+    def diarizer(self) -> Path:
+        """The file that says where the diarizer is, if there is one; see `catalogue.write_source`."""
+        return self.folder / "diarizer.json"
+
+    @property
     def failure(self) -> Path:
         """The file that says why the service can't run."""
         return self.folder / "failure"

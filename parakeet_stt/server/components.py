@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from parakeet_stt.device.client import DeviceClient
+from parakeet_stt.ipc.limits import memory_bytes
 from parakeet_stt.media.filters import Filters
 from parakeet_stt.media.pool import WorkerPool
 from parakeet_stt.protocols import SpeechDetector
@@ -104,9 +105,11 @@ def build(settings: Settings, model: ServedModel, processes: Processes, metrics:
         device=device,
         transcriber=FileTranscriber(
             settings,
-            model.languages[0],
+            model.languages,
             device=device,
-            workers=WorkerPool(processes.media, computing=computing),
+            workers=WorkerPool(
+                processes.media, computing=computing, memory=memory_bytes() // 2 // settings.fronts_here
+            ),
             filters=filters,
             metrics=metrics,
         ),

@@ -1,7 +1,8 @@
-"""SHA-256 digests of what a service is made of: its source, its lock, its model."""
+"""SHA-256 digests of what a service is made of: its source, its lock, its model, its diarizer."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,15 +15,20 @@ COMPILED = ".pyc"  # what Python leaves beside its sources does not count
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """In hexadecimal digits."""
+    """In hexadecimal digits. diarizer: empty where there is none."""
 
     source: str
     lock: str
     model: str
+    diarizer: str = ""
+
+    def named(self) -> dict[str, str]:
+        """Those that there are, by their names."""
+        return {name: digest for name, digest in dataclasses.asdict(self).items() if digest}
 
 
-def compute_digests(folder: Path, model: Path, *, recorded: str | None = None) -> Digests:
-    """Digests of the source and the lock in `folder`, a checkout or a Bento, and of a model.
+def compute_digests(folder: Path, model: Path, *, recorded: str | None = None, diarizer: Path | None = None) -> Digests:
+    """Digests of the source and the lock in `folder`, a checkout or a Bento, of a model, and of a diarizer.
 
     Where a wheel is installed, `folder` holds the package alone, and the lock's digest is empty: what is installed with
     a wheel need not be what the lock says.
@@ -30,7 +36,12 @@ def compute_digests(folder: Path, model: Path, *, recorded: str | None = None) -
     """
     lock = folder / LOCK
     source = {path.relative_to(folder).as_posix(): of_file(path) for path in source_files(folder)}
-    return Digests(of_files(source), of_file(lock) if lock.is_file() else "", recorded or of_file(model))
+    return Digests(
+        source=of_files(source),
+        lock=of_file(lock) if lock.is_file() else "",
+        model=recorded or of_file(model),
+        diarizer=of_file(diarizer) if diarizer else "",
+    )
 
 
 def source_files(folder: Path) -> list[Path]:

@@ -9,7 +9,10 @@ from parakeet_stt.server.digests import Digests
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """created: unix time of its publication. config: the active configuration as YAML. aliases: other names of it."""
+    """created: unix time of its publication. config: the active configuration as YAML. aliases: other names of it.
+
+    letters: that the model can write; empty if that is not known. tells_speakers: whether it has a diarizer beside it.
+    """
 
     name: str
     languages: tuple[str, ...]
@@ -21,3 +24,5 @@ class ServedModel:
     config: str
     digests: Digests
     aliases: frozenset[str] = frozenset()
+    letters: frozenset[str] = frozenset()
+    tells_speakers: bool = False

@@ -13,6 +13,7 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from parakeet_stt.errors import StartupError
+from parakeet_stt.text.openai_json import LANGUAGE_NAMES
 
 PREFIX = "STT_"
 CORES_A_FRONT = 4  # one front's work is about that of three more cores in media workers and the device process
@@ -24,6 +25,7 @@ OPEN_PATHS = {
 }
 OLD_LIVE_THRESHOLD = 0.6
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16"}
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 def _lower(value: object) -> object:
@@ -83,6 +85,18 @@ class Settings(BaseSettings):
         description="A catalogue name (nvidia/parakeet-tdt-0.6b-v2), a path to a .nemo file, or a BentoML store tag. "
         "Unset: the bundled tiny model, for demonstrations and tests only.",
     )
+    diarizer: str | None = Field(
+        default=None,
+        validation_alias=_names("DIARIZER"),
+        description="Tells speakers apart: a catalogue name (sortformer-tiny, "
+        "nvidia/diar_streaming_sortformer_4spk-v2), a path to a .nemo file, or a BentoML store tag. Unset: none.",
+    )
+    languages: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
+        default=[],
+        validation_alias=_names("LANGUAGES"),
+        description="Comma-separated languages of a model that is not in the catalogue, in ISO 639-1. Unset: those of "
+        "Parakeet v3 if the file has its pieces, else English.",
+    )
     model_aliases: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated)] = Field(
         default=[],
         validation_alias=_names("MODEL_ALIASES"),
@@ -95,11 +109,11 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:N. auto takes the first GPU, or the CPU where there is none.",
     )
-    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], BeforeValidator(_precision)] = Field(
+    precision: Annotated[Precision, BeforeValidator(_precision)] = Field(
         default="auto",
         validation_alias=_names("PRECISION", "MODEL_PRECISION"),
-        description="auto, float32 (fp32), bfloat16 (bf16) or float16 (fp16). auto is bfloat16 on a GPU; on a "
-        "CPU it is float32, or bfloat16 if the processor is measured to be faster with it.",
+        description="auto, float32 (fp32), bfloat16 (bf16), float16 (fp16), or on a CPU int8. auto is bfloat16 on a "
+        "GPU; on a CPU it is float32, or bfloat16 if the processor was measured to be faster with it; never int8.",
     )
     max_batch: int = Field(
         default=64,
@@ -152,7 +166,8 @@ class Settings(BaseSettings):
         ge=5,
         le=60,
         validation_alias=_names("MAX_UTTERANCE_SECONDS"),
-        description="Longer audio is cut at pauses into utterances of at most this length.",
+        description="Longer audio is cut at pauses into utterances of at most this length. Unset: 10 for Parakeet v3, "
+        "else 24.",
     )
     max_audio_seconds: float = Field(
         default=43200.0,
@@ -238,7 +253,7 @@ class Settings(BaseSettings):
         gt=0,
         validation_alias=_names("DRAIN_SECONDS"),
         description="How long live sessions may still deliver finals, once their client has disconnected or "
-        "shutdown has begun.",
+        "shutdown has begun; and how long uploads may still come and answers be read then.",
     )
     signing_key: SecretStr | None = Field(
         default=None,
@@ -272,6 +287,14 @@ class Settings(BaseSettings):
     def open_paths(self) -> frozenset[str]:
         """The paths that need no key because the operator says so."""
         return frozenset(path for name in self.open_to_all for path in OPEN_PATHS[name])
+
+    @field_validator("languages")
+    @classmethod
+    def _are_known(cls, languages: list[str]) -> list[str]:
+        for language in languages:
+            if language not in LANGUAGE_NAMES:
+                raise ValueError(f"{language!r} is not one of {', '.join(LANGUAGE_NAMES)}")
+        return languages
 
     @field_validator("api_keys_file")
     @classmethod

@@ -21,7 +21,7 @@ from itertools import takewhile
 
 from parakeet_stt.audio import SAMPLE_RATE, AudioStore
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult, DecoderState
-from parakeet_stt.text.alignment import WORD_START, join_tokens
+from parakeet_stt.text.alignment import WORD_START, join_tokens, last_word
 from parakeet_stt.text.transcript import Token, Word
 
 LONGEST_CHUNK = 300  # frames of a chunk's own part, at most
@@ -127,7 +127,12 @@ class _Utterance:
         """Words after `words`. end: of the audio that the tokens are from."""
         start = self.start / SAMPLE_RATE
         earliest = self.words[-1].end - start if self.words else 0.0
-        words = join_tokens([token.shift(-start) for token in tokens], end / SAMPLE_RATE - start, earliest=earliest)
+        words = join_tokens(
+            [token.shift(-start) for token in tokens],
+            end / SAMPLE_RATE - start,
+            earliest=earliest,
+            before=self.words[-1].text if self.words else "",
+        )
         return tuple(word.shift(start) for word in words)
 
 
@@ -278,7 +283,7 @@ class ChunkDecoder:
         stable = words[:-1]  # the last word may go on
         if stable:
             now.words += stable
-            now.tokens = now.tokens[-len(words[-1].tokens) :]
+            now.tokens = list(last_word(now.tokens))
         return Partial(now.item, stable, now.join_tokens([*now.tokens, *unstable], end))
 
     def _finalize(self, now: _Utterance, unstable: Sequence[Token]) -> list[Result]:

@@ -14,7 +14,7 @@ from typing import Literal, NotRequired
 from typing_extensions import TypedDict
 
 from parakeet_stt.audio import SAMPLE_RATE
-from parakeet_stt.text.lazy_sequence import LazySequence, lazy_map
+from parakeet_stt.text.lazy_sequence import LazySequence
 from parakeet_stt.text.transcript import (
     ENCODER_FRAME_SECONDS,
     Recording,
@@ -68,24 +68,39 @@ class DurationUsage(TypedDict):
     seconds: int
 
 
+class Language(TypedDict):
+    """A language that was heard, in ISO-639-1."""
+
+    code: str
+
+
 class Json(TypedDict):
-    """OpenAI's `json`."""
+    """OpenAI's `json`; `languages` of a model of several, if the language is known."""
 
     text: str
+    languages: NotRequired[list[Language]]
     logprobs: NotRequired[Sequence[LogProb]]
     usage: TokenUsage
 
 
 class WordEntry(TypedDict):
-    """A word with its punctuation, and its times in seconds."""
+    """A word with its punctuation, and its times in seconds.
+
+    Where speakers are told apart: its speaker, and who speaks at the same time, if anybody does.
+    """
 
     word: str
     start: float
     end: float
+    speaker: NotRequired[str]
+    second_speaker: NotRequired[str]
 
 
 class SegmentEntry(TypedDict):
-    """A sentence. seek: its start in frames of 10 ms. no_speech_prob: the speech detector's."""
+    """A sentence. seek: its start in frames of 10 ms. no_speech_prob: the speech detector's.
+
+    speaker: where speakers are told apart.
+    """
 
     id: int
     seek: int
@@ -97,6 +112,7 @@ class SegmentEntry(TypedDict):
     avg_logprob: float
     compression_ratio: float
     no_speech_prob: float
+    speaker: NotRequired[str]
 
 
 class TranslationJson(TypedDict):
@@ -131,10 +147,13 @@ class SpeechEntry(TypedDict):
 
 
 class VerboseJson(TypedDict):
-    """OpenAI's `verbose_json`, with the granularities asked for; `speech` with `include[]=coverage`."""
+    """OpenAI's `verbose_json`, with the granularities asked for; `speech` with `include[]=coverage`.
+
+    language: its English name; left out if it is not known.
+    """
 
     task: Literal["transcribe"]
-    language: str
+    language: NotRequired[str]
     duration: float
     text: str
     words: NotRequired[Sequence[WordEntry]]
@@ -144,12 +163,16 @@ class VerboseJson(TypedDict):
 
 
 class Delta(TypedDict):
-    """Final text that follows the deltas before it. words: with response_format verbose_json, if asked for."""
+    """Final text that follows the deltas before it.
+
+    words: with response_format verbose_json, if asked for. segment_id: of the segment that it is the text of.
+    """
 
     type: Literal["transcript.text.delta"]
     delta: str
     words: NotRequired[Sequence[WordEntry]]
     logprobs: NotRequired[Sequence[LogProb]]
+    segment_id: NotRequired[str]
 
 
 class Done(TypedDict):
@@ -160,6 +183,7 @@ class Done(TypedDict):
 
     type: Literal["transcript.text.done"]
     text: str
+    languages: NotRequired[list[Language]]
     language: NotRequired[str]
     duration: NotRequired[float]
     words: NotRequired[Sequence[WordEntry]]
@@ -169,9 +193,11 @@ class Done(TypedDict):
     speech: NotRequired[SpeechEntry]
 
 
-def render_json(transcript: Transcript, *, logprobs: bool = False) -> Json:
+def render_json(transcript: Transcript, *, logprobs: bool = False, languages: bool = False) -> Json:
     """OpenAI's `json`. Usage counts audio in encoder frames: the model's own input tokens."""
-    body: Json = {"text": transcript.text, "usage": _token_usage(transcript)}
+    body: Json = {"text": transcript.text, "usage": token_usage(transcript)}
+    if languages and transcript.language:
+        body["languages"] = [{"code": transcript.language}]
     if logprobs:
         body["logprobs"] = render_logprobs(transcript.tokens, is_first=True)
     return body
@@ -194,13 +220,16 @@ def render_done(
     segments: bool = False,
     logprobs: bool = False,
     coverage: bool = False,
-) -> Done:
+    languages: bool = False,
+) -> Done:  # seven parameters: each is a part of the answer
     """OpenAI's last event. words, segments: those of verbose_json, whose language and duration come with them."""
     transcript = recording.transcript
-    body: Done = {"type": "transcript.text.done", "text": transcript.text, "usage": _token_usage(transcript)}
+    body: Done = {"type": "transcript.text.done", "text": transcript.text, "usage": token_usage(transcript)}
     if words or segments:
         verbose = render_verbose_json(recording, words=words, segments=segments)
-        body["language"], body["duration"] = verbose["language"], verbose["duration"]
+        body["duration"] = verbose["duration"]
+        if "language" in verbose:
+            body["language"] = verbose["language"]
         if "words" in verbose:
             body["words"] = verbose["words"]
         if "segments" in verbose:
@@ -209,6 +238,8 @@ def render_done(
         body["logprobs"] = render_logprobs(transcript.tokens, is_first=True)
     if coverage:
         body["speech"] = render_coverage(recording.speech)
+    if languages and transcript.language:
+        body["languages"] = [{"code": transcript.language}]
     return body
 
 
@@ -240,13 +271,15 @@ def render_verbose_json(recording: Recording, *, words: bool, segments: bool, co
     transcript = recording.transcript
     body: VerboseJson = {
         "task": "transcribe",
-        "language": LANGUAGE_NAMES[transcript.language],
+        "language": LANGUAGE_NAMES[transcript.language or "en"],
         "duration": round_seconds(transcript.duration),
         "text": transcript.text,
         "usage": {"type": "duration", "seconds": math.ceil(transcript.duration)},
     }
+    if not transcript.language:
+        del body["language"]
     if words:
-        body["words"] = lazy_map(transcript.words, _word)
+        body["words"] = LazySequence(len(transcript.words), lambda index: _spoken_word(transcript, index))
     if segments:
         body["segments"] = _segments(recording)
     if coverage:
@@ -263,7 +296,7 @@ def render_verbose_translation(recording: Recording) -> VerboseTranslation:
     """OpenAI's `verbose_json` of a translation."""
     transcript = recording.transcript
     return {
-        "language": LANGUAGE_NAMES[transcript.language],
+        "language": "english",
         "duration": round_seconds(transcript.duration),
         "text": transcript.text,
         "segments": _segments(recording),
@@ -289,7 +322,8 @@ def no_speech_probability(probabilities: Probabilities, start: float, end: float
     return 1.0 - float(windows.mean()) if len(windows) else 1.0
 
 
-def _token_usage(transcript: Transcript) -> TokenUsage:
+def token_usage(transcript: Transcript) -> TokenUsage:
+    """The audio in encoder frames, and the text in tokens."""
     frames, tokens = math.ceil(transcript.duration / ENCODER_FRAME_SECONDS), len(transcript.tokens)
     return {
         "type": "tokens",
@@ -310,13 +344,23 @@ def _word(word: Word) -> WordEntry:
     return {"word": word.text, "start": round_seconds(word.start), "end": round_seconds(word.end)}
 
 
+def _spoken_word(transcript: Transcript, index: int) -> WordEntry:
+    """A word, with its speaker where speakers are told apart."""
+    entry, speakers = _word(transcript.words[index]), transcript.speakers
+    if speakers is not None:
+        entry["speaker"] = speakers.of(index)
+        if second := speakers.second_of(index):
+            entry["second_speaker"] = second
+    return entry
+
+
 def _segments(recording: Recording) -> Sequence[SegmentEntry]:
     segments = recording.transcript.segments
     return LazySequence(len(segments), lambda index: _segment(index, segments[index], recording.probabilities))
 
 
 def _segment(index: int, segment: Segment, probabilities: Probabilities) -> SegmentEntry:
-    return {
+    entry: SegmentEntry = {
         "id": index,
         "seek": int(segment.start / SEEK_FRAME_SECONDS),
         "start": round_seconds(segment.start),
@@ -328,3 +372,6 @@ def _segment(index: int, segment: Segment, probabilities: Probabilities) -> Segm
         "compression_ratio": compression_ratio(segment.text),
         "no_speech_prob": no_speech_probability(probabilities, segment.start, segment.end),
     }
+    if segment.speaker is not None:
+        entry["speaker"] = segment.speaker
+    return entry

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -101,9 +101,13 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A sentence, or the part of one up to a long silence."""
+    """A sentence, or the part of one up to a long silence or to another speaker.
+
+    speaker: label of the speaker who says it; None where speakers are not told apart.
+    """
 
     words: tuple[Word, ...]
+    speaker: str | None = None
 
     @property
     def text(self) -> str:
@@ -181,16 +185,52 @@ class WordList(LazySequence[Word]):
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """Who says a word, as numbers of speakers. second: who speaks at the same time; None if nobody does."""
+
+    speaker: int
+    second: int | None = None
+
+
+class WordSpeakers:
+    """Who says each word of a recording: two bytes a word. label: of a speaker's number."""
+
+    def __init__(self, label: Callable[[int], str]) -> None:
+        self.label = label
+        self._speakers = array("b")
+        self._seconds = array("b")  # -1: nobody
+
+    def __len__(self) -> int:
+        return len(self._speakers)
+
+    def append(self, said: Said) -> None:
+        """Who says the next word."""
+        self._speakers.append(said.speaker)
+        self._seconds.append(-1 if said.second is None else said.second)
+
+    def of(self, index: int) -> str:
+        """Label of the speaker of the word at this index."""
+        return self.label(self._speakers[index])
+
+    def second_of(self, index: int) -> str | None:
+        """Label of whoever speaks at the same time as the word at this index."""
+        second = self._seconds[index]
+        return None if second < 0 else self.label(second)
+
+
+@dataclass(frozen=True, slots=True)
 class Transcript:
     """All words of one recording.
 
-    duration: length of the recording in seconds. language: ISO-639-1.
+    duration: length of the recording in seconds. language: ISO-639-1; None if it is not known. speakers: of the words;
+    None where they are not told apart.
     """
 
     words: WordList
     segments: Sequence[Segment]
     duration: float
-    language: str
+    language: str | None
+    speakers: WordSpeakers | None = None
 
     @property
     def text(self) -> str:

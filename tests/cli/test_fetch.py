@@ -22,7 +22,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models import ModelStore
 
 from parakeet_stt.cli import fetch
-from parakeet_stt.engines.catalogue import CATALOGUE
+from parakeet_stt.engines.catalogue import CATALOGUE, DIARIZERS
 from tests.conftest import ROOT
 
 COMMAND = ["-m", "parakeet_stt", "fetch"]
@@ -55,21 +55,25 @@ class Hub:
     """What huggingface_hub asks of a hub for one file of one commit: HEAD, and GET with or without a range.
 
     etag: None stands for a mirror that gives no checksum. breaks: how many answers end in the middle.
-    stalls: the answer stops in the middle without ending.
+    stalls: the answer stops in the middle without ending. redirects: the file is elsewhere, as at the real hub, which
+    offers Xet beside; `elsewhere` has the requests to other paths. refuses: a status, and the hub's reason.
     """
 
     content: bytes = WEIGHTS
     etag: str | None = None
     breaks: int = 0
     stalls: bool = False
+    redirects: bool = False
+    refuses: tuple[int, str] | None = None
+    elsewhere: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     url: str = ""
+    path: str = f"/{NAME}/resolve/{REVISION}/parakeet-tdt-0.6b-v2.nemo"
 
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     hub = Hub()
-    path = f"/{NAME}/resolve/{REVISION}/parakeet-tdt-0.6b-v2.nemo"
     release = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -81,10 +85,28 @@ def hub() -> Iterator[Hub]:
 
         def answer(self, *, with_body: bool) -> None:
             start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-            hub.requests.append(f"{self.command} from {start}")
-            if self.path != path:
+            if self.path != hub.path and self.path != "/store/weights":
+                hub.elsewhere.append(self.path)
                 self.send_error(404)
                 return
+            if hub.refuses:
+                self.send_response(hub.refuses[0])
+                self.send_header("X-Error-Message", hub.refuses[1])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if hub.redirects and self.path == hub.path:
+                self.send_response(302)
+                self.send_header("Location", f"{hub.url.replace('127.0.0.1', 'localhost')}/store/weights")
+                self.send_header("Content-Length", "0")
+                self.send_header("X-Linked-Etag", f'"{hub.etag}"')
+                self.send_header("X-Linked-Size", str(len(hub.content)))
+                self.send_header("X-Repo-Commit", REVISION)
+                self.send_header("X-Xet-Hash", "0" * 64)
+                self.send_header("Link", f'<{hub.url}/xet-token>; rel="xet-auth"')
+                self.end_headers()
+                return
+            hub.requests.append(f"{self.command} from {start}")
             body = hub.content[start:]
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(body)))
@@ -197,6 +219,53 @@ def test_a_download_survives_a_broken_connection_is_recorded_and_happens_once(ma
     assert (status, errors) == (0, "")
     assert said == f"{NAME} is already in the BentoML store: {stored}\n{SETTING}"
     assert len(hub.requests) == asked
+
+
+def test_a_hub_that_redirects_and_offers_xet_is_asked_for_a_file_by_ordinary_http(machine: Machine, hub: Hub) -> None:
+    """huggingface_hub took another path, which hung for minutes where the store did not answer."""
+    hub.etag, hub.redirects = SHA256, True
+    status, said, errors = machine.run(NAME, hub=hub.url, pinned=False)
+    assert (status, said.endswith(SETTING)) == (0, True), errors
+    assert hub.requests == ["GET from 0"]
+    assert hub.elsewhere == []  # no token for Xet was asked for
+    assert sha256(machine.stored()[0]) == SHA256
+
+
+def test_the_hubs_checksum_counts_where_the_catalogue_has_none(machine: Machine, hub: Hub) -> None:
+    name = "nvidia/parakeet-tdt_ctc-110m"
+    published = CATALOGUE[name].published
+    assert published
+    assert published.sha256 is None
+    hub.path = f"/{name}/resolve/{published.revision}/{published.file_name}"
+    status, _, errors = machine.run(name, hub=hub.url)
+    assert (status, "names no sha256" in errors) == (1, True)
+    hub.etag = SHA256
+    hub.content = WEIGHTS[:-1] + b"?"
+    status, _, errors = machine.run(name, hub=hub.url)
+    assert (status, f"not {SHA256}" in errors) == (1, True)
+    hub.content = WEIGHTS
+    status, said, _ = machine.run(name, hub=hub.url)
+    assert (status, said.splitlines()[-1]) == (0, f"STT_MODEL={name}")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (401, "Invalid username or password."),
+        (404, "Repository not found"),
+        (403, "Access to this model is restricted"),
+    ],
+)
+def test_the_hubs_own_reason_is_told_and_the_network_is_not_blamed(
+    machine: Machine, hub: Hub, status: int, reason: str
+) -> None:
+    hub.refuses = status, reason
+    code, _, errors = machine.run(NAME, hub=hub.url)
+    assert code == 1
+    assert errors.count("\n") == 1
+    assert f"the hub answers {status}" in errors
+    assert reason in errors
+    assert "--from" not in errors
 
 
 def test_a_hub_that_offers_another_file_is_refused_before_the_download(machine: Machine, hub: Hub) -> None:
@@ -315,5 +384,5 @@ def test_a_file_that_is_not_there_is_said_in_one_line(machine: Machine) -> None:
 def test_an_unknown_name_lists_those_that_can_be_fetched(machine: Machine) -> None:
     status, _, errors = machine.run("parakeet-tdt-tiny")
     assert status == 2
-    for name, entry in CATALOGUE.items():
+    for name, entry in {**CATALOGUE, **DIARIZERS}.items():
         assert (repr(name) in errors.splitlines()[-1].partition("choose from")[2]) == (entry.published is not None)

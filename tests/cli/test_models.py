@@ -13,7 +13,7 @@ from bentoml._internal.models import ModelStore
 from typer.testing import CliRunner
 
 from parakeet_stt.cli.app import app
-from parakeet_stt.engines.catalogue import BUNDLED_FILE, CATALOGUE
+from parakeet_stt.engines.catalogue import BUNDLED_FILE, CATALOGUE, DIARIZERS
 
 V2 = "nvidia/parakeet-tdt-0.6b-v2"
 
@@ -34,9 +34,9 @@ def test_each_model_of_the_catalogue_says_whether_it_is_here(store: Path) -> Non
         return {one["name"]: (one["here"], one["note"]) for one in map(json.loads, lines)}
 
     before = listed()
-    assert before.keys() == CATALOGUE.keys()
+    assert before.keys() == CATALOGUE.keys() | DIARIZERS.keys()
     assert before[V2] == (False, f"parakeet fetch {V2}")
-    assert [name for name, (here, _) in before.items() if here] == ["parakeet-tdt-tiny"]
+    assert [name for name, (here, _) in before.items() if here] == ["parakeet-tdt-tiny", "sortformer-tiny"]
     with bentoml.models.create("parakeet-tdt-0.6b-v2:one", metadata={"model": V2}) as model:
         Path(model.path, "weights.nemo").write_bytes(b"weights")
     here, note = listed()[V2]
@@ -50,6 +50,6 @@ def test_each_model_of_the_catalogue_says_whether_it_is_here(store: Path) -> Non
 
 def test_people_get_a_table(store: Path) -> None:
     lines = CliRunner().invoke(app, ["models"], catch_exceptions=False).output.splitlines()
-    assert len(lines) == len(CATALOGUE)
+    assert len(lines) == len(CATALOGUE) + len(DIARIZERS)
     assert str(BUNDLED_FILE) in lines[0]
     assert lines[1].split() == ["–", V2, "en", "CC-BY-4.0", "parakeet", "fetch", V2]

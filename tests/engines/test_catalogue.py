@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import re
 import socket
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,11 +71,15 @@ def test_importing_the_catalogue_loads_no_engine_and_no_bentoml() -> None:
 
 
 def test_every_published_file_is_pinned_to_a_commit_and_a_checksum() -> None:
-    published = [entry.published for entry in catalogue.CATALOGUE.values() if entry.published]
-    assert len(published) == 2
+    known = (*catalogue.CATALOGUE.values(), *catalogue.DIARIZERS.values())
+    published = [entry.published for entry in known if entry.published]
+    assert len(published) == 6
     for file in published:
         assert re.fullmatch("[0-9a-f]{40}", file.revision)
-        assert re.fullmatch("[0-9a-f]{64}", file.sha256)
+        assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
+    assert all(
+        entry.published.sha256 for name, entry in catalogue.CATALOGUE.items() if name in (V2, V3) and entry.published
+    )
 
 
 def test_v3_knows_the_25_languages_of_its_card_and_the_others_know_english() -> None:
@@ -115,6 +121,32 @@ def test_a_tilde_in_a_path_is_the_home_folder(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mine.nemo").write_bytes(WEIGHTS)
     assert catalogue.resolve("~/mine.nemo").path == tmp_path / "mine.nemo"
+
+
+def test_diarizers_have_their_own_setting_and_name_their_licences(store: Path) -> None:
+    assert {name: entry.licence for name, entry in catalogue.DIARIZERS.items()} == {
+        "sortformer-tiny": "Apache-2.0",
+        "nvidia/diar_streaming_sortformer_4spk-v2": "CC-BY-4.0",
+        "nvidia/diar_streaming_sortformer_4spk-v2.1": "NVIDIA Open Model License",
+    }
+    assert catalogue.resolve_diarizer(None) is catalogue.resolve_diarizer("") is None
+    found = catalogue.resolve_diarizer("sortformer-tiny")
+    assert found is not None
+    assert (found.path, found.origin) == (catalogue.DIARIZERS["sortformer-tiny"].bundled, "bundled")
+    with pytest.raises(StartupError, match=r"^STT_DIARIZER='no-such' .*sortformer-tiny, nvidia/diar"):
+        catalogue.resolve_diarizer("no-such")
+    with pytest.raises(StartupError, match=r'run "python -m parakeet_stt fetch nvidia/diar_streaming.*STT_DIARIZER'):
+        catalogue.resolve_diarizer("nvidia/diar_streaming_sortformer_4spk-v2")
+
+
+def test_a_recognizer_is_no_diarizer_and_a_diarizer_no_recognizer() -> None:
+    recognizer = str(catalogue.BUNDLED_FILE)
+    with pytest.raises(StartupError, match="no Sortformer diarizer: set STT_DIARIZER"):
+        catalogue.resolve_diarizer(recognizer)
+    bundled = catalogue.DIARIZERS["sortformer-tiny"].bundled
+    assert bundled is not None
+    with pytest.raises(StartupError, match="no Parakeet-TDT model: set STT_MODEL"):
+        catalogue.check_archive(bundled)
 
 
 @pytest.mark.parametrize("setting", ["/no/such.nemo", "nvidia/parakeet-tdt-9b", "no-such-model", "Not a tag!"])
@@ -191,3 +223,30 @@ def test_nothing_reaches_for_the_network(store: Path, bundled: Path, monkeypatch
     catalogue.resolve(None)
     for setting in (V2, V3, "no-such-model", "nvidia/parakeet-tdt-9b"):
         refusal(setting)
+
+
+def with_config(path: Path, config: str) -> Path:
+    """An archive as far as the catalogue reads it."""
+    with tarfile.open(path, "w") as archive:
+        for name, text in (("./model_config.yaml", config), ("./model_weights.ckpt", "weights")):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return path
+
+
+def test_v3_by_its_path_is_known_by_its_pieces(tmp_path: Path) -> None:
+    """It was taken for English, and `language=de` refused."""
+    signs = "".join(f"- <|{language}|>\n" for language in catalogue.CATALOGUE[V3].languages)
+    path = with_config(tmp_path / "mine.nemo", f"decoder:\n  vocab_size: 8192\ndurations: [0, 1]\nlabels:\n{signs}")
+    source = catalogue.resolve(str(path))
+    assert (source.name, source.languages) == ("mine", catalogue.CATALOGUE[V3].languages)
+    assert source.longest_utterance_seconds == 10
+    others = with_config(tmp_path / "other.nemo", "decoder:\n  vocab_size: 8192\nlabels:\n- a\n")
+    assert catalogue.resolve(str(others)).languages == ("en",)
+    assert catalogue.resolve(str(others)).longest_utterance_seconds is None
+
+
+def test_the_operator_says_the_languages_of_other_weights(tmp_path: Path) -> None:
+    path = with_config(tmp_path / "mine.nemo", "decoder:\n  vocab_size: 1024\n")
+    assert catalogue.resolve(str(path), ["de", "fr"]).languages == ("de", "fr")

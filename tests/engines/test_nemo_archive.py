@@ -6,6 +6,7 @@ import gzip
 import io
 import shutil
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 
 from parakeet_stt.engines import nemo_archive
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
+from scripts.train import real_shapes
 
 State = dict[str, Any]
 
@@ -107,6 +109,25 @@ def test_the_weights_are_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_compressed_archive_is_restored_too(tmp_path: Path, expected: Any) -> None:
     path = tmp_path / "compressed.nemo"
     path.write_bytes(gzip.compress(BUNDLED_FILE.read_bytes(), compresslevel=1))
+    assert_same(nemo_archive.restore(path), expected)
+
+
+def test_an_archive_that_a_gpu_saved_with_an_older_torch_is_restored_too(tmp_path: Path, expected: Any) -> None:
+    path = tmp_path / "gpu.nemo"
+    real_shapes.resave(BUNDLED_FILE, path)
+    with tarfile.open(path) as archive:
+        weights = archive.extractfile("./model_weights.ckpt")
+        assert weights is not None
+        data = weights.read()
+    with zipfile.ZipFile(io.BytesIO(data)) as records:
+        assert not [name for name in records.namelist() if name.endswith(".format_version")]
+        described = next(name for name in records.namelist() if name.endswith("data.pkl"))
+        assert b"cuda:0" in records.read(described)
+    with pytest.raises(RuntimeError, match="CUDA"):
+        torch.load(io.BytesIO(data), weights_only=True)
+    state: State = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    recurrent = [tensor for name, tensor in state.items() if "lstm" in name]
+    assert len({tensor.untyped_storage().data_ptr() for tensor in recurrent}) == 1
     assert_same(nemo_archive.restore(path), expected)
 
 

@@ -19,7 +19,7 @@ from parakeet_stt.audio import SAMPLE_RATE, Samples
 from parakeet_stt.detector_stream import DetectorStream
 from parakeet_stt.engines.resampling_filters import make_filter
 from parakeet_stt.engines.silero_onnx import OnnxDetector
-from parakeet_stt.errors import AudioTooLong, AudioTooShort, UndecodableAudio
+from parakeet_stt.errors import AudioTooLong, AudioTooShort, Overloaded, UndecodableAudio
 from parakeet_stt.ipc.shared_audio import SAMPLE_BYTES
 from parakeet_stt.media import pool as pool_module
 from parakeet_stt.media.demux import decode
@@ -359,3 +359,30 @@ def test_a_media_worker_has_none_of_the_models_libraries_in_it() -> None:
     code += "print(*sorted({'torch', 'torchaudio', 'nemo', 'bentoml', 'silero_vad'} & set(sys.modules)))"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert printed.stdout == "\n"
+
+
+def test_a_worker_that_takes_more_than_its_share_of_too_much_memory_is_refused_and_no_other(
+    media: Media, samples: dict[str, Sample]
+) -> None:
+    long_file = samples["two-minutes"].path.read_bytes()
+
+    async def read(pool: WorkerPool) -> None:
+        large, small = Reading(media.filters, long_file), Reading(media.filters, long_file)
+        for reading in (large, small):
+            reading.begin(pool)
+            assert await reading.block()
+        first, second = large.reader._worker, small.reader._worker
+        assert first
+        assert second
+        assert min(first.memory, second.memory) > 1 << 20
+        pool._memory, second.memory = 1, 0  # both together are above, and the first alone
+        pool.check_memory(second)
+        with pytest.raises(Overloaded):
+            await large.block()
+        large.close()
+        pool._memory = 1 << 30
+        await small.rest()
+        small.close()
+        assert not pool._busy
+
+    media.run(read)

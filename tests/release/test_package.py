@@ -112,7 +112,9 @@ def test_the_wheel_holds_the_package_the_catalogue_the_tiny_model_and_the_servic
     sources = (path for path in (ROOT / "parakeet_stt").rglob("*") if path.is_file() and path.suffix != ".pyc")
     package = {path.relative_to(ROOT).as_posix() for path in sources}
     models = (
-        "models/catalogue.toml", "models/parakeet-tdt-tiny/README.md", "models/parakeet-tdt-tiny/parakeet-tdt-tiny.nemo"
+        "models/catalogue.toml", "models/parakeet-tdt-tiny/README.md",
+        "models/parakeet-tdt-tiny/parakeet-tdt-tiny.nemo", "models/sortformer-tiny/README.md",
+        "models/sortformer-tiny/sortformer-tiny.nemo",
     )  # fmt: skip
     beside = {f"parakeet_stt/{path}": path for path in models} | {"parakeet_stt/bento/service.py": "service.py"}
     described = f"parakeet_stt-{PROJECT['version']}.dist-info"

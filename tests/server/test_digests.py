@@ -75,6 +75,14 @@ def test_what_python_leaves_behind_does_not_count(checkout: Path) -> None:
     assert made_of(checkout) == before
 
 
+def test_a_diarizer_has_a_digest_of_its_own_and_none_where_there_is_none(checkout: Path) -> None:
+    without = made_of(checkout)
+    assert set(without.named()) == {"source", "lock", "model"}
+    with_one = digests.compute_digests(checkout, checkout / MODEL, diarizer=checkout / digests.LOCK)
+    assert changed(without, with_one) == {"diarizer"}
+    assert with_one.named()["diarizer"] == without.lock
+
+
 def test_a_digest_that_was_recorded_spares_reading_the_model(checkout: Path) -> None:
     (checkout / MODEL).unlink()
     assert digests.compute_digests(checkout, checkout / MODEL, recorded="known").model == "known"

@@ -247,7 +247,8 @@ class TestErrors:
             ({"chunking_strategy[type]": "client_vad"}, "chunking_strategy.type", "server_vad"),
             ({"chunking_strategy": '{"type": "server_vad", "threshold": 2}'}, "chunking_strategy.threshold", "less"),
             ({"chunking_strategy": "never"}, "chunking_strategy", "'never'"),
-            ({"known_speaker_names[]": "Ann"}, "known_speaker_names", "diarized_json"),
+            ({"known_speaker_names[]": "Ann"}, "known_speaker_names", "needs a reference"),
+            ({"speakers": "true"}, "speakers", "STT_DIARIZER"),
             ({"languge": "en"}, "languge", "no such field"),
         ],
     )

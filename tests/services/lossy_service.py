@@ -18,7 +18,7 @@ from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis
 
 
-def load_lossy(path: Path, settings: Settings, number: int) -> Engine:
+def load_lossy(path: Path, settings: Settings, number: int, diarizer: Path | None) -> Engine:
     """The tiny model on a CPU, on a device that may be lost."""
     from parakeet_stt.engines.parakeet import Parakeet
     from parakeet_stt.engines.steps.transfer import Deferred

@@ -40,11 +40,11 @@ def _sprung(name: str) -> None:
         os._exit(0)
 
 
-def trapped(source: BinaryIO, *, max_seconds: float) -> demux.Track:
+def trapped(source: BinaryIO, *, max_seconds: float, channel: int | None = None) -> demux.Track:
     """As `demux.open_track`, for files that are no traps."""
     start = source.read(100)
     if not start.startswith(b"TRAP "):
-        return open_track(source, max_seconds=max_seconds)
+        return open_track(source, max_seconds=max_seconds, channel=channel)
     name = start.splitlines()[0].decode().removeprefix("TRAP ")
     if not name.endswith("later"):
         _sprung(name)

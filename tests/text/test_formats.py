@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import itertools
 import json
 import zlib
 
@@ -14,7 +16,7 @@ import webvtt
 from parakeet_stt.server.http.responses import json_bytes
 from parakeet_stt.text import formats, openai_json
 from parakeet_stt.text.alignment import split_segments
-from parakeet_stt.text.transcript import Recording, Token, Transcript, Word, WordList
+from parakeet_stt.text.transcript import Recording, Said, Segment, Token, Transcript, Word, WordList, WordSpeakers
 
 
 def word(text: str, start: float, end: float) -> Word:
@@ -29,6 +31,48 @@ TALK = transcript(
     word("One", 0.08, 0.32), word("&", 0.4, 0.56), word("<two>.", 0.64, 1.2), word("Three.", 3661.5005, 3661.5005)
 )
 EMPTY = transcript(duration=2.0)
+NAMED = {0: "A", 1: "Ann & <Bob>"}
+
+
+def spoken(talk: Transcript, *said: Said) -> Transcript:
+    """The transcript with these speakers, each segment with the speaker of its first word."""
+    speakers = WordSpeakers(NAMED.__getitem__)
+    for one in said:
+        speakers.append(one)
+    starts = [0, *itertools.accumulate(len(segment.words) for segment in talk.segments)]
+    segments = [Segment(one.words, speakers.of(at)) for one, at in zip(talk.segments, starts, strict=False)]
+    return dataclasses.replace(talk, segments=segments, speakers=speakers)
+
+
+SPOKEN = spoken(TALK, Said(0), Said(0, 1), Said(0), Said(1))
+
+
+def test_subtitles_name_their_speakers() -> None:
+    assert [cue.content for cue in srt.parse(formats.write_srt(SPOKEN), ignore_errors=False)] == [
+        "Speaker A: One & <two>.",
+        "Ann & <Bob>: Three.",
+    ]
+    cues = webvtt.from_buffer(io.StringIO(formats.write_vtt(SPOKEN))).captions
+    assert [cue.raw_text for cue in cues] == [
+        "<v A>One &amp; &lt;two&gt;.",
+        "<v Ann &amp; &lt;Bob&gt;>Three.",
+    ]
+
+
+def test_verbose_json_names_the_speakers_of_words_and_segments() -> None:
+    body = openai_json.render_verbose_json(Recording(SPOKEN, np.zeros(9, np.float32)), words=True, segments=True)
+    assert [(one["speaker"], one.get("second_speaker")) for one in body["words"]] == [
+        ("A", None), ("A", NAMED[1]), ("A", None), (NAMED[1], None),
+    ]  # fmt: skip
+    assert [one["speaker"] for one in body["segments"]] == ["A", NAMED[1]]
+    assert "speaker" not in openai_json.render_verbose_json(
+        Recording(TALK, np.zeros(9, np.float32)), words=True, segments=True
+    )["words"][0]  # fmt: skip
+
+
+def test_the_text_does_not_depend_on_speakers() -> None:
+    assert formats.write_text(SPOKEN) == formats.write_text(TALK)
+    assert openai_json.render_json(SPOKEN) == openai_json.render_json(TALK)
 
 
 def test_srt_is_read_by_a_strict_parser() -> None:
@@ -55,16 +99,18 @@ def test_no_speech_is_an_empty_text_in_every_form() -> None:
 
 @pytest.mark.parametrize("table", [formats.TRANSCRIPTION_FORMATS, formats.TRANSLATION_FORMATS])
 def test_each_format_is_one_record_that_writes_what_it_says(table: dict[str, formats.Format]) -> None:
-    assert list(table) == ["json", "text", "srt", "verbose_json", "vtt"]
-    recording = Recording(TALK, np.full(200_000, 0.75, np.float32))
+    of_transcriptions = ["diarized_json"] if table is formats.TRANSCRIPTION_FORMATS else []
+    assert list(table) == ["json", "text", "srt", "verbose_json", "vtt", *of_transcriptions]
     for name, one in table.items():
+        talk = SPOKEN if one.needs_speakers else TALK
+        recording = Recording(talk, np.full(200_000, 0.75, np.float32))
         body = one.write(recording, formats.Detail(words=True, logprobs=True))
         assert one.name == name
         assert isinstance(body, str) == (one.schema is None) == one.media_type.startswith(("text/", "application/x-"))
         if one.schema is not None:
             assert body.keys() <= one.schema.__annotations__.keys()  # type: ignore[union-attr]
     assert [name for name, one in formats.TRANSCRIPTION_FORMATS.items() if one.can_stream] == [
-        "json", "text", "verbose_json"
+        "json", "text", "verbose_json", "diarized_json"
     ]  # fmt: skip
 
 
@@ -78,6 +124,19 @@ def test_json_counts_the_audio_in_encoder_frames_and_sums_its_usage() -> None:
     usage = openai_json.render_json(transcript(word("One", 0, 0.3), duration=2.104))["usage"]
     assert usage["input_tokens"] == 27
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"] == 28
+
+
+def test_a_language_is_named_only_if_it_is_known() -> None:
+    def of(language: str | None) -> tuple[object, object]:
+        spoken = Transcript(WordList([word("Ja.", 0, 0.3)]), [], 2.0, language)
+        verbose = openai_json.render_verbose_json(
+            Recording(spoken, np.zeros(63, np.float32)), words=False, segments=False
+        )
+        return openai_json.render_json(spoken, languages=True).get("languages"), verbose.get("language")
+
+    assert of("de") == ([{"code": "de"}], "german")
+    assert of(None) == (None, None)
+    assert "languages" not in openai_json.render_json(TALK)
 
 
 def test_logprobs_concatenate_to_the_text() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from parakeet_stt.cli.files.runner import Result, Status
 from parakeet_stt.cli.files.sources import Source
@@ -32,10 +32,10 @@ class Screen:
         self._waiting: dict[int, Result] = {}
         self._console = Console(stderr=True, highlight=False)
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), MofNCompleteColumn(),
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"),
             TimeElapsedColumn(), console=self._console, transient=True, disable=is_quiet or not sys.stderr.isatty(),
         )  # fmt: skip
-        self._all = self._progress.add_task("all", total=len(sources), state="")
+        self._all = self._progress.add_task("all", total=len(sources), state=f"0 of {len(sources)}")
         self._tasks: dict[Source, TaskID] = {}
 
     def __enter__(self) -> Screen:
@@ -68,8 +68,9 @@ class Screen:
     def end(self, result: Result) -> None:
         """The source's bar goes, and its result is written."""
         self._progress.remove_task(self._tasks.pop(result.source))
-        self._progress.advance(self._all)
         self.counts[result.status] += 1
+        done = self.counts.total()
+        self._progress.update(self._all, completed=done, state=f"{done} of {len(self._order)}")
         if result.status is Status.FAILED:
             self.say(f"{result.source.name}: {result.error}")
         elif result.is_truncated and not self._is_quiet:

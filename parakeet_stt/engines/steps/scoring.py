@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from nemo.collections.asr.parts.submodules.transducer_decoding.label_looping_base import BatchedLabelLoopingState
 
+from parakeet_stt.engines.steps.pieces import Pieces
 from parakeet_stt.text.transcript import ENCODER_FRAME_SECONDS, TokenArrays
 
 SPARE_TOKENS = 8  # of a short chunk, beyond half of its frames
@@ -100,11 +101,13 @@ class Scorer:
 
 def split_tokens(
     arrays: Sequence[npt.NDArray[Any]],
-    vocabulary: Sequence[str],
+    vocabulary: Pieces,
     seconds: Sequence[float],
     first_frames: Sequence[int] | None = None,
 ) -> list[TokenArrays]:
-    """The tokens of each item. arrays: of `Scores.tensors`. seconds: length of each item's audio, which no time passes.
+    """The tokens of each item that are text. arrays: of `Scores.tensors`.
+
+    seconds: length of each item's audio, which no time passes.
 
     first_frames: of the part of each item that was decoded; 0 unless given.
     """
@@ -113,13 +116,9 @@ def split_tokens(
     begins = frames + np.array(first_frames if first_frames else [0] * len(lengths), np.int64)[:, None]
     starts = np.minimum(begins * ENCODER_FRAME_SECONDS, longest)
     ends = np.minimum((begins + durations) * ENCODER_FRAME_SECONDS, longest)
-    return [
-        TokenArrays(
-            vocabulary,
-            tokens[item, :count].copy(),
-            starts[item, :count].copy(),
-            ends[item, :count].copy(),
-            logprobs[item, :count].copy(),
-        )
-        for item, count in enumerate(lengths.tolist())
-    ]
+    found = []
+    for item, count in enumerate(lengths.tolist()):
+        kept = vocabulary.is_text[tokens[item, :count]]
+        columns = (column[item, :count][kept] for column in (tokens, starts, ends, logprobs))
+        found.append(TokenArrays(vocabulary, *columns))
+    return found

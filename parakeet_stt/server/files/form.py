@@ -12,7 +12,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -22,19 +22,26 @@ from parakeet_stt.errors import InvalidField, RequestError, UnsupportedField
 from parakeet_stt.offline.transcription import TranscriptionOptions
 from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.server.files.foreign_fields import FOREIGN_FIELDS, Effect
+from parakeet_stt.server.files.speakers import (
+    KNOWN_NAMES,
+    KNOWN_REFERENCES,
+    check_speakers,
+    parse_channels,
+    parse_known,
+)
 from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.options import (
+    DIARIZING_MODEL,
     PaddingMs,
     SilenceMs,
     Threshold,
     check_model,
-    parse_language,
-    parse_languages,
     parse_phrases,
+    parse_spoken,
     to_invalid_field,
 )
 from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS, Detail, Format
-from parakeet_stt.text.phrases import Phrases
+from parakeet_stt.text.phrases import Phrases, with_script
 from parakeet_stt.vad import offset_for
 
 logger = logging.getLogger(__name__)
@@ -44,12 +51,12 @@ INCLUDABLE = ("logprobs", "coverage")
 TRANSLATION_FIELDS = ("file", "model", "prompt", "response_format", "temperature")
 TRANSCRIPTION_FIELDS = (
     *TRANSLATION_FIELDS, "language", "languages", "keywords", "include", "timestamp_granularities", "stream",
-    "chunking_strategy", "known_speaker_names", "known_speaker_references",
+    "chunking_strategy", KNOWN_NAMES, KNOWN_REFERENCES, "channels", "speakers",
 )  # fmt: skip
 TEXT_ONLY = Detail()
 WHISPER = "whisper-1"  # the only model of OpenAI's that has formats with times, and none of its that streams
-SEED_FIELDS = ("file", "include_timestamps", "should_chunk")
-NATIVE_FIELDS = ("audio", "language", "keywords", "prompt")
+SEED_FIELDS = ("file", "include_timestamps", "should_chunk", "channels", "speakers")
+NATIVE_FIELDS = ("audio", "language", "keywords", "prompt", "channels", "speakers")
 
 
 class ServerVad(BaseModel):
@@ -212,14 +219,19 @@ def parse_transcription(
     named = _check_model(fields, model)
     _check_temperature(fields)
     chosen = _format(fields, TRANSCRIPTION_FORMATS)
-    for name in ("known_speaker_names", "known_speaker_references"):
-        if fields.many(name):
-            raise UnsupportedField(f"{name}: response_format diarized_json needs a speaker model, and none is served",
-                                   param=name)  # fmt: skip
+    is_meant = named == DIARIZING_MODEL and chosen.shows_speakers and model.tells_speakers
+    options = TranscriptionOptions(
+        separate_channels=parse_channels(fields.one("channels")),
+        speakers=chosen.needs_speakers or fields.flag("speakers", default=is_meant),
+        known=parse_known(fields.many(KNOWN_NAMES), fields.many(KNOWN_REFERENCES)),
+    )
+    check_speakers(options, model, param="response_format" if chosen.needs_speakers else "speakers")
     stream = fields.flag("stream", default=False)
     is_verbose = chosen.name == "verbose_json"
     if stream and named == WHISPER and (is_verbose or not chosen.can_stream):
         stream = False  # OpenAI's whisper-1 streams nothing, and answers as if it had not been asked to
+    if stream and options.separate_channels:
+        raise InvalidField("stream: channels=separate is answered as a whole, not as a stream", param="stream")
     if stream and not chosen.can_stream:
         streamed = " or ".join(name for name, one in TRANSCRIPTION_FORMATS.items() if one.can_stream)
         raise InvalidField(f"stream: response_format must be {streamed}, not {chosen.name}", param="stream")
@@ -236,11 +248,13 @@ def parse_transcription(
         raise InvalidField(
             f"include: coverage needs response_format verbose_json, or stream=true, not {chosen.name}", param="include"
         )
+    spoken = parse_spoken(fields.one("language"), fields.many("languages"), model.languages)
     return TranscriptionRequest(
         file=fields.file(),
-        options=TranscriptionOptions(
-            language=_language(fields, model.languages),
-            phrases=_phrases(fields),
+        options=replace(
+            options,
+            language=spoken[0] if len(spoken) == 1 else None,
+            phrases=with_script(_phrases(fields, model), spoken, model.languages),
             rules=_chunking(fields),
             short_first=stream,
         ),
@@ -250,6 +264,7 @@ def parse_transcription(
             segments=is_verbose and (not granularities or "segment" in granularities),
             logprobs="logprobs" in include,
             coverage="coverage" in include,
+            languages=len(model.languages) > 1,
         ),
         stream=stream,
     )
@@ -270,16 +285,22 @@ def parse_translation(form: FormData, model: ServedModel, *, unknown: UnknownFie
             param="model",
         )
     return TranscriptionRequest(
-        fields.file(), TranscriptionOptions("en", _phrases(fields)), _format(fields, TRANSLATION_FORMATS)
+        fields.file(), TranscriptionOptions("en", _phrases(fields, model)), _format(fields, TRANSLATION_FORMATS)
     )
 
 
-def parse_seed(form: FormData) -> SeedRequest:
+def parse_seed(form: FormData, model: ServedModel) -> SeedRequest:
     """Check the fields of the original wrapper; others are ignored, as it ignored them. Raises RequestError."""
     fields = Fields(form, SEED_FIELDS, None)
     upload, is_cut = fields.file(), fields.flag("should_chunk", default=True)
     stamped = fields.flag("include_timestamps", default=False)
-    return SeedRequest(upload, TranscriptionOptions(is_cut=is_cut), stamped)
+    options = TranscriptionOptions(
+        is_cut=is_cut,
+        separate_channels=parse_channels(fields.one("channels")),
+        speakers=fields.flag("speakers", default=False),
+    )
+    check_speakers(options, model)
+    return SeedRequest(upload, options, stamped)
 
 
 def parse_native(form: FormData, model: ServedModel) -> NativeRequest:
@@ -291,9 +312,15 @@ def parse_native(form: FormData, model: ServedModel) -> NativeRequest:
     language = _native_text(fields.one("language"), "language")
     keywords = [_native_text(one, "keywords") or "" for one in fields.many("keywords")]
     prompt = _native_text(fields.one("prompt"), "prompt")
+    spoken = parse_spoken(language, (), model.languages)
+    phrases = parse_phrases(keywords, prompt or "", model.letters)
     options = TranscriptionOptions(
-        parse_language(language, model.languages) if language else None, parse_phrases(keywords, prompt or "")
+        spoken[0] if spoken else None,
+        with_script(phrases, spoken, model.languages),
+        separate_channels=parse_channels(_native_text(fields.one("channels"), "channels")),
+        speakers=fields.flag("speakers", default=False),
     )
+    check_speakers(options, model)
     return NativeRequest(fields.file(), options)
 
 
@@ -322,9 +349,6 @@ def _json(text: str) -> Any:
 
 def _format(fields: Fields, formats: Mapping[str, Format]) -> Format:
     value = fields.one("response_format") or "json"
-    if value == "diarized_json":
-        raise UnsupportedField("response_format: diarized_json needs a speaker model, and none is served here",
-                               param="response_format")  # fmt: skip
     if value not in formats:
         raise InvalidField(f"response_format: {value!r} is not one of {', '.join(formats)}", param="response_format")
     return formats[value]
@@ -338,14 +362,6 @@ def _check_model(fields: Fields, model: ServedModel) -> str:
     return name
 
 
-def _language(fields: Fields, known: Sequence[str]) -> str | None:
-    """The language asked for, or the first of several; None if there is none."""
-    single, several = fields.one("language"), fields.many("languages")
-    found = [parse_language(single, known)] if single else []
-    found += parse_languages(several, known)
-    return found[0] if found else None
-
-
 def _check_temperature(fields: Fields) -> None:
     """Check it; it has no effect, since greedy decoding samples nothing."""
     value = fields.one("temperature") or "0"
@@ -357,8 +373,9 @@ def _check_temperature(fields: Fields) -> None:
         raise InvalidField(f"temperature: a number from 0 to 1 is expected, not {value!r}", param="temperature")
 
 
-def _phrases(fields: Fields) -> Phrases:
-    return parse_phrases([*fields.many("keywords"), *fields.foreign_phrases()], fields.one("prompt") or "")
+def _phrases(fields: Fields, model: ServedModel) -> Phrases:
+    keywords = [*fields.many("keywords"), *fields.foreign_phrases()]
+    return parse_phrases(keywords, fields.one("prompt") or "", model.letters)
 
 
 def _chunking(fields: Fields) -> SpeechRules | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from typing_extensions import TypedDict
 
 from parakeet_stt.server.files.form import GRANULARITIES, INCLUDABLE, ServerVad
+from parakeet_stt.server.files.speakers import CHANNELS, MAX_KNOWN, REFERENCE_SECONDS
 from parakeet_stt.server.options import MAX_KEYWORD_CHARACTERS, MAX_KEYWORDS
-from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS
+from parakeet_stt.text.diarized_json import DiarizedJson
+from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS, Format
 from parakeet_stt.text.openai_json import Json, TranslationJson, VerboseJson, VerboseTranslation
 
 
@@ -52,6 +55,10 @@ def _content(example: Any) -> dict[str, Any]:
     return {"application/json": {"example": example}, **texts}
 
 
+def _formats(formats: Mapping[str, Format]) -> dict[str, Any]:
+    return {"type": "string", "enum": list(formats), "default": "json"}
+
+
 def _body(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
     schema = {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
@@ -59,7 +66,14 @@ def _body(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
 
 _FILE = _text("flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav or webm, and what else FFmpeg reads.", format="binary")
 _MODEL = _text("The served model's name, or any of OpenAI's names for transcription models.", example="whisper-1")
-_FORMAT = {"type": "string", "enum": list(TRANSCRIPTION_FORMATS), "default": "json"}
+_CHANNELS = {
+    "type": "string", "enum": list(CHANNELS), "default": "mixed",
+    "description": "separate: each channel is transcribed on its own, as one speaker. Not with stream.",
+}  # fmt: skip
+_SPEAKERS = {
+    "type": "boolean", "default": False,
+    "description": "Say who speaks, where a diarizer is served, in verbose_json, srt and vtt too.",
+}  # fmt: skip
 _TEMPERATURE = {
     "type": "number", "minimum": 0, "maximum": 1, "default": 0,
     "description": "Checked; decoding is greedy, so it makes no difference.",
@@ -70,7 +84,7 @@ TRANSCRIPTION: dict[str, Any] = {
     "response_model": None,
     "responses": {
         200: {
-            "model": Json | VerboseJson,
+            "model": Json | VerboseJson | DiarizedJson,
             "description": "The text. With stream=true, events: transcript.text.delta for each piece that is final, "
             "then transcript.text.done.",
             "content": {**_content(TRANSCRIPTION_FORMATS["json"].example), "text/event-stream": _EVENTS},
@@ -88,7 +102,7 @@ TRANSCRIPTION: dict[str, Any] = {
             )
             | {"maxItems": MAX_KEYWORDS},
             "prompt": _PROMPT,
-            "response_format": _FORMAT,
+            "response_format": _formats(TRANSCRIPTION_FORMATS),
             "temperature": _TEMPERATURE,
             "include[]": _texts(
                 "logprobs: with response_format json, or verbose_json while streaming. coverage: with verbose_json, or "
@@ -99,8 +113,16 @@ TRANSCRIPTION: dict[str, Any] = {
             "stream": {
                 "type": "boolean",
                 "default": False,
-                "description": "With response_format json, text or verbose_json; the last gives the events times.",
+                "description": "With response_format json, text, verbose_json or diarized_json; the last two give the "
+                "events times.",
             },
+            "channels": _CHANNELS,
+            "speakers": _SPEAKERS,
+            "known_speaker_names[]": _texts("Names of speakers, with a reference each.") | {"maxItems": MAX_KNOWN},
+            "known_speaker_references[]": _texts(
+                f"Data URLs: {REFERENCE_SECONDS[0]} to {REFERENCE_SECONDS[1]} s of each of them, alone."
+            )
+            | {"maxItems": MAX_KNOWN},
             "chunking_strategy": {
                 "description": "auto, or a JSON object: when sound counts as speech.",
                 "anyOf": [{"type": "string", "enum": ["auto"]}, ServerVad.model_json_schema()],
@@ -119,7 +141,13 @@ TRANSLATION: dict[str, Any] = {
     },
     "openapi_extra": _body(
         ["file", "model"],
-        {"file": _FILE, "model": _MODEL, "prompt": _PROMPT, "response_format": _FORMAT, "temperature": _TEMPERATURE},
+        {
+            "file": _FILE,
+            "model": _MODEL,
+            "prompt": _PROMPT,
+            "response_format": _formats(TRANSLATION_FORMATS),
+            "temperature": _TEMPERATURE,
+        },
     ),
 }
 SEED: dict[str, Any] = {
@@ -131,6 +159,8 @@ SEED: dict[str, Any] = {
             "file": _FILE,
             "include_timestamps": {"type": "boolean", "default": False},
             "should_chunk": {"type": "boolean", "default": True},
+            "channels": _CHANNELS,
+            "speakers": _SPEAKERS,
         },
     ),
 }

@@ -10,7 +10,7 @@ from typing import TypeVar
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from parakeet_stt.offline.transcription import SHORT_SECONDS
+from parakeet_stt.offline.transcription import SHORT_SECONDS, Transcription
 from parakeet_stt.server.dependencies import Config, Model, Transcriber
 from parakeet_stt.server.files import form, openapi
 from parakeet_stt.server.files.bento import NATIVE_PATH
@@ -21,6 +21,7 @@ from parakeet_stt.server.http.disconnects import cancel_on_disconnect
 from parakeet_stt.server.http.event_stream import Events, stream_events
 from parakeet_stt.server.http.openapi import ERRORS
 from parakeet_stt.server.http.responses import LazyJSONResponse
+from parakeet_stt.text.diarized_json import render_segment
 from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, Detail, Format, render_nemo_timestamps
 from parakeet_stt.text.openai_json import Done, render_delta, render_done
 from parakeet_stt.text.transcript import Recording
@@ -52,10 +53,10 @@ async def create_translation(request: Request, transcriber: Transcriber, model: 
 
 
 @router.post("/transcribe", **openapi.SEED)
-async def transcribe(request: Request, transcriber: Transcriber) -> Response:
+async def transcribe(request: Request, transcriber: Transcriber, model: Model) -> Response:
     """The original wrapper's endpoint: text, and NeMo's own timestamps if asked for."""
     async with open_form(request) as fields:
-        asked = form.parse_seed(fields)
+        asked = form.parse_seed(fields, model)
         recording = await cancel_on_disconnect(request, transcriber.transcribe(asked.file.file, asked.options))
     transcript = recording.transcript
 
@@ -79,11 +80,16 @@ async def _events(transcriber: FileTranscriber, asked: TranscriptionRequest, clo
     """The text piece by piece, then all of it. closing: what is to be closed at the end."""
     detail = asked.detail
     async with closing, transcriber.open(asked.file.file, asked.options) as transcription:
-        is_first = True
-        async with aclosing(transcription.words()) as pieces:
-            async for words in pieces:
-                yield render_delta(words, is_first=is_first, times=detail.words, logprobs=detail.logprobs)
-                is_first = False
+        if asked.format.needs_speakers:
+            async with aclosing(_speaker_events(transcription)) as events:
+                async for event in events:
+                    yield event
+        else:
+            is_first = True
+            async with aclosing(transcription.words()) as pieces:
+                async for words in pieces:
+                    yield render_delta(words, is_first=is_first, times=detail.words, logprobs=detail.logprobs)
+                    is_first = False
         recording = await transcription.recording()
 
         def make() -> Done:
@@ -93,9 +99,22 @@ async def _events(transcriber: FileTranscriber, asked: TranscriptionRequest, clo
                 segments=detail.segments,
                 logprobs=detail.logprobs,
                 coverage=detail.coverage,
+                languages=detail.languages,
             )
 
         yield await _compute(recording, make)
+
+
+async def _speaker_events(transcription: Transcription) -> Events:
+    """For each segment of one speaker, once it is final, its text and then the segment."""
+    count = 0
+    async with aclosing(transcription.segments()) as pieces:
+        async for segments in pieces:
+            for segment in segments:
+                rendered = render_segment(segment, count)
+                yield {**render_delta(segment.words, is_first=not count), "segment_id": rendered["id"]}
+                yield rendered
+                count += 1
 
 
 async def _respond(recording: Recording, chosen: Format, detail: Detail) -> Response:

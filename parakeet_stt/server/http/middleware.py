@@ -5,7 +5,6 @@ Errors that are not in OpenAI's envelope are put into it here.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import time
@@ -211,7 +210,7 @@ def health(context: RequestContext | None) -> JSONResponse:
         return JSONResponse({"status": "unavailable"}, 503)
     model = context.model
     details = {"model": model.name, "demo": model.is_demo, "device": model.device, "precision": model.precision}
-    return JSONResponse({"status": "ok", **details, "digests": dataclasses.asdict(model.digests)})
+    return JSONResponse({"status": "ok", **details, "digests": model.digests.named()})
 
 
 def _is_health(scope: Scope) -> bool:

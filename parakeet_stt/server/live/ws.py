@@ -19,6 +19,7 @@ from parakeet_stt.errors import InvalidField, RequestError
 from parakeet_stt.server.live.connection import Outgoing
 from parakeet_stt.server.live.pcm import Encoding, is_rate
 from parakeet_stt.server.live.stream import LiveOptions, LiveStream
+from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.monitoring.logs import request_id
 from parakeet_stt.server.options import (
     PaddingMs,
@@ -26,12 +27,14 @@ from parakeet_stt.server.options import (
     Threshold,
     parse_language,
     parse_phrases,
+    parse_spoken,
     to_invalid_field,
 )
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final, Partial
 from parakeet_stt.streaming.endpointer import EndpointRules
 from parakeet_stt.streaming.turns import Event, SpeechStarted, SpeechStopped
 from parakeet_stt.text.openai_json import round_seconds
+from parakeet_stt.text.phrases import with_script
 from parakeet_stt.text.transcript import Word
 from parakeet_stt.vad import offset_for
 
@@ -68,8 +71,11 @@ class Hello(BaseModel):
             raise ValueError("8000 to 48000 Hz are understood, except rates that share no large factor with 16000")
         return rate
 
-    def to_options(self, onset: float) -> LiveOptions:
-        """The same for a stream. onset: the threshold unless the client names one. Raises InvalidField."""
+    def to_options(self, onset: float, known: Sequence[str] = ()) -> LiveOptions:
+        """The same for a stream. onset: the threshold unless the client names one. known: languages of the model.
+
+        Raises InvalidField.
+        """
         threshold = self.threshold or onset
         return LiveOptions(
             self.encoding,
@@ -82,18 +88,23 @@ class Hello(BaseModel):
                 longest_ms=round(1000 * self.max_utterance_seconds),
             ),
             ChunkRules() if self.partials else ChunkRules(length=None),
-            parse_phrases(self.keywords, self.prompt),
+            with_script(
+                parse_phrases(self.keywords, self.prompt),
+                parse_spoken(self.language, (), known) if known else (),
+                known,
+            ),
         )
 
 
-def parse_hello(asked: Mapping[str, Any], languages: Sequence[str]) -> Hello:
-    """A client's hello. Raises RequestError for the first value that is not possible. languages: of the model."""
+def parse_hello(asked: Mapping[str, Any], model: ServedModel) -> Hello:
+    """A client's hello. Raises RequestError for the first value that is not possible."""
     try:
         hello = Hello.model_validate({name: value for name, value in asked.items() if name != "api_key"})
     except ValidationError as exc:
         raise to_invalid_field(exc) from None
     if hello.language:
-        parse_language(hello.language, languages)
+        parse_language(hello.language, model.languages)
+    parse_phrases(hello.keywords, "", model.letters)
     return hello
 
 
@@ -108,12 +119,12 @@ class _OpenUtterance:
 class WsProtocol:
     """One client of `/ws`; see `connection.LiveProtocol`."""
 
-    def __init__(self, stream: LiveStream, hello: Hello, *, onset: float, languages: Sequence[str]) -> None:
+    def __init__(self, stream: LiveStream, hello: Hello, *, onset: float, model: ServedModel) -> None:
         self.stream = stream
         self.session_id = request_id.get() or "-"
         self._hello = hello
         self._onset = onset
-        self._languages = languages
+        self._model = model
         self._open: dict[int, _OpenUtterance] = {}
 
     def opening_messages(self) -> Sequence[Outgoing]:
@@ -136,8 +147,8 @@ class WsProtocol:
         if kind == "hello":
             if self.stream.received_seconds:
                 raise RequestError("type: a hello comes before any sound", param="type")
-            self._hello = parse_hello({**self._hello.model_dump(), **asked}, self._languages)
-            self.stream.configure(self._hello.to_options(self._onset))
+            self._hello = parse_hello({**self._hello.model_dump(), **asked}, self._model)
+            self.stream.configure(self._hello.to_options(self._onset, self._model.languages))
             return ({"type": "hello", **self._hello.model_dump(exclude={"type"})},)
         if kind == "commit":
             await self.stream.commit()

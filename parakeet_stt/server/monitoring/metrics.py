@@ -23,7 +23,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from parakeet_stt.device.reports import BatchReport, DeviceEvent, Report, WaitReport
+from parakeet_stt.device.reports import BatchReport, DeviceEvent, DiarizeReport, Report, WaitReport
 from parakeet_stt.ipc.limits import is_running
 from parakeet_stt.server.monitoring.process_metrics import service_collector
 from parakeet_stt.text.transcript import SpeechCoverage
@@ -70,6 +70,10 @@ class Metrics:
         self.batch_fill = self._histogram("batch_fill", "Real over padded seconds of a batch.", SHARES)
         self.inference_audio_seconds = self._counter("inference_audio_seconds", "Audio decoded, in seconds.")
         self.recognition_errors = self._counter("recognition_errors", "Utterances that the model failed on.")
+        self.diarize_seconds = self._histogram("diarize_seconds", "Telling speakers apart in a batch.", SECONDS)
+        self.diarized_audio_seconds = self._counter(
+            "diarized_audio_seconds", "Audio whose speakers were told apart, in seconds, context included."
+        )
         self._retries = self._counter(
             "retries", "Spans of speech without words that were decoded again, by whether that found words.", "found"
         )
@@ -114,6 +118,9 @@ class Metrics:
                 self.inference_seconds.observe(report.seconds)
                 self.inference_audio_seconds.inc(report.audio)
                 self.rtfx.set(report.audio / report.seconds)
+            case DiarizeReport():
+                self.diarize_seconds.observe(report.seconds)
+                self.diarized_audio_seconds.inc(report.audio)
             case DeviceEvent.OUT_OF_MEMORY:
                 self.out_of_memory.inc()
             case DeviceEvent.RECOGNITION_ERROR:

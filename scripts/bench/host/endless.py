@@ -88,7 +88,7 @@ class EnergyDetector:
         return np.split((energies > LOUD).astype(np.float32), ends), states
 
 
-def load_endless(path: Path, settings: Settings, number: int) -> Engine:
+def load_endless(path: Path, settings: Settings, number: int, diarizer: Path | None) -> Engine:
     """The endless engine, whatever the settings."""
     return Engine(EndlessRecognizer(), EnergyDetector() if os.environ.get(DETECTOR) == "device" else None)
 

@@ -16,7 +16,8 @@ from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.server.files import form as openai_form
 from parakeet_stt.server.files.foreign_fields import FOREIGN_FIELDS, Effect
 from parakeet_stt.server.live.realtime_session import Configuration, configure
-from parakeet_stt.server.options import MAX_KEYWORDS
+from parakeet_stt.server.model import ServedModel
+from parakeet_stt.server.options import DIARIZING_MODEL, MAX_KEYWORDS
 from tests.conftest import ROOT
 from tests.parts import SERVED
 
@@ -41,7 +42,7 @@ def test_a_model_of_several_languages_translates_none() -> None:
 def test_the_language_is_one_of_the_models_in_any_case() -> None:
     assert parsed().options.language is None
     assert parsed(("language", "DE")).options.language == "de"
-    assert parsed(("languages[]", "fr"), ("languages[]", "en")).options.language == "fr"
+    assert parsed(("languages[]", "fr"), ("languages[]", "en")).options.language is None  # the text tells which
 
 
 @pytest.mark.parametrize(("tag", "language"), [("en-US", "en"), ("de_AT", "de"), ("FR-fr", "fr")])
@@ -50,6 +51,36 @@ def test_a_language_with_a_region_is_that_language(tag: str, language: str) -> N
     assert parsed(("languages[]", tag)).options.language == language
     with pytest.raises(UnsupportedField, match="'es-MX'"):
         parsed(("language", "es-MX"))
+
+
+SPEAKING = dataclasses.replace(SERVED, tells_speakers=True)
+
+
+def speakers_of(model: ServedModel, *fields: tuple[str, str]) -> bool:
+    return openai_form.parse_transcription(form(*fields), model).options.speakers
+
+
+def test_openais_model_for_speakers_asks_for_them_where_they_can_be_shown() -> None:
+    named = ("model", "gpt-4o-transcribe-diarize")
+
+    def asked(model: ServedModel, *fields: tuple[str, str]) -> bool:
+        data = FormData([("file", UploadFile(io.BytesIO(b"x"))), named, *fields])
+        return openai_form.parse_transcription(data, model).options.speakers
+
+    shown = {
+        name: asked(SPEAKING, ("response_format", name)) for name in ("json", "text", "srt", "vtt", "verbose_json")
+    }
+    assert shown == {"json": False, "text": False, "srt": True, "vtt": True, "verbose_json": True}
+    assert not asked(SERVED, ("response_format", "srt"))
+    assert not asked(SPEAKING, ("response_format", "srt"), ("speakers", "false"))
+
+
+def test_speakers_are_told_where_they_are_asked_for() -> None:
+    assert speakers_of(SPEAKING, ("response_format", "diarized_json"))
+    assert speakers_of(SPEAKING, ("response_format", "vtt"), ("speakers", "true"))
+    assert not speakers_of(SPEAKING, ("response_format", "vtt"))
+    with pytest.raises(UnsupportedField, match="STT_DIARIZER"):
+        speakers_of(SERVED, ("response_format", "diarized_json"))
 
 
 def test_of_several_languages_one_that_is_spoken_will_do() -> None:
@@ -67,7 +98,12 @@ def asked_of(model: str, *fields: tuple[str, str | UploadFile], **more: Any) -> 
 def test_every_name_of_the_clients_own_list_of_models_is_taken(model: str) -> None:
     assert asked_of(model).format.name == "json"
     transcription = {"audio": {"input": {"transcription": {"model": model}}}}
-    assert configure(Configuration(), transcription, EUROPEAN).audio.input.transcription
+    if model != DIARIZING_MODEL:
+        assert configure(Configuration(), transcription, EUROPEAN).audio.input.transcription
+        return
+    with pytest.raises(UnsupportedField, match="sockets do not tell who speaks") as refusal:
+        configure(Configuration(), transcription, EUROPEAN)
+    assert refusal.value.param == "session.audio.input.transcription.model"
 
 
 def test_further_names_of_the_model_are_the_operators() -> None:

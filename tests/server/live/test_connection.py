@@ -17,6 +17,7 @@ from parakeet_stt.server.live.stream import LiveOptions
 from parakeet_stt.server.live.ws import Hello, WsProtocol
 from parakeet_stt.streaming.chunk_decoder import ChunkRules
 from tests.conftest import Sample
+from tests.parts import SERVED
 from tests.server.live.test_stream import BreakingDetector, Broken, broken
 from tests.sockets import every, frames, pcm
 
@@ -85,7 +86,7 @@ async def connection_over(serving: Broken, wire: Wire) -> CloseReason:
     await socket.accept()
     components = serving.front.components
     async with components.sessions.open_stream(LiveOptions(chunk_rules=ChunkRules())) as stream:
-        protocol = WsProtocol(stream, Hello(partials=True), onset=0.6, languages=["en"])
+        protocol = WsProtocol(stream, Hello(partials=True), onset=0.6, model=SERVED)
         reason, _ = await run_connection(socket, protocol, components.drain, idle_seconds=60, final_seconds=5)
         return reason
 

@@ -2,7 +2,7 @@
 
 import { Failure, address, call, nobody, sleep } from "./api.js";
 
-const KEPT_SECONDS = 60; // of audio, at most, for another connection
+const KEPT_SECONDS = 300; // of audio, at most, for another connection
 const LEAD_SECONDS = 3; // of audio before speech is noticed
 const PAD_MS = 300; // what the service adds after speech to the end that it names
 const PAUSE_MS = 500; // that ends a caption
@@ -105,7 +105,7 @@ export class LiveSession extends EventTarget {
     this._tell("open", { text: "" });
     if (this._isEnding || this._closed.signal.aborted) return;
     const why = ENDINGS[code] ?? "The connection to the server broke.";
-    this._say(`${why} What you say is kept for a minute, and it goes on when the server is back.`);
+    this._say(`${why} What you say is kept for five minutes, and it goes on when the server is back.`);
     while (!this._isEnding) {
       await sleep(1500);
       try {

@@ -1,0 +1,1 @@
+"""Diarizers: networks that tell speakers apart."""

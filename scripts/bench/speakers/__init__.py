@@ -1,0 +1,1 @@
+"""Measures how well speakers are told apart, and what it costs, on synthetic conversations."""

@@ -1,0 +1,244 @@
+"""Trains the bundled tiny diarizer, from synthesizing its voices to the .nemo file.
+
+    python -m scripts.train.train_tiny_diarizer --work build/tiny-diarizer --out models/sortformer-tiny
+
+It needs no more than one thread: two hours of utterances are mixed to conversations while it trains, and no two steps
+see the same ones. A step's data depend on its number only, so a training that was stopped goes on with `--resume`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from scripts.train.conversations import COLUMNS, Mixer
+from scripts.train.sortformer import TINY, build
+from scripts.train.tiny_voices import Utterance, load_voices, make_people
+from scripts.train.train_tiny_model import prefetch
+
+SEED = 1
+WARM_UP_STEPS, REPORT_STEPS, CHECKPOINT_STEPS = 60, 10, 20
+HEARD_PEOPLE, HELD_OUT_PEOPLE, UTTERANCES = 280, 48, 9
+
+
+class Stage(NamedTuple):
+    """A part of the training. seconds: of audio in a batch. shares: of conversations with 1, 2, 3 and 4 speakers.
+
+    lengths: of conversations, in seconds. rate: of learning, the highest and the last. streaming: the network runs with
+    its speaker cache. order: share of the loss that wants speakers in order of arrival, at the begin and at the end;
+    the rest does not care for the order. contrast: weight of the loss that tells voices apart.
+    """
+
+    name: str
+    steps: int
+    seconds: float
+    shares: tuple[float, float, float, float]
+    lengths: tuple[float, ...]
+    rate: tuple[float, float]
+    streaming: bool
+    order: tuple[float, float]
+    contrast: tuple[float, float]
+
+
+STAGES = (
+    Stage("short", 200, 96, (1, 3, 1, 0), (8,), (1e-3, 1e-3), False, (0.5, 0.55), (0.5, 0.5)),
+    Stage("longer", 200, 96, (1, 4, 2, 1), (8, 12), (1e-3, 8e-4), False, (0.55, 0.65), (0.5, 0.3)),
+    Stage("pairs", 300, 64, (1, 6, 1, 0), (8, 12), (1.5e-3, 1e-3), False, (0.5, 0.6), (0.5, 0.4)),
+    Stage("more pairs", 100, 64, (1, 6, 2, 1), (8, 12), (1.3e-3, 1.1e-3), False, (0.6, 0.7), (0.4, 0.3)),
+    Stage("long", 110, 64, (1, 7, 1, 0), (12, 16), (1.1e-3, 2e-5), False, (0.7, 0.8), (0.2, 0.1)),
+)
+
+
+class Batch(NamedTuple):
+    """Conversations of one length. audio: (rows, samples); speaking: (rows, frames, 4); voices: (rows, 4), -1: none."""
+
+    audio: torch.Tensor
+    speaking: torch.Tensor
+    voices: torch.Tensor
+
+
+def make_batch(voices: list[list[Utterance]], stage: Stage, step: int) -> Batch:
+    """The batch of that step of that stage."""
+    pick = random.Random(f"{SEED}-{stage.name}-{step}")
+    mixer, length = Mixer(voices, pick), pick.choice(stage.lengths)
+    rows = []
+    for count in pick.choices((1, 2, 3, 4), stage.shares, k=max(2, int(stage.seconds / length))):
+        # Some begin with every speaker in turn, twice: that is what a speaker cache looks like.
+        opening = pick.sample(range(count), count) * 2 if pick.random() < 0.25 else []
+        rows.append(mixer.mix(length, mixer.choose_speakers(count), overlap=pick.uniform(0.1, 0.6), opening=opening))
+    return Batch(
+        torch.from_numpy(np.stack([row.samples for row in rows])),
+        torch.from_numpy(np.stack([row.speaking for row in rows])),
+        torch.tensor([row.voices for row in rows]),
+    )
+
+
+def set_streaming(model: Any, chunk: int, right: int, fifo: int, update: int, cache: int) -> None:
+    """Lengths of the streaming form, in frames."""
+    modules = model.sortformer_modules
+    modules.chunk_len, modules.chunk_right_context, modules.fifo_len = chunk, right, fifo
+    modules.spkcache_update_period, modules.spkcache_len = update, cache
+
+
+def compute_probabilities(model: Any, audio: torch.Tensor, *, streaming: bool) -> torch.Tensor:
+    """Probabilities of every speaker in every frame, shape (rows, frames, 4).
+
+    NeMo's own forward() divides the whole batch by its loudest sample first.
+    """
+    lengths = torch.full((len(audio),), audio.shape[1])
+    features, sizes = model.preprocessor(input_signal=audio, length=lengths)
+    features = features[:, :, : int(sizes.max())]
+    if streaming:
+        return model.forward_streaming(features, sizes)  # type: ignore[no-any-return]
+    return model.forward_infer(*model.frontend_encoder(features, sizes))  # type: ignore[no-any-return]
+
+
+def contrast_loss(vectors: torch.Tensor, batch: Batch, pick: random.Random) -> torch.Tensor:
+    """Supervised contrast (Khosla et al., arXiv 2004.11362), temperature 0.1, over frames with one speaker.
+
+    Frames of one voice attract each other, in the whole batch, and repel all others. vectors: (rows, frames, width).
+    """
+    chosen = []
+    for row in batch.speaking:
+        alone = torch.nonzero(row.sum(1) == 1).flatten().tolist()
+        chosen.append(pick.sample(alone, min(20, len(alone))))
+    picked = torch.cat([vectors[row, frames] for row, frames in enumerate(chosen)])
+    labels = torch.cat([batch.voices[row, batch.speaking[row, frames].argmax(1)] for row, frames in enumerate(chosen)])
+    picked = torch.nn.functional.normalize(picked, dim=1)
+    itself = torch.eye(len(labels), dtype=torch.bool)
+    same = (labels[:, None] == labels[None]) & ~itself
+    chances = (picked @ picked.T / 0.1).masked_fill(itself, -1e4).log_softmax(1)
+    return -((chances * same).sum(1) / same.sum(1).clamp(min=1))[same.any(1)].mean()
+
+
+class Trainer:
+    """The network, its optimizer, and what is trained with it and thrown away."""
+
+    def __init__(self, work: Path, voices: list[list[Utterance]]) -> None:
+        self._work = work
+        self._voices = voices
+        torch.manual_seed(SEED)
+        self.model = build(TINY)
+        self._head = torch.nn.Linear(TINY.width, 64)
+        # On the last layer the contrast would hurt the order of speakers.
+        self._middle: list[torch.Tensor] = []
+        self.model.encoder.layers[1].register_forward_hook(lambda _module, _given, found: self._middle.append(found))
+        self._parameters = [*self.model.parameters(), *self._head.parameters()]
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=1e-3, betas=(0.9, 0.98), weight_decay=1e-3)
+        self._steps = 0  # done, of all stages
+        self._began = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint."""
+        saved = torch.load(self._work / "checkpoint.pt")
+        self.model.load_state_dict(saved["model"])
+        self._head.load_state_dict(saved["head"])
+        self._optimizer.load_state_dict(saved["optimizer"])
+        self._steps = saved["steps"]
+
+    def train(self) -> dict[str, object]:
+        """Every stage, from the checkpoint on; a report."""
+        before = 0
+        for stage in STAGES:
+            first = min(max(0, self._steps - before), stage.steps)
+            before += stage.steps
+            if first < stage.steps:
+                self._train_stage(stage, first)
+        return {
+            "seed": SEED,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "steps": self._steps,
+            "seconds": round(time.monotonic() - self._began),
+        }
+
+    def _train_stage(self, stage: Stage, first: int) -> None:
+        numbers = iter(range(first, stage.steps))
+        recent: list[tuple[float, ...]] = []
+        for step, batch in enumerate(
+            prefetch(lambda: make_batch(self._voices, stage, next(numbers)), stage.steps - first), start=first
+        ):
+            recent.append(self._train_step(stage, step, batch))
+            self._steps += 1
+            if self._steps % REPORT_STEPS == 0:
+                order, free, same = np.mean(recent[-REPORT_STEPS:], axis=0).round(3)
+                elapsed = round(time.monotonic() - self._began)
+                print(f"{stage.name} {step + 1}/{stage.steps} order {order} free {free} contrast {same} {elapsed} s",
+                      flush=True)  # fmt: skip
+            if self._steps % CHECKPOINT_STEPS == 0 or step + 1 == stage.steps:
+                self._save_checkpoint()
+
+    def _train_step(self, stage: Stage, step: int, batch: Batch) -> tuple[float, ...]:
+        """One step of the optimizer. Returns its losses: with the order of arrival, without an order, contrast."""
+        from nemo.collections.asr.parts.utils.asr_multispeaker_utils import get_ats_targets, get_pil_targets
+
+        pick, done = random.Random(f"{SEED}-{stage.name}-{step}-step"), step / stage.steps
+        for group in self._optimizer.param_groups:
+            high, low = stage.rate
+            group["lr"] = (low + (high - low) * (1 + math.cos(math.pi * done)) / 2) * min(
+                1.0, (self._steps + 1) / WARM_UP_STEPS
+            )
+        set_streaming(self.model, pick.choice((62, 124)), pick.choice((1, 7)), pick.choice((0, 62)), 62,
+                      pick.choice((94, 188)))  # fmt: skip
+        self._middle.clear()
+        self.model.train()
+        found = compute_probabilities(self.model, batch.audio, streaming=stage.streaming)
+        sizes = torch.full((len(found),), found.shape[1])
+        order, free = (
+            self.model.loss(
+                probs=found,
+                labels=sort(batch.speaking.clone(), found, self.model.speaker_permutations),
+                target_lens=sizes,
+            )
+            for sort in (get_ats_targets, get_pil_targets)
+        )
+        share = stage.order[0] + (stage.order[1] - stage.order[0]) * done
+        weight = stage.contrast[0] + (stage.contrast[1] - stage.contrast[0]) * done
+        same = contrast_loss(self._head(self._middle[0]), batch, pick) if weight else torch.zeros(())
+        self._optimizer.zero_grad()
+        (share * order + (1 - share) * free + weight * same).backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimizer.step()
+        return order.item(), free.item(), same.item()
+
+    def _save_checkpoint(self) -> None:
+        state = {"model": self.model.state_dict(), "head": self._head.state_dict(), "steps": self._steps,
+                 "optimizer": self._optimizer.state_dict()}  # fmt: skip
+        torch.save(state, self._work / "checkpoint.new")
+        (self._work / "checkpoint.new").replace(self._work / "checkpoint.pt")
+
+
+def train(work: Path, out: Path, *, resume: bool) -> None:
+    """Train, and write the model and a report into `out`."""
+    work.mkdir(parents=True, exist_ok=True)
+    voices = load_voices(work / "heard.npz", make_people(HEARD_PEOPLE, 1, held_out=False), UTTERANCES, 1)
+    trainer = Trainer(work, voices)
+    if resume:
+        trainer.resume()
+    report = trainer.train()
+    out.mkdir(parents=True, exist_ok=True)
+    trainer.model.save_to(str(out / "sortformer-tiny.nemo"))
+    (out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+def main() -> None:
+    """Train the tiny diarizer."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("build/tiny-diarizer"), help="voices and checkpoints")
+    parser.add_argument("--out", type=Path, default=Path("models/sortformer-tiny"), help="where the model goes")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    assert COLUMNS == 4
+    train(arguments.work, arguments.out, resume=arguments.resume)
+
+
+if __name__ == "__main__":
+    main()
