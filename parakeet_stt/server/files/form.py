@@ -122,7 +122,7 @@ class Fields:
         self._values: dict[str, list[tuple[str | None, str]]] = defaultdict(list)  # (key in the brackets, text)
         for key, value in form.multi_items():
             name, inner = _split_key(key)
-            if name not in known and name not in FOREIGN_FIELDS:
+            if name not in known and (unknown is None or name not in FOREIGN_FIELDS):
                 if unknown == "ignore":
                     logger.warning("the field %.100r is not known, and was ignored", name)
                 if unknown != "refuse":

@@ -139,7 +139,7 @@ def table(results: list[Result]) -> str:
     for name in dict.fromkeys(result.client for result in results):
         own = [result for result in results if result.client == name]
         wrong = [f"{one.way}: {one.text[:200]}" for one in own if not one.is_right]
-        ways = ", ".join(one.way for one in own)
+        ways = "; ".join(dict.fromkeys(one.way for one in own))
         lines.append(f"| {name} | {own[0].version} | {ways} | {'; '.join(wrong) or 'right'} |")
     lines += ["", "Below, `sys.argv[1]` and `url` are the service's address, such as `http://127.0.0.1:3000`.", ""]
     for client in CLIENTS:

@@ -27,7 +27,19 @@ from parakeet_stt.streaming.endpointer import EndpointRules
 from tests import contract
 from tests.conftest import Sample, Serve, Server, encode
 from tests.parts import SERVED
-from tests.server.live.talk import COMPLETED, DELTA, INTENT, ITEM, PATH, Talk, at_24k, configure, texts, with_silence
+from tests.server.live.talk import (
+    COMPLETED,
+    DELTA,
+    INTENT,
+    ITEM,
+    PATH,
+    Talk,
+    append,
+    at_24k,
+    configure,
+    texts,
+    with_silence,
+)
 from tests.sockets import every, frames, opened
 
 
@@ -227,16 +239,27 @@ class TestTurns:
             (updated,) = talk.until("session.updated")
             assert updated["session"]["audio"]["input"]["turn_detection"]["type"] == "server_vad"
 
-    def test_a_commit_after_the_detectors_own_is_no_error(self, server: Server, samples: dict[str, Sample]) -> None:
-        """It was told that the buffer had 0.00ms, since the silence of the pause had gone with the utterance."""
+    def test_a_commit_at_once_after_the_detectors_own_is_no_error(
+        self, server: Server, samples: dict[str, Sample]
+    ) -> None:
+        """It was told that the buffer had 0.00ms, since all audio had gone with the utterance."""
+        sample, silence = samples["short"], bytes(2 * 24 * 32)
+        spoken = sample.audio().samples[: int(sample.words[-1]["end"] * SAMPLE_RATE)]
         with Talk(server) as talk:
             talk.say(configure({"turn_detection": {"type": "server_vad", "silence_duration_ms": 200}}))
-            talk.sound(at_24k(with_silence(samples["short"].audio().samples, 0.5)), every(100))
-            assert texts(talk.until(COMPLETED)) == [samples["short"].text]
-            talk.say(json.dumps({"type": "input_audio_buffer.commit"}))
-            assert texts(talk.until(COMPLETED)) == [""]
-            talk.say(json.dumps({"type": "input_audio_buffer.commit"}))
-            assert "only has 0.00ms" in talk.until("error")[-1]["error"]["message"]
+            talk.until("session.updated")
+            talk.sound(at_24k(spoken), every(100))
+            while ITEM[1] not in [event["type"] for event in talk.events]:
+                talk.say(append(silence))
+                talk.say(configure({}))
+                talk.until("session.updated")
+            for _ in range(2):
+                talk.say(json.dumps({"type": "input_audio_buffer.commit"}))
+            error = talk.until("error")[-1]["error"]
+            while len(texts(talk.events)) < 2:
+                talk.until(COMPLETED)
+        assert "only has 0.00ms" in error["message"]
+        assert sorted(texts(talk.events)) == ["", sample.text]
 
     def test_a_language_with_a_region_is_that_language(self, server: Server) -> None:
         with Talk(server) as talk:
