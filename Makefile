@@ -42,20 +42,20 @@ wheel: .venv/developed ## build dist/parakeet_stt-*.whl; needs no network
 	$(RUN) -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 bento: .venv/served ## build parakeet_stt:latest into the BentoML store (MODEL=, DIARIZER=, of the store, to be baked in)
-	$(RUN) -m scripts.release.build_bento $(if $(MODEL),--model $(MODEL)) $(if $(DIARIZER),--diarizer $(DIARIZER))
+	$(RUN) -m scripts.make.build_bento $(if $(MODEL),--model $(MODEL)) $(if $(DIARIZER),--diarizer $(DIARIZER))
 
 env-example: .venv/served ## .env.example, from the settings in the code
 	$(RUN) -c 'from parakeet_stt.server.settings import env_example; print(env_example(), end="")' > .env.example
 
 docs: .venv/served ## the parts of docs/operations.md that are made from the code
-	$(RUN) -m scripts.release.make_docs
+	$(RUN) -m scripts.make.make_docs
 
 lock: .venv/made ## make the locks again, after a change of pyproject.toml; needs the package index
 	$(COMPILE) -o requirements.lock
 	@mkdir -p build
 	cat requirements.lock requirements-dev.lock > build/both.lock # uv keeps the versions of the file that it writes
 	$(COMPILE) --group dev -c requirements.lock -o build/both.lock
-	$(RUN) -m scripts.release.lock_stamp --write build/both.lock
+	$(RUN) -m scripts.make.lock_stamp --write build/both.lock
 
 clean: ## remove everything that was made
 	rm -rf .venv build dist

@@ -46,7 +46,7 @@ from parakeet_stt.server.settings import Settings, front_count, has_page, load
 
 DEVICE_MODULE, MEDIA_MODULE = "parakeet_stt.processes.device", "parakeet_stt.processes.media"
 # glibc's: a process keeps the memory of a clip. To give it back and get it again costs a media worker as much as
-# decoding, and the recognizer on a CPU 8 % of its time (it returns memory every two seconds: engines/cpu.py).
+# decoding, and the recognizer on a CPU 8 % of its time (it returns memory every two seconds: engines/cpu/memory.py).
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(16 << 20)}
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # numpy's products would spread over the cores, and wait for each other
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # on Linux, on WSL; without one there is no need to ask torch

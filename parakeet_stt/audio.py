@@ -12,6 +12,11 @@ from parakeet_stt.rolling_buffer import RollingBuffer
 
 SAMPLE_RATE = 16_000  # Hz; what Parakeet and Silero were trained on
 Samples = npt.NDArray[np.float32]
+# Of the files of a folder, those that end so are recordings.
+RECORDING_SUFFIXES = frozenset({
+    ".aac", ".aif", ".aiff", ".au", ".flac", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpga",
+    ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,9 @@ MAX_CHARACTERS = 800  # of a message: it quotes values that may be megabytes
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}…"
+    """At most `MAX_CHARACTERS` of it; unpaired surrogates, which JSON may name and no answer can hold, replaced."""
+    whole = text.encode(errors="replace").decode()
+    return whole if len(whole) <= MAX_CHARACTERS else f"{whole[:MAX_CHARACTERS]}…"
 
 
 class SpeechError(Exception):

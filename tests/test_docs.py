@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.release import make_docs
+from scripts.make import make_docs
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])

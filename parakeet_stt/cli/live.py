@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,13 +84,16 @@ async def _caption(url: str, key: str, sound: Sound, wishes: Wishes, captions: C
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task
 
+    def on_signal(act: Callable[[], object]) -> None:
+        with suppress(NotImplementedError):  # on Windows, where Ctrl-C ends everything
+            for one in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(one, act)
+
     def stop() -> None:
-        for one in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(one, task.cancel)
+        on_signal(task.cancel)
         sound.stop()
 
-    for one in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(one, stop)
+    on_signal(stop)
 
     def show() -> None:
         if not as_json:

@@ -1,4 +1,4 @@
-"""Phrase boosting: phrases → boosting trees in a search of NeMo's.
+"""Phrase boosting: phrases → boosting trees in a search of NeMo's; and the search in one script only.
 
 Each item of a batch has a tree of its own, or none. NeMo's model of many trees adds to the scores of the tokens that
 continue along an item's tree, once the network has decided that there is a token. So an item without a tree is decoded
@@ -23,10 +23,35 @@ from nemo.collections.asr.parts.submodules.transducer_decoding.tdt_label_looping
 )
 
 from parakeet_stt.engines.steps.pieces import Pieces
-from parakeet_stt.text.phrases import Phrases, spelling_variants
+from parakeet_stt.text.alignment import WORD_START
+from parakeet_stt.text.phrases import Phrases, spelling_variants, split_script
 
 WEIGHT = 0.5  # of a tree's scores beside the network's logits; measured in docs/benchmarks.md
 MAX_TREES = 64  # cached for callers who come again; a batch may need more
+MOST_TREES = MAX_TREES + 1024  # with those of the largest batch that can be set
+SCRIPTS = ("latin", "cyrillic", "greek")
+LEFT_OUT = -1e4  # added to a score; float16 has it
+
+
+class ScriptedSearch(GreedyBatchedTDTLabelLoopingComputer):  # type: ignore[misc]
+    """NeMo's search with a tree for each item, in which a tree may have a script: other pieces are left out.
+
+    As with a tree's scores, the network decides first that there is a token, and then it is one of those that are left.
+    Both tensors stay where they are, as CUDA graphs need it. masks: of each script, the first of none, shape
+    (scripts + 1, tokens). scripts: number of the script of each tree, the first of none, shape (trees + 1,).
+    """
+
+    masks: torch.Tensor | None = None
+    scripts: torch.Tensor | None = None
+
+    def advance_fusion_models(
+        self, fusion_states_list: list[torch.Tensor], multi_biasing_ids: torch.Tensor | None, float_dtype: torch.dtype
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """The scores to add in the next step. Called by NeMo, 3.0.0."""
+        scores, states = super().advance_fusion_models(fusion_states_list, multi_biasing_ids, float_dtype)
+        if self.masks is not None and self.scripts is not None and multi_biasing_ids is not None:
+            scores[0] = scores[0] + self.masks[self.scripts[multi_biasing_ids + 1]].to(float_dtype)
+        return scores, states
 
 
 class Boosting:
@@ -37,7 +62,7 @@ class Boosting:
         self._tokenizer = tokenizer
         self._pieces = pieces
         self._weight = weight
-        self.computer = GreedyBatchedTDTLabelLoopingComputer(
+        self.computer = ScriptedSearch(
             decoder=plain.decoder,
             joint=plain.joint,
             blank_index=plain._blank_index,
@@ -46,6 +71,12 @@ class Boosting:
             allow_cuda_graphs=plain.allow_cuda_graphs,
             enable_per_stream_biasing=True,
         )
+        masks = [pieces.in_script(script) for script in SCRIPTS]
+        if np.count_nonzero(pieces.is_text & ~masks[0]) > 1:  # besides `UNKNOWN`: there are scripts besides the first
+            device = next(plain.joint.parameters()).device
+            left_out = torch.from_numpy(~np.stack([np.ones(len(pieces), bool), *masks]))
+            self.computer.masks = torch.zeros(left_out.shape).masked_fill(left_out, LEFT_OUT).to(device)
+            self.computer.scripts = torch.zeros(MOST_TREES + 1, dtype=torch.long, device=device)
         self._trees: OrderedDict[Phrases, int] = OrderedDict()  # least recently used first
 
     def build_trees(self, phrases: Sequence[Phrases]) -> npt.NDArray[np.int64]:
@@ -64,15 +95,20 @@ class Boosting:
 
     def _tree(self, phrases: Phrases) -> int:
         if phrases not in self._trees:
-            variants = {spelling for phrase in phrases for spelling in spelling_variants(phrase)}
+            plain, script = split_script(phrases)
+            variants = {spelling for phrase in plain for spelling in spelling_variants(phrase)}
             # A spelling with an unknown piece would prefer everything that can't be spelled.
             known = sorted(one for one in variants if self._pieces.can_spell(self._tokenizer.text_to_ids(one)))
-            if not known:
+            weight = self._weight if known else 0.0
+            if not known and (script is None or self.computer.scripts is None):
                 return -1
+            known = known or [self._pieces[int(np.flatnonzero(self._pieces.is_text)[-1])].replace(WORD_START, "")]
             config = BoostingTreeModelConfig(key_phrases_list=known)
             tree = GPUBoostingTreeModel.from_config(config, tokenizer=self._tokenizer)
             model = self.computer.biasing_multi_model
             tree = tree.to(model.all_arcs_weights.device)
-            self._trees[phrases] = model.add_model(tree, alpha=self._weight)
+            number = self._trees[phrases] = model.add_model(tree, alpha=weight)
+            if self.computer.scripts is not None:
+                self.computer.scripts[number + 1] = SCRIPTS.index(script) + 1 if script in SCRIPTS else 0
         self._trees.move_to_end(phrases)
         return self._trees[phrases]

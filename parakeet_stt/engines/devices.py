@@ -9,10 +9,10 @@ from typing import Literal
 
 import torch
 
-from parakeet_stt.engines import cpu
+from parakeet_stt.engines.cpu import precision as measured
 from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 def use_threads(count: int) -> None:
@@ -52,15 +52,21 @@ def resolve(device: str) -> torch.device:
 
 
 def weight_type(precision: Precision, device: torch.device, parameters: int) -> torch.dtype:
-    """What a precision setting means for a network of so many parameters.
+    """What a precision setting means for a network of so many parameters; the type of what int8 leaves as it is.
 
     `auto` is bfloat16 on a GPU; on a CPU it is float32, or bfloat16 for a large network where that is faster.
+    Raises StartupError for int8 on a GPU.
     """
+    if precision == "int8":
+        if device.type != "cpu":
+            raise StartupError("STT_PRECISION=int8 is for a CPU: set STT_PRECISION=bfloat16")
+        return torch.float32
     if precision != "auto":
         dtype: torch.dtype = getattr(torch, precision)
         return dtype
     if device.type == "cpu":
-        return torch.bfloat16 if parameters >= cpu.LARGE and cpu.is_bfloat16_faster() else torch.float32
+        large = parameters >= measured.LARGE
+        return torch.bfloat16 if large and measured.is_bfloat16_faster() else torch.float32
     return torch.bfloat16
 
 

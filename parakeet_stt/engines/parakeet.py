@@ -18,7 +18,9 @@ import torch
 from omegaconf import OmegaConf, open_dict
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
-from parakeet_stt.engines import cpu, devices
+from parakeet_stt.engines import devices
+from parakeet_stt.engines.cpu import int8, packing
+from parakeet_stt.engines.cpu.memory import MemoryTrimmer
 from parakeet_stt.errors import StartupError
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
@@ -89,12 +91,13 @@ class Parakeet:
             raise StartupError(f"{path} is a transducer without durations, not a Parakeet-TDT model")
         parameters = sum(parameter.numel() for parameter in model.parameters())
         self._dtype = devices.weight_type(precision, self._device, parameters)
-        self._model = _prepare(model, self._device, self._dtype)
+        self._is_quantized = precision == "int8"
+        self._model = _prepare(model, self._device, self._dtype, quantize=self._is_quantized)
         self._encoder = Encoder(self._model, self._device, mode=encoder)
         self._durations = list(durations)
         self._scorer = Scorer(self._model, self._durations, self._device)
         self._upload = Upload(self._device)
-        self._trimmer = cpu.MemoryTrimmer() if self._device.type == "cpu" else None
+        self._trimmer = MemoryTrimmer() if self._device.type == "cpu" else None
         self._waits = self._device.type == "cpu"  # where reading a number costs nothing, it is read
         self._pieces = Pieces(model.tokenizer)
 
@@ -113,8 +116,8 @@ class Parakeet:
 
     @property
     def precision(self) -> str:
-        """The type of the weights: float32, bfloat16, float16."""
-        return str(self._dtype).removeprefix("torch.")
+        """The type of the weights: float32, bfloat16, float16; int8 if those of the encoder's linear layers are."""
+        return "int8" if self._is_quantized else str(self._dtype).removeprefix("torch.")
 
     @property
     def config(self) -> str:
@@ -321,7 +324,7 @@ class Parakeet:
         return self._scorer.score(encoded, found, before or self._states.first(len(encoded)))
 
 
-def _prepare(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
+def _prepare(model: Any, device: torch.device, dtype: torch.dtype, *, quantize: bool) -> Any:
     """Set once, at load, everything that decides a result: changing it later rebuilds the decoder."""
     decoding = copy.deepcopy(model.cfg.decoding)
     with open_dict(decoding):
@@ -341,9 +344,12 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype) -> Any:
     for part in (model.encoder, model.decoder, model.joint):
         part.to(dtype)  # weights, not autocast; the mel front end stays float32
     if device.type == "cpu":
-        cpu.pack(model.encoder)
+        if quantize:
+            int8.quantize(model.encoder)
+        else:
+            packing.pack(model.encoder)
         recurrent = model.decoder.prediction["dec_rnn"]
-        recurrent.lstm = cpu.SteppedLSTM(recurrent.lstm)
+        recurrent.lstm = packing.SteppedLSTM(recurrent.lstm)
     model.freeze()
     model.eval()
     return model

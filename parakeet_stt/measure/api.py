@@ -77,7 +77,7 @@ async def transcribe(
             target.url + ROUTE, files={"file": (clip.filename, clip.data)}, data=form, headers=target.headers
         )
     except httpx.TransportError as error:
-        return Answer(seconds=time.monotonic() - began, error=_describe(error), retry_after=0.0)
+        return Answer(seconds=time.monotonic() - began, error=describe(error), retry_after=0.0)
     seconds = time.monotonic() - began
     if response.status_code != 200:
         after = _retry_after(response) if response.status_code in BUSY else None
@@ -110,14 +110,12 @@ async def transcribe_patiently(
 
 
 async def find_model(client: httpx.AsyncClient, target: Target) -> tuple[str, str]:
-    """The first model that the server lists; or `DEFAULT_MODEL`, and why."""
+    """The first model that the server lists; or `DEFAULT_MODEL`, and why. Raises httpx.TransportError if it is away."""
+    response = await client.get(f"{target.url}/models", headers=target.headers)
+    if response.status_code != 200:
+        return DEFAULT_MODEL, f"/models answers {response.status_code}: {read_message(response)}"
     try:
-        response = await client.get(f"{target.url}/models", headers=target.headers)
-        if response.status_code != 200:
-            return DEFAULT_MODEL, f"/models answers {response.status_code}: {read_message(response)}"
         return str(response.json()["data"][0]["id"]), ""
-    except httpx.TransportError as error:
-        return DEFAULT_MODEL, _describe(error)
     except (ValueError, LookupError, TypeError):
         return DEFAULT_MODEL, "/models lists no model"
 
@@ -137,7 +135,7 @@ async def has_stream(client: httpx.AsyncClient, target: Target, clip: Clip) -> s
     try:
         response = await client.post(target.url + ROUTE, files=files, data=form, headers=target.headers)
     except httpx.TransportError as error:
-        return _describe(error)
+        return describe(error)
     if response.status_code != 200:
         return f"{response.status_code}: {read_message(response)}"
     kind = response.headers.get("content-type", "")
@@ -171,5 +169,6 @@ def _retry_after(response: httpx.Response) -> float:
         return 0.0
 
 
-def _describe(error: httpx.TransportError) -> str:
+def describe(error: httpx.TransportError) -> str:
+    """What went wrong with a connection."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 import httpx
 
 from parakeet_stt.measure.api import (
+    DEFAULT_MODEL,
     Abilities,
     Answer,
     Target,
+    describe,
     find_model,
     has_stream,
     has_word_times,
@@ -66,7 +68,10 @@ class Benchmark:
 
 async def look_at(client: httpx.AsyncClient, target: Target, clip: Clip) -> tuple[Target, Abilities]:
     """What a server supports; a target without a model gets the first that the server lists. clip: with speech."""
-    found, models = await find_model(client, target)
+    try:
+        found, models = await find_model(client, target)
+    except httpx.TransportError as error:
+        found, models = DEFAULT_MODEL, describe(error)
     target = replace(target, model=target.model or found)
     return target, Abilities(
         models=models,

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from parakeet_stt.audio import RECORDING_SUFFIXES
 from parakeet_stt.text.transcript import Word
 
 # Names of fields, the first that is there counts. Sources: NeMo's manifests; Hugging Face's AudioFolder and `Audio`;
@@ -30,10 +31,6 @@ TEXT = ("text", "sentence", "normalized_text", "transcript", "transcription", "n
 NAME = ("id", "utt_id", "name")
 SHARD = re.compile(r"-\d+-of-\d+$")  # of a set that Hugging Face stores in several files
 METADATA = ("metadata.jsonl", "metadata.csv")
-# Of files that are taken for recordings in a folder.
-SUFFIXES = frozenset(
-    (".wav", ".flac", ".mp3", ".m4a", ".mp4", ".ogg", ".oga", ".opus", ".webm", ".mpeg", ".aac", ".aiff")
-)
 
 
 class BadManifest(ValueError):
@@ -87,10 +84,13 @@ class Manifest:
         for path in self.parts or (self.path,):
             if not path.exists():
                 raise BadManifest(f"{path} does not exist")
-            if path.is_dir():
-                yield from _read_folder(path, only_count=only_count)
-            else:
-                yield from _read_file(path, only_count=only_count)
+            read = _read_folder if path.is_dir() else _read_file
+            try:
+                yield from read(path, only_count=only_count)
+            except BadManifest:
+                raise
+            except (OSError, ValueError, csv.Error) as error:  # not readable; not UTF-8; no Parquet
+                raise BadManifest(f"{path}: {error}") from error
 
 
 def find_manifests(paths: Iterable[Path], fields: Fields | None = None) -> list[Manifest]:
@@ -113,7 +113,7 @@ def _read_folder(folder: Path, *, only_count: bool) -> Iterator[Mapping[str, Any
         yield from _read_file(metadata, only_count=only_count)
         return
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    said = [path for path in files if path.suffix.lower() in SUFFIXES and path.with_suffix(".txt").exists()]
+    said = [path for path in files if path.suffix.lower() in RECORDING_SUFFIXES and path.with_suffix(".txt").exists()]
     for path in said:
         text = "" if only_count else path.with_suffix(".txt").read_text("utf-8")
         yield Recording(path.relative_to(folder).as_posix(), path, " ".join(text.split()))

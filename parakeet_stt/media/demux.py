@@ -7,11 +7,11 @@ playlists could open what a playlist names.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, groupby
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import av
 import numpy as np
@@ -27,7 +27,7 @@ from av.container import InputContainer
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Samples
 from parakeet_stt.errors import AudioTooLong, AudioTooShort, UndecodableAudio
-from parakeet_stt.media import resampling
+from parakeet_stt.media import ogg, resampling
 
 MakeFilter = Callable[[int], npt.NDArray[np.float32]]
 SUPPORTED = "flac, mp3, mp4, mpeg, mpga, m4a, ogg, wav, webm"
@@ -73,6 +73,7 @@ UNKNOWN_LENGTHS = (range(0x7FFFF000, 0x80001000), range(0xFFFFF000, 0x100000000)
 ANNOUNCING_DEMUXERS = frozenset({"aiff", "au", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2", "w64", "wav"})
 TRUNCATED_SECONDS = 0.5  # missing of what was announced; codecs differ by a few frames
 MP3_FRAME_BYTES = 4096  # more than any frame has
+MAX_LINKS = 1000  # of a chained Ogg file: a day of radio has 400
 OGG_PAGE_BYTES = 65_307  # of the largest page, by RFC 3533
 HEADERS = ((b"RIFF", b"WAVE"), (b"fLaC", b""))  # the first four bytes, and those from the eighth on
 
@@ -184,14 +185,11 @@ def _wav_pieces(file: soundfile.SoundFile, max_seconds: float) -> Iterator[npt.N
 
 
 def _by_ffmpeg(source: BinaryIO, max_seconds: float, mix: Mix) -> Track:
+    links = ogg.find_links(source)
+    if len(links) > 1:
+        return _chained(source, links, max_seconds, mix)
     counts_frames, has_last_page = _has_vbr_header(source), _has_last_page(source)
-    options = {**OPEN_OPTIONS, "probesize": str(_probe_bytes(source))}
-    container = av.open(source, mode="r", container_options=options, metadata_errors="ignore")
-    stream = container.streams.best("audio")
-    if not isinstance(stream, AudioStream):
-        raise UndecodableAudio("The file has no audio track.")
-    if stream.codec_context is None:
-        raise UndecodableAudio("The codec of the file's audio track is not supported.")
+    container, stream = _open(source)
     announced = 0.0
     if container.format.name in ANNOUNCING_DEMUXERS or (container.format.name == "mp3" and counts_frames):
         announced = _announced_seconds(container, stream)
@@ -205,14 +203,53 @@ def _by_ffmpeg(source: BinaryIO, max_seconds: float, mix: Mix) -> Track:
         track.is_truncated = cut_page or seconds < announced - TRUNCATED_SECONDS
 
     track = Track(BRIDGE_RATE)
-    frames = check_end(_limit(_frames(container, stream), max_seconds))
+    _set_pieces(track, check_end(_limit(_frames(container, stream), max_seconds)), mix)
+    return track
+
+
+def _chained(source: BinaryIO, links: Sequence[tuple[int, int]], max_seconds: float, mix: Mix) -> Track:
+    """A chained Ogg file: all of its links, one after another."""
+    track = Track(BRIDGE_RATE)
+    has_last_page = _has_last_page(source)
+
+    def all_frames() -> Iterator[AudioFrame]:
+        is_whole = has_last_page and len(links) <= MAX_LINKS
+        for start, end in links[:MAX_LINKS]:
+            has_frames = False
+            try:
+                for frame in _frames(*_open(cast(BinaryIO, ogg.Link(source, start, end)))):
+                    frame.pts = None  # it begins anew with each link, which a resampler does not expect
+                    has_frames = True
+                    yield frame
+            except (av.FFmpegError, UndecodableAudio):
+                is_whole = False
+            is_whole = is_whole and has_frames
+        track.is_truncated = not is_whole
+
+    _set_pieces(track, _limit(all_frames(), max_seconds), mix)
+    return track
+
+
+def _open(source: BinaryIO) -> tuple[InputContainer, AudioStream]:
+    """A file as FFmpeg opens it, and its best audio track. Raises UndecodableAudio."""
+    options = {**OPEN_OPTIONS, "probesize": str(_probe_bytes(source))}
+    container = av.open(source, mode="r", container_options=options, metadata_errors="ignore")
+    stream = container.streams.best("audio")
+    if not isinstance(stream, AudioStream):
+        raise UndecodableAudio("The file has no audio track.")
+    if stream.codec_context is None:
+        raise UndecodableAudio("The codec of the file's audio track is not supported.")
+    return container, stream
+
+
+def _set_pieces(track: Track, frames: Iterator[AudioFrame], mix: Mix) -> None:
+    """Have a track's pieces made of these frames, at the rate of the first if it can be resampled."""
     first = next(frames, None)
     if first is not None:
         if resampling.is_convertible(first.sample_rate):
             track.rate = first.sample_rate
         track.channels = first.layout.nb_channels
         track.pieces = map(mix, _floats(chain([first], frames), track.rate))
-    return track
 
 
 def _too_long(limit: float) -> AudioTooLong:

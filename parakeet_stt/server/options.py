@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
@@ -34,6 +34,7 @@ MODEL_NAMES = frozenset(
 # What they name when they connect, to transcribe with a session of the conversation type: it makes no difference.
 CONVERSATION_MODEL_NAMES = frozenset({"gpt-realtime", "gpt-realtime-mini", "gpt-4o-realtime-preview"})
 MAX_KEYWORDS, MAX_KEYWORD_CHARACTERS = 100, 100
+MAX_DEPTH = 16  # of JSON; a session has 5
 MAX_PROMPT_CHARACTERS = 20_000  # ten times as many as 224 tokens, of which OpenAI's whisper-1 takes notice, ever have
 
 Threshold = Annotated[float, Field(gt=0, lt=1)]  # speech probability
@@ -78,6 +79,12 @@ def parse_languages(tags: Sequence[str], known: Sequence[str], *, param: str = "
     return found
 
 
+def parse_spoken(single: str | None, several: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The languages that a caller names, each once; none if that is left to the model. Raises UnsupportedField."""
+    found = [parse_language(single, known)] if single else []
+    return list(dict.fromkeys([*found, *parse_languages(several, known)]))
+
+
 def parse_phrases(
     keywords: Sequence[str], prompt: str, letters: Collection[str] = (), *, param: str = "keywords"
 ) -> Phrases:
@@ -110,6 +117,22 @@ def parse_phrases(
         if len(word) <= MAX_KEYWORD_CHARACTERS and (not letters or can_spell(word, letters))
     ]
     return normalize_phrases([*wanted, *named[: MAX_KEYWORDS - len(keywords)]])
+
+
+def check_json(value: Any, *, param: str, depth: int = 0) -> None:
+    """Raise InvalidField for a value of JSON that can't be written again: too deep, or with unpaired surrogates."""
+    if depth > MAX_DEPTH:
+        raise InvalidField(f"{param}: at most {MAX_DEPTH} levels of arrays and objects", param=param)
+    if isinstance(value, str):
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise InvalidField(f"{param}: text with half a character in it: {value[:100]!r}", param=param)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            check_json(name, param=param)
+            check_json(item, param=param, depth=depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            check_json(item, param=param, depth=depth + 1)
 
 
 def to_invalid_field(exc: ValidationError, *path: str, hidden: Collection[str] = ()) -> InvalidField:

@@ -25,6 +25,7 @@ OPEN_PATHS = {
 }
 OLD_LIVE_THRESHOLD = 0.6
 PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "half": "float16"}
+Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 
 def _lower(value: object) -> object:
@@ -108,11 +109,11 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto, cpu, cuda or cuda:N. auto takes the first GPU, or the CPU where there is none.",
     )
-    precision: Annotated[Literal["auto", "float32", "bfloat16", "float16"], BeforeValidator(_precision)] = Field(
+    precision: Annotated[Precision, BeforeValidator(_precision)] = Field(
         default="auto",
         validation_alias=_names("PRECISION", "MODEL_PRECISION"),
-        description="auto, float32 (fp32), bfloat16 (bf16) or float16 (fp16). auto is bfloat16 on a GPU; on a "
-        "CPU it is float32, or bfloat16 if the processor is measured to be faster with it.",
+        description="auto, float32 (fp32), bfloat16 (bf16), float16 (fp16), or on a CPU int8. auto is bfloat16 on a "
+        "GPU; on a CPU it is float32, or bfloat16 if the processor was measured to be faster with it; never int8.",
     )
     max_batch: int = Field(
         default=64,
@@ -252,7 +253,7 @@ class Settings(BaseSettings):
         gt=0,
         validation_alias=_names("DRAIN_SECONDS"),
         description="How long live sessions may still deliver finals, once their client has disconnected or "
-        "shutdown has begun.",
+        "shutdown has begun; and how long uploads may still come and answers be read then.",
     )
     signing_key: SecretStr | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""The phrases that a caller's keywords and prompt ask the recognizer to prefer."""
+"""What the recognizer is asked to prefer: the phrases of a caller's keywords and prompt; and the script to write in."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 
-Phrases = tuple[str, ...]  # sorted, without duplicates: equal requests are equal values
+# Sorted, without duplicates: equal requests are equal values. Before them may be a script, behind `_SCRIPT`: it is
+# asked for, cached and compared with the phrases, and no phrase can look like one.
+Phrases = tuple[str, ...]
 NO_PHRASES: Phrases = ()
+_SCRIPT = "\0"
+_SCRIPTS = {"bg": "cyrillic", "ru": "cyrillic", "uk": "cyrillic", "el": "greek"}  # of languages; else latin
 
 _WORD = re.compile(r"[^\W_]+(?:['’.\-][^\W_]+)*")
 _SENTENCE_END = re.compile(r"[.?!…:]\s*$")
@@ -19,7 +23,7 @@ def normalize_phrases(phrases: Iterable[str]) -> Phrases:
 
     The typographic apostrophe becomes the plain one, which the models write.
     """
-    whole = (phrase.encode(errors="ignore").decode().replace("’", "'") for phrase in phrases)
+    whole = (phrase.encode(errors="ignore").decode().replace("’", "'").replace(_SCRIPT, "") for phrase in phrases)
     return tuple(sorted({" ".join(phrase.split()) for phrase in whole} - {""}))
 
 
@@ -64,3 +68,26 @@ def can_spell(phrase: str, letters: Collection[str]) -> bool:
         all(c in letters or c == " " for c in unicodedata.normalize("NFKC", spelling))
         for spelling in spelling_variants(phrase)
     )
+
+
+def script_of(language: str) -> str:
+    """The script that a language is written in: latin, cyrillic or greek. language: one of Parakeet's, ISO-639-1."""
+    return _SCRIPTS.get(language, "latin")
+
+
+def with_script(phrases: Phrases, spoken: Collection[str], known: Collection[str]) -> Phrases:
+    """The phrases, and the script of the languages that are spoken, if it is one and the model knows others.
+
+    spoken: languages that a caller names. known: of the model.
+    """
+    wanted = {script_of(language) for language in spoken}
+    if len(wanted) != 1 or wanted == {script_of(language) for language in known}:
+        return phrases
+    return (_SCRIPT + wanted.pop(), *phrases)
+
+
+def split_script(phrases: Phrases) -> tuple[Phrases, str | None]:
+    """The phrases alone, and the script; None if there is none."""
+    if phrases and phrases[0].startswith(_SCRIPT):
+        return phrases[1:], phrases[0].removeprefix(_SCRIPT)
+    return phrases, None

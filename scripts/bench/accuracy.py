@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from multiprocessing import Pool
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from parakeet_stt.audio import Audio
-from parakeet_stt.engines import catalogue
+from parakeet_stt.engines import catalogue, devices
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.measure.clips import write_wav
 from parakeet_stt.measure.normalizers import split_plain
@@ -89,11 +89,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a catalogue name, path or store tag; the bundled model unless given")
+    parser.add_argument("--precision", default="auto", choices=get_args(devices.Precision))
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="also write the test set, for `parakeet evaluate`")
     parser.add_argument("--clips", type=int, default=TEST_CLIPS, help="of each part of the test set")
     arguments = parser.parse_args()
     source = catalogue.resolve(arguments.model)
-    model = Parakeet(source.path)
+    model = Parakeet(source.path, precision=arguments.precision)
     results: dict[str, list[float]] = {}
     counts: dict[str, list[Errors]] = {}
     timing: list[tuple[float, float]] = []

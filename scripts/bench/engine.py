@@ -24,12 +24,13 @@ from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 import torch
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.detector_stream import DetectorStream
-from parakeet_stt.engines import catalogue, nemo_archive
+from parakeet_stt.engines import catalogue, devices, nemo_archive
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.resampling_filters import make_filter
 from parakeet_stt.engines.silero_onnx import OnnxDetector
@@ -277,7 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a catalogue name, path or store tag; the bundled model unless given")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
+    parser.add_argument("--precision", default="auto", choices=get_args(devices.Precision))
     parser.add_argument("--threads", type=int, default=0, help="on a CPU; one core is left free unless given")
     parser.add_argument("--seconds", type=float, default=10, help="for each measurement; one pass may take longer")
     parser.add_argument("--short", action="store_true", help="under a minute with the bundled model")

@@ -19,14 +19,14 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 
 from parakeet_stt.audio import Audio, AudioBuffer, Samples
 from parakeet_stt.detector_stream import DetectorStream
-from parakeet_stt.engines import catalogue
+from parakeet_stt.engines import catalogue, devices
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.silero_onnx import OnnxDetector
 from parakeet_stt.measure.normalizers import split_plain
@@ -223,13 +223,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a catalogue name, path or store tag; the bundled model unless given")
+    parser.add_argument("--precision", default="auto", choices=get_args(devices.Precision))
     parser.add_argument("--speakers", type=int, default=40, help="each with ten sentences")
     parser.add_argument(
         "--rules", nargs="*", default=[], help="of chunks, as left:right:preview:length in frames of 80 ms"
     )
     parser.add_argument("--hours", type=float, help="measure only one speaker without pauses, for so long")
     arguments = parser.parse_args()
-    model = Parakeet(catalogue.resolve(arguments.model).path)
+    model = Parakeet(catalogue.resolve(arguments.model).path, precision=arguments.precision)
     if arguments.hours:
         print(json.dumps(measure_without_pauses(model, arguments.hours)))
         return

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import soundfile
 import srt
 import webvtt
 from playwright.sync_api import BrowserContext, Page
@@ -37,6 +39,15 @@ def ask(url: str, path: Path, response_format: str) -> httpx.Response:
     with path.open("rb") as file:
         answer = httpx.post(f"{url}/v1/audio/transcriptions", data=fields, files={"file": file}, timeout=300)
     return answer.raise_for_status()
+
+
+def write_noisy(name: str, folder: Path, level: float) -> Path:
+    """A sample with noise of this standard deviation, of which the model is less certain."""
+    sound, rate = soundfile.read(SAMPLES / name)
+    noisy = folder / f"noisy-{name}"
+    noise = level * np.random.default_rng(1).standard_normal(len(sound))
+    soundfile.write(noisy, np.clip(sound + noise, -1, 1), rate)
+    return noisy
 
 
 def upload(page: Page, *paths: Path) -> None:
@@ -89,6 +100,25 @@ def check_uploads(context: BrowserContext, url: str) -> str:
     assert row(page, NAMES[0]).count() == 0
     page.close()
     return f"{len(NAMES)} samples; the player is at most {1000 * furthest:.0f} ms beside a clicked word"
+
+
+def check_probabilities(context: BrowserContext, folder: Path) -> str:
+    """Words that the model is not certain of are marked, and show their number."""
+    page = open_page(context)
+    noisy = write_noisy(NAMES[1], folder, 0.1)
+    upload(page, noisy)
+    wait_for(page, {noisy.name: "done"})
+    with page.expect_download() as waiting:
+        page.locator(".detail [data-format='json']").click()
+    words = json.loads(Path(waiting.value.path()).read_text())["words"]
+    low = [word for word in words if word["probability"] < 0.5]
+    marked = page.locator(".transcript .low")
+    assert low
+    assert marked.all_text_contents() == [word["word"] for word in low]
+    marked.first.hover()
+    page.locator("#tip").filter(has_text=f"probability {low[0]['probability']:.2f}").wait_for()
+    page.close()
+    return f"{len(low)} of {len(words)} words in noise are marked"
 
 
 def check_queue(context: BrowserContext, url: str, folder: Path) -> str:

@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, Page
 
 from scripts.browser import axe, microphone
 from scripts.browser.chromium import DESKTOP, PHONE, browser, open_page, wait_until
-from scripts.browser.files import NAMES, SAMPLES, choose, row, upload, wait_for
+from scripts.browser.files import NAMES, SAMPLES, choose, row, upload, wait_for, write_noisy
 
 SHAPES: dict[str, dict[str, Any]] = {
     f"{scheme}-{device}": {"color_scheme": scheme, "viewport": size, "has_touch": size is PHONE}
@@ -40,16 +40,17 @@ def check_looks(url: str, pictures: Path, work: Path, source: str) -> str:
 def _views(context: BrowserContext, work: Path) -> Iterator[tuple[str, Page]]:
     page = open_page(context)
     yield "empty", page
-    noise = work / "no sound.wav"
-    soundfile.write(noise, [0.0] * 16_000, 16_000)
+    silence = work / "no sound.wav"
+    soundfile.write(silence, [0.0] * 16_000, 16_000)
     notes = work / "notes.mp3"
     notes.write_text("This is no sound at all.\n" * 100)
-    upload(page, *(SAMPLES / name for name in NAMES), noise, notes)
+    noisy = write_noisy(NAMES[2], work, 0.07)
+    upload(page, SAMPLES / NAMES[0], SAMPLES / NAMES[1], noisy, silence, notes)
     yield "queue", page
-    wait_for(page, {**dict.fromkeys(NAMES, "done"), notes.name: "failed", noise.name: "done"})
+    wait_for(page, {noisy.name: "done", notes.name: "failed", silence.name: "done"})
     choose(page, notes.name)
     yield "failed", page
-    choose(page, NAMES[2])
+    choose(page, noisy.name)
     page.locator(".play:enabled").wait_for()
     page.wait_for_timeout(500)  # the waveform
     page.evaluate("document.querySelector('audio').muted = true")

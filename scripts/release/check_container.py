@@ -31,8 +31,8 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.sync.connection import Connection
 
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
-from scripts.release.container import Image, Outside, mount, read_image, start
-from scripts.release.sbom import make_bill_of_materials
+from scripts.make.container import Image, Outside, mount, read_image, start
+from scripts.make.sbom import make_bill_of_materials
 
 SAMPLES = BUNDLED_FILE.parent / "samples"
 PUBLISHED_NAME = "nvidia/parakeet-tdt-0.6b-v2"

@@ -26,8 +26,7 @@ from scripts.browser import axe, failures, files, long_file, looks, microphone
 from scripts.browser.chromium import Watch, browser
 from scripts.browser.service import Service
 
-PORT = 3096
-STEPS = ("files", "queue", "microphone", "refusals", "outage", "live outage", "looks", "long")
+STEPS = ("files", "words", "queue", "microphone", "refusals", "outage", "live outage", "looks", "long")
 TOUR = ROOT / "docs" / "tour"
 # Of all pictures, those that the page shows.
 TOUR_PICTURES = {
@@ -41,6 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=STEPS, action="append", help="a step; may be given again")
     parser.add_argument("--hours", type=float, default=2.0, help="length of the long recording")
+    parser.add_argument("--port", type=int, default=3096, help="of the service that is started")
     parser.add_argument("--pictures", type=Path, help="a folder for the pictures of all views")
     parser.add_argument("--tour", action="store_true", help="write the pictures of docs/tour.md")
     given = parser.parse_args()
@@ -49,7 +49,7 @@ def main() -> None:
         work = Path(folder)
         pictures = given.pictures or work / "pictures"
         pictures.mkdir(parents=True, exist_ok=True)
-        wrong = _run(wanted, work, pictures, given.hours)
+        wrong = _run(wanted, work, pictures, given)
         if given.tour:
             TOUR.mkdir(exist_ok=True)
             for name, shown in TOUR_PICTURES.items():
@@ -57,7 +57,7 @@ def main() -> None:
     sys.exit(wrong)
 
 
-def _run(wanted: list[str] | tuple[str, ...], work: Path, pictures: Path, hours: float) -> int:
+def _run(wanted: list[str] | tuple[str, ...], work: Path, pictures: Path, given: argparse.Namespace) -> int:
     wrong = 0
 
     def step(name: str, run: Callable[[BrowserContext], str], url: str, *arguments: str) -> None:
@@ -83,21 +83,22 @@ def _run(wanted: list[str] | tuple[str, ...], work: Path, pictures: Path, hours:
             said = f"WRONG: {exc}"
         print(f"{name:12} {time.monotonic() - began:5.0f} s  {said}", flush=True)
 
-    with Service(PORT, work / "log") as service:
+    with Service(given.port, work / "log") as service:
         url = service.url
         step("files", lambda context: files.check_uploads(context, url), url)
+        step("words", lambda context: files.check_probabilities(context, work), url)
         step("queue", lambda context: files.check_queue(context, url, work), url)
         step("microphone", lambda context: microphone.check_captions(context, url), url, *microphone.arguments(work))
         if "looks" in wanted:
             source = axe.fetch(ROOT / "build" / "axe-core")
             report("looks", lambda: looks.check_looks(url, pictures, work, source))
-        step("long", lambda context: long_file.check_long_file(context, work, hours), url)
+        step("long", lambda context: long_file.check_long_file(context, work, given.hours), url)
         step("outage", lambda context: failures.check_outage(context, service, work), url)
         repeated = microphone.arguments(work, repeat=True)
         step("live outage", lambda context: failures.check_live_outage(context, service), url, *repeated)
     if "refusals" in wanted:
         limits = {"STT_API_KEYS": failures.KEY, "STT_MAX_UPLOAD_BYTES": str(failures.MAX_BYTES)}
-        with Service(PORT, work / "log", **limits) as guarded:
+        with Service(given.port, work / "log", **limits) as guarded:
             step("refusals", lambda context: failures.check_refusals(context, work), guarded.url)
     return wrong
 

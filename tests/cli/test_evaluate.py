@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from parakeet_stt.cli.app import app
-from tests.conftest import SAMPLES, Server
+from tests.conftest import SAMPLES, Server, free_port
 
 
 def run(*arguments: str | Path) -> Result:
@@ -111,6 +111,13 @@ def test_what_has_no_transcript_is_said_and_does_not_count(server: Server, tmp_p
     (found,) = lines(result)
     assert (found["recordings"], found["failed"], found["wer"]) == (1, 1, 0)
     assert "broken.wav" in found["notes"][0]
+
+
+def test_a_server_that_is_away_ends_the_command_at_once() -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    result = run(SAMPLES / "samples.json", "--url", address)
+    assert result.exit_code == 3
+    assert f"{address}/v1 can't be reached: ConnectError" in result.output
 
 
 @pytest.mark.parametrize(

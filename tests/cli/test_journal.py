@@ -49,6 +49,9 @@ def test_one_that_was_killed_before_it_named_its_output_has_written_it(tmp_path:
     assert found(tmp_path) == (BODY, ENTRY)
     with Journal.opened(tmp_path) as journal:
         assert not journal.has(PATH, BODY)
+        journal.write(ENTRY, {"txt": BODY})
+        assert journal.has(PATH, BODY)
+    assert (tmp_path / NAME).read_text() == ENTRY.to_line()  # once
 
 
 def test_one_that_was_killed_within_a_line_has_not(tmp_path: Path) -> None:

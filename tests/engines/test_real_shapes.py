@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import copy
 import json
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from parakeet_stt.audio import Span
+from parakeet_stt.engines.catalogue import CATALOGUE
 from parakeet_stt.engines.parakeet import Parakeet
+from parakeet_stt.protocols import FRAME_SAMPLES, Chunk
 from parakeet_stt.server.http.responses import json_bytes
 from parakeet_stt.text.alignment import UNKNOWN, join_tokens, split_segments
 from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, Detail, render_nemo_timestamps
-from parakeet_stt.text.phrases import can_spell, spelling_variants
-from parakeet_stt.text.transcript import Recording, Transcript, WordList
+from parakeet_stt.text.phrases import NO_PHRASES, can_spell, spelling_variants, with_script
+from parakeet_stt.text.transcript import Recording, Token, Transcript, WordList
 from scripts.train import real_shapes
 from tests.conftest import Sample
 
@@ -101,6 +106,51 @@ def test_what_a_caller_is_told_to_be_impossible_is_what_the_tokenizer_can_not_sp
         assert can_spell(phrase, letters) == bool(possible)
         tree = one._boosting._tree((phrase,))
         assert (tree >= 0) == bool(possible)
+
+
+@pytest.fixture
+def babbling(v3: Parakeet) -> Iterator[Parakeet]:
+    """It says letters of all scripts, whatever it is given."""
+    letters = [v3.vocabulary.index(c) for c in "▁abcdeабвгдеαβγδε."]
+    before = prefer(v3, np.array(letters))
+    yield v3
+    v3._model.joint.joint_net[-1].bias.data = before
+
+
+def scripts_in(tokens: Sequence[Token]) -> set[str]:
+    return {unicodedata.name(c).split()[0] for token in tokens for c in token.piece if c.isalpha()}
+
+
+def test_a_language_leaves_out_other_scripts_for_its_own_item_of_the_batch(
+    babbling: Parakeet, samples: dict[str, Sample]
+) -> None:
+    v3, audio = babbling, samples["short"].audio()
+    known = CATALOGUE["nvidia/parakeet-tdt-0.6b-v3"].languages
+    asked = [NO_PHRASES, *(with_script(NO_PHRASES, [one], known) for one in ("de", "ru", "el")), ("abc",),
+             with_script(("abc",), ["de"], known)]  # fmt: skip
+    found = v3.recognize([audio] * len(asked), asked)
+    alone = v3.recognize([audio])[0]
+    assert list(found[0].tokens) == list(alone.tokens)
+    assert len(scripts_in(alone.tokens)) > 1
+    assert [scripts_in(one.tokens) for one in (*found[1:4], found[5])] == [
+        {"LATIN"},
+        {"CYRILLIC"},
+        {"GREEK"},
+        {"LATIN"},
+    ]
+    assert list(found[4].tokens) == list(v3.recognize([audio], [("abc",)])[0].tokens)
+
+
+def test_a_language_leaves_out_other_scripts_in_live_speech_too(babbling: Parakeet, samples: dict[str, Sample]) -> None:
+    audio = samples["short"].audio()
+    german = with_script(NO_PHRASES, ["de"], CATALOGUE["nvidia/parakeet-tdt-0.6b-v3"].languages)
+    half = 24 * FRAME_SAMPLES
+    first = [Chunk(audio.slice(Span(0, half + 8 * FRAME_SAMPLES)), 0, 8 * FRAME_SAMPLES, None)] * 2
+    results = babbling.decode_chunks(first, [NO_PHRASES, german])
+    following = [Chunk(audio, half, 0, one.state) for one in results]
+    then = babbling.decode_chunks(following, [NO_PHRASES, german])
+    assert len(scripts_in(results[0].stable) | scripts_in(then[0].stable)) > 1
+    assert scripts_in(results[1].stable) | scripts_in(results[1].unstable) | scripts_in(then[1].stable) == {"LATIN"}
 
 
 def test_in_bfloat16_durations_do_not_tie(v3: Parakeet) -> None:

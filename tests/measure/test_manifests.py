@@ -148,6 +148,10 @@ def test_what_is_no_manifest_is_refused(folder: Path) -> None:
         list(one_of(folder / "a.flac"))
     with pytest.raises(BadManifest, match="no recording with a"):
         list(one_of(folder))
+    for name in ("m.parquet", "m.csv"):
+        (folder / name).write_bytes(b"\xff\xfe nothing")
+        with pytest.raises(BadManifest, match=name):
+            list(one_of(folder / name))
     (folder / "m.jsonl").write_text('{"audio": "a.flac", "text": "x"}\n{"audio"\n')
     with pytest.raises(BadManifest, match="line 2"):
         list(one_of(folder / "m.jsonl"))

@@ -19,7 +19,7 @@ from bentoml._internal.models import ModelStore
 from omegaconf import OmegaConf
 
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
-from scripts.release.bento_digest import BentoDigest, compute_digest
+from scripts.make.bento_digest import BentoDigest, compute_digest
 from tests.conftest import ROOT, Sample, Serve, Server, clean_environment
 from tests.sockets import END, answers, every, frames, opened, pcm
 
@@ -65,7 +65,7 @@ def run(folder: Path, store: Path, module: str, *arguments: str) -> subprocess.C
 
 
 def build(folder: Path, store: Path, *arguments: str) -> Built:
-    done = run(folder, store, "scripts.release.build_bento", *arguments)
+    done = run(folder, store, "scripts.make.build_bento", *arguments)
     assert done.returncode == 0, done.stderr
     return Built(store, done.stdout)
 
@@ -114,7 +114,7 @@ def test_one_changed_byte_anywhere_changes_the_digest(built: Built, tmp_path: Pa
 
 
 def test_the_build_and_a_command_print_the_digest_and_what_it_leaves_out(built: Built) -> None:
-    said = run(ROOT, built.store, "scripts.release.bento_digest").stdout
+    said = run(ROOT, built.store, "scripts.make.bento_digest").stdout
     assert said in built.output
     assert f"digest       sha256:{built.digest.content}" in said
     description = built.description
@@ -143,7 +143,7 @@ def test_a_stale_lock_fails_the_build_in_one_line(tmp_path: Path) -> None:
     folder = clone(tmp_path)
     project = folder / "pyproject.toml"
     project.write_text(project.read_text().replace('    "fastapi",\n', '    "fastapi",\n    "rich",\n'))
-    done = run(folder, tmp_path / "store", "scripts.release.build_bento")
+    done = run(folder, tmp_path / "store", "scripts.make.build_bento")
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("no Bento was built: requirements.lock is stale")
@@ -203,7 +203,7 @@ def test_a_model_of_the_store_is_baked_in_and_served_where_no_store_has_it(
 
 
 def test_a_model_that_is_not_in_the_store_is_not_baked_in(tmp_path: Path) -> None:
-    done = run(ROOT, tmp_path, "scripts.release.build_bento", "--model", PUBLISHED_NAME)
+    done = run(ROOT, tmp_path, "scripts.make.build_bento", "--model", PUBLISHED_NAME)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "parakeet_stt fetch" in line

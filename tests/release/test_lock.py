@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.release import lock_stamp
+from scripts.make import lock_stamp
 
 ROOT = Path(__file__).parents[2]
 PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^ \\]+)(.*?)(?=^[a-z0-9]|\Z)", re.MULTILINE | re.DOTALL)

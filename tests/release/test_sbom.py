@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
-from scripts.release.sbom import make_bill_of_materials
+from scripts.make.sbom import make_bill_of_materials
 
 STATUS = """Package: libssl3
 Status: install ok installed

@@ -6,7 +6,14 @@ import time
 
 import pytest
 
-from parakeet_stt.text.phrases import find_distinctive, normalize_phrases, spelling_variants
+from parakeet_stt.text.phrases import (
+    can_spell,
+    find_distinctive,
+    normalize_phrases,
+    spelling_variants,
+    split_script,
+    with_script,
+)
 
 
 def test_equal_wishes_are_equal_values() -> None:
@@ -39,3 +46,22 @@ def test_a_prompt_of_a_megabyte_is_read_in_a_moment() -> None:
     began = time.perf_counter()
     assert find_distinctive("She met Bert and Carl. " * 45_000) == ("Bert", "Carl")
     assert time.perf_counter() - began < 5
+
+
+def test_a_script_is_asked_for_only_where_the_languages_have_one_and_the_model_has_several() -> None:
+    english, european = ("en",), ("en", "de", "ru", "el")
+    assert with_script(("a",), ["en"], english) == ("a",)
+    assert with_script(("a",), [], european) == ("a",)
+    assert with_script(("a",), ["de", "ru"], european) == ("a",)
+    assert split_script(with_script(("a",), ["de", "en"], european)) == (("a",), "latin")
+    assert split_script(with_script((), ["ru"], european)) == ((), "cyrillic")
+    assert split_script(normalize_phrases(["\0greek"])) == (("greek",), None)  # no caller can send one
+
+
+def test_a_phrase_without_letters_can_not_be_spelled_and_the_typographic_apostrophe_is_the_plain_one() -> None:
+    letters = frozenset("abcdefghijklmnopqrstuvwxyz'")
+    assert normalize_phrases(["O’Brien"]) == ("O'Brien",)
+    assert can_spell("o'brien", letters)
+    assert can_spell("ANNA", letters)  # in small letters
+    assert not can_spell("C++", letters)
+    assert not can_spell("AT&T", letters)

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -74,7 +74,8 @@ async def _run(
 ) -> None:
     task = asyncio.current_task()
     assert task
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # as Ctrl-C does
+    with suppress(NotImplementedError):  # on Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # as Ctrl-C does
     async with AsyncExitStack() as closing:
         url, key = request.url, request.key
         if request.is_local:

@@ -37,5 +37,5 @@ def _read_transcript(body: bytes) -> Transcript:
         read = json.loads(body)
         segments = [Segment((Word(one["text"], one["start"], one["end"], ()),)) for one in read["segments"]]
         return Transcript(WordList([Word(read["text"], 0.0, 0.0, ())]), segments, read["duration"], read["language"])
-    except (KeyError, TypeError) as exc:
-        raise ValueError(f"the server's verbose_json has no {exc}") from exc
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ValueError(f"the server's answer is no verbose_json with segments: {body[:100]!r}") from exc

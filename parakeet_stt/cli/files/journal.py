@@ -147,9 +147,10 @@ class Journal:
                 part = self._folder / _part(PurePath(entry.outputs[name].path))
                 part.parent.mkdir(parents=True, exist_ok=True)
                 part.write_bytes(body)
-            self._file.write(entry.to_line().encode())
-            self._file.flush()
-            self._add(entry)
+            if not self._is_recorded(entry):
+                self._file.write(entry.to_line().encode())
+                self._file.flush()
+                self._add(entry)
             for name in bodies:
                 path = self._folder / entry.outputs[name].path
                 os.replace(self._folder / _part(PurePath(entry.outputs[name].path)), path)
@@ -160,6 +161,12 @@ class Journal:
         with suppress(OSError):
             return (self._folder / path).read_bytes()
         return None
+
+    def _is_recorded(self, entry: Entry) -> bool:
+        """Whether it is known already: a command was killed before it had named all outputs."""
+        return any(
+            entry.outputs.items() <= other.outputs.items() for other in self._entries[entry.content, entry.asked]
+        )
 
     def _add(self, entry: Entry) -> None:
         self._entries[entry.content, entry.asked].append(entry)

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from urllib.parse import unquote, urlsplit
 
+from parakeet_stt.audio import RECORDING_SUFFIXES
+
 STANDARD_INPUT = "-"
-# Of the files of a folder, those that end so are taken. A file that is named itself may end in anything.
-SUFFIXES = frozenset({
-    ".aac", ".aif", ".aiff", ".au", ".flac", ".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".mpeg", ".mpga",
-    ".oga", ".ogg", ".opus", ".w64", ".wav", ".webm",
-})  # fmt: skip
 
 
 class WrongArguments(Exception):
@@ -52,7 +49,9 @@ def find_sources(arguments: Iterable[str]) -> list[Source]:
     for argument in arguments:
         sources = list(_find(argument))
         if not sources:
-            raise WrongArguments(f"{argument} holds no recording (in folders, files that end in {_list(SUFFIXES)})")
+            raise WrongArguments(
+                f"{argument} holds no recording (in folders, files that end in {_list(RECORDING_SUFFIXES)})"
+            )
         for source in sources:
             found.setdefault(source.name, source)
     return list(found.values())
@@ -100,7 +99,7 @@ def _below(folder: Path) -> Iterator[Source]:
         folders[:] = sorted(one for one in folders if not one.startswith("."))
         for name in sorted(names):
             path = Path(parent, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
+            if path.suffix.lower() in RECORDING_SUFFIXES and not name.startswith("."):
                 yield Source(str(path), path.relative_to(folder))
 
 

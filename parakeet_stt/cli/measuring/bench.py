@@ -107,12 +107,13 @@ def _read_audio(path: Path | None) -> list[Pcm]:
     """The recordings at a path, up to an hour of them. Raises typer.BadParameter if there are none."""
     import av
 
+    from parakeet_stt.audio import RECORDING_SUFFIXES
     from parakeet_stt.engines.catalogue import BUNDLED_FILE
     from parakeet_stt.measure.clips import RATE, decode
-    from parakeet_stt.measure.manifests import SUFFIXES
 
     place = path or BUNDLED_FILE.parent / "samples"
-    files = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
+    inside = sorted(file for file in place.rglob("*") if file.suffix.lower() in RECORDING_SUFFIXES)
+    files = inside if place.is_dir() else [place]
     recordings: list[Pcm] = []
     for file in files:
         try:

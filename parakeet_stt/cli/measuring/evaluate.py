@@ -69,7 +69,7 @@ def evaluate(  # one for each option
 ) -> None:
     """Measure how many words servers get wrong, on your own recordings.
 
-    Exit status: 0; 1 if a recording has no transcript; 2 if the command or a manifest is wrong.
+    Exit status: 0; 1 if a recording has no transcript; 2 if the command or a manifest is wrong; 3 if a server is away.
     """
     require_extra()
     from parakeet_stt.measure.evaluation import Rules, load_again
@@ -81,9 +81,6 @@ def evaluate(  # one for each option
     lists = find_manifests(manifests, Fields(audio_field, text_field))
     try:
         results = asyncio.run(_evaluate_all(lists, parse_servers(url, api_key), rules))
-        if details:
-            lines = [to_json(_describe(result, one)) for result in results for one in result.outcomes]
-            details.write_text("\n".join([*lines, ""]), "utf-8")
         clips: dict[str, dict[int, Clip]] = {}
         for manifest in lists if html else ():
             own = [result for result in results if result.manifest == manifest.name]
@@ -92,13 +89,13 @@ def evaluate(  # one for each option
             clips[manifest.name] = {index: loaded[index] for index in chosen if index in loaded}
     except BadManifest as error:
         raise typer.BadParameter(str(error), param_hint="MANIFEST") from None
-    except OSError as error:
-        raise typer.BadParameter(str(error), param_hint="--details") from None
     if as_json:
         for result in results:
             typer.echo(to_json(_summarize(result, normalizer)))
     else:
         _show(results, normalizer)
+    lines = (to_json(_describe(result, one)) + "\n" for result in results for one in result.outcomes)
+    write_report(details, lambda: "".join(lines))
     write_report(html, lambda: render_evaluation(results, clips, command_line(), normalizer))
     if any(result.failures for result in results):
         raise typer.Exit(Exit.FAILED)
@@ -106,14 +103,22 @@ def evaluate(  # one for each option
 
 async def _evaluate_all(manifests: Sequence[Manifest], targets: Sequence[Target], rules: Rules) -> list[Result]:
     """Each manifest at each server, one after another, so that their speeds can be compared."""
+    import httpx
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from parakeet_stt.measure.api import find_model, new_client
+    from parakeet_stt.measure.api import describe, find_model, new_client
     from parakeet_stt.measure.evaluation import evaluate as measure
 
+    found = []
     async with new_client(30) as client:
-        found = [replace(one, model=one.model or (await find_model(client, one))[0]) for one in targets]
+        for target in targets:
+            try:
+                listed, _ = await find_model(client, target)
+            except httpx.TransportError as error:
+                typer.echo(f"parakeet: {target.url} can't be reached: {describe(error)}", err=True)
+                raise typer.Exit(Exit.NO_SERVER) from None
+            found.append(replace(target, model=target.model or listed))
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     results = []
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

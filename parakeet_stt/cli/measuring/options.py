@@ -100,9 +100,9 @@ def write_report(path: Path | None, page: Callable[[], str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page(), "utf-8")
     except OSError as error:
-        typer.echo(f"The report could not be written: {error}", err=True)
+        typer.echo(f"parakeet: {path} could not be written: {error}", err=True)
         raise typer.Exit(Exit.FAILED) from None
-    typer.echo(f"Report: {path}", err=True)
+    typer.echo(f"Written: {path}", err=True)
 
 
 def to_json(value: Any) -> str:

@@ -19,7 +19,9 @@ from nemo.collections.asr.models import SortformerEncLabelModel
 from nemo.collections.asr.modules.sortformer_modules import StreamingSortformerState
 
 from parakeet_stt.audio import Audio
-from parakeet_stt.engines import cpu, devices, nemo_archive
+from parakeet_stt.engines import devices, nemo_archive
+from parakeet_stt.engines.cpu import packing
+from parakeet_stt.engines.cpu.memory import MemoryTrimmer
 from parakeet_stt.errors import StartupError
 from parakeet_stt.protocols import FRAME_SAMPLES, SpeakerChunk, SpeakerLayout, SpeakerResult
 
@@ -61,7 +63,7 @@ class Sortformer:
         if not isinstance(model, SortformerEncLabelModel):
             raise StartupError(f"{path} is a {type(model).__name__}, not a Sortformer: set STT_DIARIZER to one")
         self._model: Any = _prepare(model, self._device)
-        self._trimmer = cpu.MemoryTrimmer() if self._device.type == "cpu" else None
+        self._trimmer = MemoryTrimmer() if self._device.type == "cpu" else None
         self.layout = SpeakerLayout(
             speakers=int(model.sortformer_modules.n_spk),
             chunk=CHUNK * FRAME_SAMPLES,
@@ -173,8 +175,8 @@ def _prepare(model: Any, device: torch.device) -> Any:
     model.preprocessor.featurizer.pad_to = 0
     model.to(device)
     if device.type == "cpu":
-        cpu.pack(model.encoder)
-        cpu.pack(model.transformer_encoder)
+        packing.pack(model.encoder)
+        packing.pack(model.transformer_encoder)
     model.freeze()
     model.eval()
     return model

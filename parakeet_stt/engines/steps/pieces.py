@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,10 @@ from parakeet_stt.text.alignment import UNKNOWN
 
 # `<|en|>`, `<pad>`: a tokenizer that was made for several tasks has hundreds, and names none of them as control pieces.
 _SIGN = re.compile(r"▁?<(\|.*\||[a-z_]+)>")
+
+
+def _is_in(letter: str, script: str) -> bool:
+    return not letter.isalpha() or unicodedata.name(letter, "").startswith(script.upper())
 
 
 class Pieces(Sequence[str]):
@@ -43,6 +48,14 @@ class Pieces(Sequence[str]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._pieces[index]
+
+    def in_script(self, script: str) -> npt.NDArray[np.bool_]:
+        """Of each id, whether it is text without letters of another script. The unknown letter is taken for Russian."""
+        own = np.array([all(_is_in(c, script) for c in piece) for piece in self._pieces], bool)
+        found: npt.NDArray[np.bool_] = self.is_text & own
+        if 0 <= self.unknown < len(found):
+            found[self.unknown] = script == "cyrillic"
+        return found
 
     def can_spell(self, ids: Sequence[int]) -> bool:
         """Whether these are text without anything unknown; False for none."""

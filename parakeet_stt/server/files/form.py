@@ -36,13 +36,12 @@ from parakeet_stt.server.options import (
     SilenceMs,
     Threshold,
     check_model,
-    parse_language,
-    parse_languages,
     parse_phrases,
+    parse_spoken,
     to_invalid_field,
 )
 from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS, Detail, Format
-from parakeet_stt.text.phrases import Phrases
+from parakeet_stt.text.phrases import Phrases, with_script
 from parakeet_stt.vad import offset_for
 
 logger = logging.getLogger(__name__)
@@ -249,12 +248,13 @@ def parse_transcription(
         raise InvalidField(
             f"include: coverage needs response_format verbose_json, or stream=true, not {chosen.name}", param="include"
         )
+    spoken = parse_spoken(fields.one("language"), fields.many("languages"), model.languages)
     return TranscriptionRequest(
         file=fields.file(),
         options=replace(
             options,
-            language=_language(fields, model.languages),
-            phrases=_phrases(fields, model),
+            language=spoken[0] if len(spoken) == 1 else None,
+            phrases=with_script(_phrases(fields, model), spoken, model.languages),
             rules=_chunking(fields),
             short_first=stream,
         ),
@@ -312,9 +312,11 @@ def parse_native(form: FormData, model: ServedModel) -> NativeRequest:
     language = _native_text(fields.one("language"), "language")
     keywords = [_native_text(one, "keywords") or "" for one in fields.many("keywords")]
     prompt = _native_text(fields.one("prompt"), "prompt")
+    spoken = parse_spoken(language, (), model.languages)
+    phrases = parse_phrases(keywords, prompt or "", model.letters)
     options = TranscriptionOptions(
-        parse_language(language, model.languages) if language else None,
-        parse_phrases(keywords, prompt or "", model.letters),
+        spoken[0] if spoken else None,
+        with_script(phrases, spoken, model.languages),
         separate_channels=parse_channels(_native_text(fields.one("channels"), "channels")),
         speakers=fields.flag("speakers", default=False),
     )
@@ -358,14 +360,6 @@ def _check_model(fields: Fields, model: ServedModel) -> str:
         raise RequestError("model: a model name is required", param="model", code="missing_required_parameter")
     check_model(name, model)
     return name
-
-
-def _language(fields: Fields, known: Sequence[str]) -> str | None:
-    """The language asked for, or the first of several; None if there is none."""
-    single, several = fields.one("language"), fields.many("languages")
-    found = [parse_language(single, known)] if single else []
-    found += parse_languages(several, known)
-    return found[0] if found else None
 
 
 def _check_temperature(fields: Fields) -> None:

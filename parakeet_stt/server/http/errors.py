@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import http
 import logging
 from typing import Any
@@ -26,6 +27,9 @@ from parakeet_stt.errors import (
 )
 
 logger = logging.getLogger(__name__)
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}  # of a disk
+NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+RETRY_SECONDS = 5
 
 STATUS_OF: dict[type[RequestError], int] = {
     UploadTooLarge: 413,
@@ -91,6 +95,13 @@ def to_response(request: HTTPConnection, exc: BaseException) -> JSONResponse:
         return response
     if isinstance(exc, ClientDisconnect):  # no client reads this; the log shows 499, as nginx does
         return envelope(499, "The client closed the connection.", code="client_closed_request")
+    if isinstance(exc, OSError) and exc.errno in NO_ROOM | NO_DESCRIPTORS:
+        logger.error("%s %s: %s", method, request.url.path, exc)
+        if exc.errno in NO_ROOM:
+            return envelope(507, "The server has no room for this upload now.")
+        response = envelope(503, "The server can't take on more now. Please retry.")
+        response.headers["retry-after"] = str(RETRY_SECONDS)
+        return response
     # Everything else is our fault. The reason goes to the log only: it may hold internals.
     logger.error("%s %s failed", method, request.url.path, exc_info=exc)
     return envelope(500, "The server had an error while processing your request.", code="internal_error")
@@ -102,6 +113,14 @@ def install(app: FastAPI) -> None:
     async def answer(request: Request, exc: Exception) -> JSONResponse:
         return to_response(request, exc)
 
-    expected = (RequestError, RequestValidationError, HTTPException, Overloaded, ClientDisconnect, asyncio.TimeoutError)
+    expected = (
+        RequestError,
+        RequestValidationError,
+        HTTPException,
+        Overloaded,
+        ClientDisconnect,
+        asyncio.TimeoutError,
+        OSError,
+    )
     for kind in expected:
         app.add_exception_handler(kind, answer)

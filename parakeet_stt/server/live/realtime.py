@@ -158,7 +158,7 @@ class RealtimeProtocol:
             raise InvalidField("session.audio.input.format can't change once audio has come",
                                param="session.audio.input.format")  # fmt: skip
         self._configuration = after
-        self.stream.configure(after.to_options(self._by_hand))
+        self.stream.configure(after.to_options(self._by_hand, self._model.languages))
 
     def _committed(self, item_id: str) -> Sequence[Outgoing]:
         previous, self._previous = self._previous, item_id

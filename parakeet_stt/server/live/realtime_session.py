@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -24,10 +24,12 @@ from parakeet_stt.server.options import (
     parse_language,
     parse_languages,
     parse_phrases,
+    parse_spoken,
     to_invalid_field,
 )
 from parakeet_stt.streaming.chunk_decoder import ChunkRules
 from parakeet_stt.streaming.endpointer import EndpointRules
+from parakeet_stt.text.phrases import with_script
 from parakeet_stt.vad import offset_for
 
 SESSION_OBJECT = "realtime.transcription_session"
@@ -164,10 +166,11 @@ class Configuration(_Part):
     audio: Audio = Audio()
     include: list[Literal["item.input_audio_transcription.logprobs"]] | None = None
 
-    def to_options(self, by_hand: EndpointRules) -> LiveOptions:
+    def to_options(self, by_hand: EndpointRules, known: Sequence[str] = ()) -> LiveOptions:
         """The same for a stream. Raises InvalidField for too many or too long keywords.
 
-        by_hand: rules without turn detection; the longest utterance is that of all rules.
+        by_hand: rules without turn detection; the longest utterance is that of all rules. known: languages of the
+        model.
         """
         given = self.audio.input
         asked = given.transcription or Transcription()
@@ -177,7 +180,11 @@ class Configuration(_Part):
             given.format.hz,
             vad.to_rules(by_hand.longest_ms) if vad else by_hand,
             CHUNK_RULES[asked.delay or "medium"],
-            parse_phrases(asked.keywords or [], asked.prompt or "", param=f"{TRANSCRIPTION}.keywords"),
+            with_script(
+                parse_phrases(asked.keywords or [], asked.prompt or "", param=f"{TRANSCRIPTION}.keywords"),
+                parse_spoken(asked.language, asked.languages or (), known) if known else (),
+                known,
+            ),
         )
 
     @property

@@ -23,7 +23,7 @@ from parakeet_stt.server.live.realtime_session import (
     rules_by_hand,
 )
 from parakeet_stt.server.live.ws import WsProtocol, parse_hello
-from parakeet_stt.server.options import CONVERSATION_MODEL_NAMES, check_realtime_model
+from parakeet_stt.server.options import CONVERSATION_MODEL_NAMES, check_json, check_realtime_model
 
 # For how long a key is valid, in seconds: at least, unless the client asks otherwise, at most. OpenAI's own.
 MIN_SECRET_SECONDS, SECRET_SECONDS, MAX_SECRET_SECONDS = 10, 600, 7200
@@ -37,7 +37,7 @@ async def ws(websocket: WebSocket, sessions: Sessions, model: Model, settings: C
     hello = parse_hello(dict(websocket.query_params), model)
     await sessions.run(
         websocket,
-        hello.to_options(onset),
+        hello.to_options(onset, model.languages),
         lambda stream: WsProtocol(stream, hello, onset=onset, model=model),
     )
 
@@ -58,7 +58,7 @@ async def realtime(websocket: WebSocket, sessions: Sessions, model: Model, setti
     by_hand = rules_by_hand(settings.vad_threshold, settings.max_utterance_seconds)
     await sessions.run(
         websocket,
-        configuration.to_options(by_hand),
+        configuration.to_options(by_hand, model.languages),
         lambda stream: RealtimeProtocol(stream, configuration, model=model, by_hand=by_hand, is_older=is_older),
     )
 
@@ -86,6 +86,7 @@ class SecretRequest(BaseModel):
 @router.post(f"{REALTIME_PATH}/client_secrets", responses=ERRORS)
 async def create_client_secret(asked: SecretRequest, model: Model, secrets: Secrets) -> dict[str, Any]:
     """A short-lived key, for a browser, say, that opens realtime sessions and nothing else."""
+    check_json(asked.session, param="session")
     configuration = configure(Configuration(), asked.session, model)
     value, expires_at = _create_key(secrets, configuration, asked.expires_after.seconds)
     return {"value": value, "expires_at": expires_at, "session": render_session(configuration, new_session_id(), 0)}
@@ -94,6 +95,7 @@ async def create_client_secret(asked: SecretRequest, model: Model, secrets: Secr
 @router.post(f"{REALTIME_PATH}/transcription_sessions", responses=ERRORS)
 async def create_transcription_session(asked: dict[str, Any], model: Model, secrets: Secrets) -> dict[str, Any]:
     """The same in its older form: a session as `transcription_session.update` has it, with its key inside."""
+    check_json(asked, param="session")
     configuration = configure(Configuration(), {**asked, "type": "transcription"}, model)
     value, expires_at = _create_key(secrets, configuration, SECRET_SECONDS)
     session = render_older_session(configuration, new_session_id(), 0)

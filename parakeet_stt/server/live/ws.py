@@ -27,12 +27,14 @@ from parakeet_stt.server.options import (
     Threshold,
     parse_language,
     parse_phrases,
+    parse_spoken,
     to_invalid_field,
 )
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final, Partial
 from parakeet_stt.streaming.endpointer import EndpointRules
 from parakeet_stt.streaming.turns import Event, SpeechStarted, SpeechStopped
 from parakeet_stt.text.openai_json import round_seconds
+from parakeet_stt.text.phrases import with_script
 from parakeet_stt.text.transcript import Word
 from parakeet_stt.vad import offset_for
 
@@ -69,8 +71,11 @@ class Hello(BaseModel):
             raise ValueError("8000 to 48000 Hz are understood, except rates that share no large factor with 16000")
         return rate
 
-    def to_options(self, onset: float) -> LiveOptions:
-        """The same for a stream. onset: the threshold unless the client names one. Raises InvalidField."""
+    def to_options(self, onset: float, known: Sequence[str] = ()) -> LiveOptions:
+        """The same for a stream. onset: the threshold unless the client names one. known: languages of the model.
+
+        Raises InvalidField.
+        """
         threshold = self.threshold or onset
         return LiveOptions(
             self.encoding,
@@ -83,7 +88,11 @@ class Hello(BaseModel):
                 longest_ms=round(1000 * self.max_utterance_seconds),
             ),
             ChunkRules() if self.partials else ChunkRules(length=None),
-            parse_phrases(self.keywords, self.prompt),
+            with_script(
+                parse_phrases(self.keywords, self.prompt),
+                parse_spoken(self.language, (), known) if known else (),
+                known,
+            ),
         )
 
 
@@ -139,7 +148,7 @@ class WsProtocol:
             if self.stream.received_seconds:
                 raise RequestError("type: a hello comes before any sound", param="type")
             self._hello = parse_hello({**self._hello.model_dump(), **asked}, self._model)
-            self.stream.configure(self._hello.to_options(self._onset))
+            self.stream.configure(self._hello.to_options(self._onset, self._model.languages))
             return ({"type": "hello", **self._hello.model_dump(exclude={"type"})},)
         if kind == "commit":
             await self.stream.commit()

@@ -42,7 +42,7 @@ def test_a_model_of_several_languages_translates_none() -> None:
 def test_the_language_is_one_of_the_models_in_any_case() -> None:
     assert parsed().options.language is None
     assert parsed(("language", "DE")).options.language == "de"
-    assert parsed(("languages[]", "fr"), ("languages[]", "en")).options.language == "fr"
+    assert parsed(("languages[]", "fr"), ("languages[]", "en")).options.language is None  # the text tells which
 
 
 @pytest.mark.parametrize(("tag", "language"), [("en-US", "en"), ("de_AT", "de"), ("FR-fr", "fr")])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,28 @@ def test_a_form_has_all_its_files_and_fields(client: TestClient, monkeypatch: py
     paths = [path for _, _, path in described if path]
     assert [path.startswith("/memfd:") for path in paths] == [False, True, True]
     assert descriptors() == before
+
+
+def test_a_full_temporary_folder_is_507_and_leaves_nothing_open(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "MEMORY_BYTES", 1000)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: open("/dev/full", "r+b", buffering=0))  # noqa: SIM115
+    before = descriptors()
+    answer = client.post("/", files={"file": ("a.wav", bytes(2000))})
+    assert answer.status_code == 507
+    assert answer.json()["error"]["code"] == "insufficient_storage"
+    assert descriptors() == before
+
+
+def test_without_descriptors_the_answer_is_503(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(uploads, "create_memory_file", fail)
+    answer = client.post("/", files={"file": ("a.wav", b"1")})
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
 
 
 def test_a_form_of_another_kind_has_fields_too(client: TestClient) -> None:

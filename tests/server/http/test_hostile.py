@@ -239,6 +239,27 @@ def test_every_route_that_takes_a_file_and_no_other_takes_a_large_body(serve: Se
             assert answer.status_code == 413
 
 
+SESSIONS = {
+    "half a character": b'{"language": "\\ud800"}',
+    "half a character, deeper": b'{"audio": {"input": {"transcription": {"prompt": "\\udc00"}}}}',
+    "half a character in a name": b'{"\\ud800": 1}',
+    "deep": b'{"a": ' * 300 + b"1" + b"}" * 300,
+    "very deep": b"[" * 100_000,
+    "a huge number": b'{"a": ' + b"9" * 5000 + b"}",
+    "no object": b"[]",
+}
+
+
+def test_odd_sessions_are_refused(serve: Serve) -> None:
+    for name, body in SESSIONS.items():
+        for path in ("client_secrets", "transcription_sessions"):
+            asked = b'{"session": ' + body + b"}" if path == "client_secrets" else body
+            answer = httpx.post(f"{serve.server.openai_url}/realtime/{path}", content=asked, timeout=60,
+                                headers={"content-type": "application/json"})  # fmt: skip
+            assert 400 <= answer.status_code < 500, (name, path, answer.text)
+            contract.check(answer.json(), contract.ERROR)
+
+
 @pytest.mark.parametrize("path", ["/ws", "/v1/realtime"])
 def test_a_long_text_on_a_socket_is_refused_at_once(serve: Serve, path: str) -> None:
     update = {"type": "session.update", "session": {"audio": {"input": {"transcription": {"prompt": ""}}}}}

@@ -14,7 +14,7 @@ function showView() {
   const asked = location.hash.slice(1);
   if (asked === "main") return; // the link that skips to the content
   const view = VIEWS.includes(asked) ? asked : VIEWS[0];
-  for (const one of VIEWS) $(one).hidden = one !== view;
+  for (const one of VIEWS) $(`view-${one}`).hidden = one !== view; // other names than the hashes: no jump to them
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.view === view) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

@@ -124,6 +124,7 @@ function say(text, isProblem = false) {
 function button(isOn) {
   $("record").disabled = false;
   $("record").setAttribute("aria-pressed", String(isOn));
+  $("live-fields").hidden = isOn; // they count for the next start
   setText($("record").firstElementChild, isOn ? "Stop" : "Start");
 }
 

@@ -1,7 +1,7 @@
 """Stamps the locks, and tells whether they were made from the lists that pyproject.toml has now, without network.
 
-    .venv/bin/python -m scripts.release.lock_stamp                # status 1 and one line if a lock is stale
-    .venv/bin/python -m scripts.release.lock_stamp --write BOTH   # the last step of `make lock`
+    .venv/bin/python -m scripts.make.lock_stamp                # status 1 and one line if a lock is stale
+    .venv/bin/python -m scripts.make.lock_stamp --write BOTH   # the last step of `make lock`
 
 A lock's first line holds the digest of the lists that it was made from. requirements-dev.lock holds only what
 development adds to requirements.lock. BOTH is the resolution of service and development together, made with

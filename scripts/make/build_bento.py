@@ -1,7 +1,7 @@
 """Builds the Bento, with the digests of its source, lock and model as labels. Refuses a stale lock.
 
-    python -m scripts.release.build_bento             # or: make bento
-    python -m scripts.release.build_bento --model nvidia/parakeet-tdt-0.6b-v2 \\
+    python -m scripts.make.build_bento             # or: make bento
+    python -m scripts.make.build_bento --model nvidia/parakeet-tdt-0.6b-v2 \\
         --diarizer nvidia/diar_streaming_sortformer_4spk-v2
 
 bentofile.yaml lists its files. With --model, `bentoml containerize` copies that model of the BentoML store into the
@@ -22,8 +22,8 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # before the library read
 from parakeet_stt.engines import catalogue
 from parakeet_stt.errors import StartupError
 from parakeet_stt.server.digests import compute_digests
-from scripts.release.bento_digest import compute_digest
-from scripts.release.lock_stamp import StaleLock, check
+from scripts.make.bento_digest import compute_digest
+from scripts.make.lock_stamp import StaleLock, check
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,6 +1,6 @@
 """Writes the parts of docs/operations.md that are made from the code: the tables of settings and of metrics.
 
-    python -m scripts.release.make_docs       # or: make docs
+    python -m scripts.make.make_docs       # or: make docs
 
 A part is between `<!-- NAME: made by make docs -->` and `<!-- end -->`. The rest of the page stays as it is.
 """

@@ -1,6 +1,6 @@
 """Prints the digest of a built Bento's content: of every file, without two lines of bento.yaml.
 
-    python -m scripts.release.bento_digest [TAG]      # parakeet_stt:latest by default
+    python -m scripts.make.bento_digest [TAG]      # parakeet_stt:latest by default
 
 Two builds of the same files have the same digest, wherever and whenever they are made. The two lines that are left out,
 the version and the creation time, are printed. Names and contents of files count; owners, modes and times do not.

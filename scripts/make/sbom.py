@@ -1,6 +1,6 @@
 """Lists the contents of an image as a CycloneDX bill of materials, in JSON.
 
-    python -m scripts.release.sbom ROOT > sbom.json        # ROOT: a folder with the image's files
+    python -m scripts.make.sbom ROOT > sbom.json        # ROOT: a folder with the image's files
 
 The list is read from the files: the metadata of Python packages, Debian's list of its packages, and the models. The
 same files give the same list, byte for byte; it has no time and no serial number.

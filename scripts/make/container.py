@@ -1,9 +1,9 @@
 """Builds and starts the image on a machine without a container engine, as root.
 
     apt-get install buildah debootstrap
-    python -m scripts.release.container build [--bento TAG]     # from a Bento in the store
+    python -m scripts.make.container build [--bento TAG]     # from a Bento in the store
     python -m scripts.release.check_container                   # starts the image, and checks what the docs promise
-    python -m scripts.release.container clean
+    python -m scripts.make.container clean
 
 All files are in build/container/. The base replaces the image that `bentoml containerize` builds on: Debian of the same
 release, with the Python and the uv of this .venv, as the official one has a Python of its own. If RUN needs a proxy's

@@ -1,0 +1,89 @@
+"""Linear layers in int8: weights of 8 bits with a scale for each output, inputs quantized as they come.
+
+Of an encoder of Parakeet's size nine tenths of the arithmetic are linear layers. What is between them stays float32.
+docs/decisions/0004-cpu-engine.md has the figures, and the other ways that were measured.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import nn
+
+from parakeet_stt.engines.cpu.packing import replace_linear
+
+WEIGHT_LEVELS = 127  # on each side of zero
+SMALLEST = 1e-8  # an input's largest value, where all are zero
+
+
+def quantize(network: nn.Module) -> None:
+    """Replace every linear layer, and every convolution of width one, by one in int8."""
+    replace_linear(network, QuantizedLinear)
+
+
+@cache
+def input_levels() -> int:
+    """Levels of an input on each side of zero: 127, or 63 where this processor's products of 8 bits saturate.
+
+    Without VNNI's instructions oneDNN adds pairs of products in 16 bits, as `vpmaddubsw` does: 255 × 127 twice is more
+    than fits. Half the levels can't overflow. Asked of the kernel itself, for flags do not say which one oneDNN takes.
+    """
+    inputs, largest = 64, 255
+    weight = torch.full((1, inputs), WEIGHT_LEVELS, dtype=torch.int8)
+    found = _product(
+        torch.full((1, inputs), largest, dtype=torch.uint8),
+        (1.0, 0),
+        torch.ops.onednn.qlinear_prepack(weight, None),
+        torch.ones(1),
+    )
+    return 127 if float(found) == inputs * largest * WEIGHT_LEVELS else 63
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer over (…, inputs), float32. Each row of inputs has its own scale: one loud frame costs no other."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self._scales = weight.abs().amax(1).clamp_min(SMALLEST) / WEIGHT_LEVELS
+        codes = (weight / self._scales[:, None]).round().to(torch.int8)
+        self._weight = torch.ops.onednn.qlinear_prepack(codes, None)
+        self._bias = None if bias is None else bias.detach()
+        self._levels = input_levels()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        largest = rows.abs().amax(1, keepdim=True).clamp_min_(SMALLEST)
+        product = _product(
+            _to_codes(rows * (1 / largest), self._levels),
+            (1 / self._levels, self._levels + 1),
+            self._weight,
+            self._scales,
+        )
+        product.mul_(largest)
+        if self._bias is not None:
+            product.add_(self._bias)
+        return product.reshape(*x.shape[:-1], -1)
+
+
+def _to_codes(rows: torch.Tensor, levels: int) -> torch.Tensor:
+    """Values from -1 to 1 as uint8, levels + 1 being zero.
+
+    torch's conversions to uint8 use no vector instructions and take four times as long as its quantization, whose
+    result has the same bytes under a type that oneDNN's operator does not take.
+    """
+    quantized = torch.quantize_per_tensor(rows, 1 / levels, levels + 1, torch.quint8)
+    codes = torch.empty(0, dtype=torch.uint8)
+    return codes.set_(quantized.untyped_storage(), 0, quantized.shape, quantized.stride())
+
+
+def _product(
+    codes: torch.Tensor, scale_and_zero: tuple[float, int], weight: torch.Tensor, scales: torch.Tensor
+) -> torch.Tensor:
+    """The product in float32. codes: uint8, shape (rows, inputs). weight: in oneDNN's order. scales: of the outputs."""
+    scale, zero = scale_and_zero
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    found: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+        codes, scale, zero, weight, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return found

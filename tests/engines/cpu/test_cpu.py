@@ -1,0 +1,128 @@
+"""The same results, faster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from parakeet_stt.engines import devices
+from parakeet_stt.engines.cpu import int8, packing, precision
+from parakeet_stt.errors import StartupError
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_layers_compute_what_the_plain_ones_do(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(40, 64), nn.ReLU(), nn.Linear(64, 40, bias=False)).to(dtype).eval()
+    convolutions = nn.Sequential(nn.Conv1d(40, 24, 1), nn.Conv1d(24, 24, 3, groups=24)).to(dtype).eval()
+    sound, features = torch.randn(3, 17, 40, dtype=dtype), torch.randn(3, 40, 17, dtype=dtype)
+    with torch.inference_mode():
+        expected = plain(sound), convolutions(features)
+        packing.pack(plain)
+        packing.pack(convolutions)
+        found = plain(sound), convolutions(features)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        assert torch.allclose(one, other, atol=tolerance, rtol=tolerance)
+    # A network of a type that the processor has no instructions for stays as it is.
+    packs = packing.can_pack(dtype)
+    assert any(type(layer) is nn.Linear for layer in plain) is not packs
+    assert [type(layer) is nn.Conv1d for layer in convolutions] == [not packs, True]  # one of width three stays
+
+
+def test_an_lstm_in_steps_is_the_lstm() -> None:
+    torch.manual_seed(0)
+    lstm = nn.LSTM(12, 16, num_layers=2).eval()
+    stepped = packing.SteppedLSTM(lstm)
+    sound = torch.randn(5, 3, 12)
+    with torch.inference_mode():
+        whole, (hidden, cells) = lstm(sound)
+        output, state = stepped(sound[:1], None)
+        outputs = [output]
+        for step in range(1, 5):
+            output, state = stepped(sound[step : step + 1], state)
+            outputs.append(output)
+    assert torch.allclose(torch.cat(outputs), whole, atol=1e-6)
+    assert torch.allclose(state[0], hidden, atol=1e-6)
+    assert torch.allclose(state[1], cells, atol=1e-6)
+
+
+def test_quantized_layers_compute_nearly_what_the_plain_ones_do() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, 64, bias=False)).eval()
+    convolutions = nn.Sequential(nn.Conv1d(256, 128, 1), nn.Conv1d(128, 128, 3, groups=128)).eval()
+    images = nn.Sequential(nn.Conv2d(256, 64, 1)).eval()
+    sound, features, image = torch.randn(3, 17, 256), torch.randn(3, 256, 17), torch.randn(2, 256, 5, 7)
+    sound[1] *= 100  # a loud item takes nothing from the quiet ones
+    with torch.inference_mode():
+        expected = plain(sound), convolutions(features), images(image)
+        for network in (plain, convolutions, images):
+            int8.quantize(network)
+        found = plain(sound), convolutions(features), images(image)
+        alone = plain(sound[:1])
+    for one, other in zip(found, expected, strict=True):
+        assert one.shape == other.shape
+        for own, exact in zip(one, other, strict=True):
+            assert (own - exact).square().mean() < 0.03**2 * exact.square().mean()
+    assert torch.equal(alone, found[0][:1])  # what else is in a batch changes nothing
+    assert not any(type(layer) is nn.Linear for layer in plain)
+    assert type(convolutions[1]) is nn.Conv1d  # one of width three stays
+
+
+def test_products_of_the_largest_codes_are_exact() -> None:
+    """Without VNNI's instructions oneDNN's sums of pairs saturate, and all loud frames were wrong by a tenth."""
+    with torch.inference_mode():
+        layer = int8.QuantizedLinear(torch.ones(8, 64), None)
+        assert torch.allclose(layer(torch.ones(5, 64)), torch.full((5, 8), 64.0), rtol=1e-5)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which a machine's measurement is kept, on a processor that has bfloat16."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(precision, "can_pack", lambda dtype: True)
+    return tmp_path
+
+
+def test_the_type_of_the_weights_is_measured_for_a_large_network_only(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    host, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    monkeypatch.setattr(precision, "measure_gain", lambda: 2.0)
+    assert devices.weight_type("auto", host, precision.LARGE - 1) == torch.float32
+    assert not list(cache.iterdir())
+    assert devices.weight_type("auto", host, precision.LARGE) == torch.bfloat16
+    assert devices.weight_type("auto", gpu, 1) == torch.bfloat16
+    assert devices.weight_type("float16", gpu, 1) == torch.float16
+    assert devices.weight_type("int8", host, 1) == torch.float32  # of what is not quantized
+    with pytest.raises(StartupError, match="STT_PRECISION=int8 is for a CPU"):
+        devices.weight_type("int8", gpu, 1)
+
+
+def test_a_machine_chooses_the_same_at_every_start(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """The choice was measured at each start, and changed with what else the machine did meanwhile: so did the texts."""
+    gains = iter([1.25, 1.4, 2.0])
+    monkeypatch.setattr(precision, "measure_gain", lambda: next(gains))
+    assert [precision.is_bfloat16_faster() for _ in range(10)] == [False] * 10
+    monkeypatch.setattr(precision, "processor_name", lambda: "another processor")
+    assert [precision.is_bfloat16_faster() for _ in range(10)] == [True] * 10
+    next(cache.rglob("*.json")).write_text("{")  # damaged: measured again
+    assert precision.is_bfloat16_faster()
+    assert next(gains, None) is None
+
+
+def test_a_choice_that_cannot_be_kept_is_made_all_the_same(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    (cache / "parakeet-stt").write_text("a file where the folder would be")
+    monkeypatch.setattr(precision, "measure_gain", lambda: 2.0)
+    assert precision.is_bfloat16_faster()
+
+
+@pytest.mark.skipif(not packing.can_pack(torch.bfloat16), reason="this processor has no bfloat16 to be measured")
+def test_the_gain_is_that_of_this_processor() -> None:
+    first, again = precision.measure_gain(), precision.measure_gain()
+    assert 0.1 < first < 100
+    assert again == pytest.approx(first, rel=0.25)
