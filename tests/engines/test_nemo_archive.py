@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from parakeet_stt.engines import nemo_archive
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
-from scripts.train import real_shapes
+from scripts.make import real_shapes
 
 State = dict[str, Any]
 

@@ -21,7 +21,7 @@ from parakeet_stt.text.alignment import UNKNOWN, join_tokens, split_segments
 from parakeet_stt.text.formats import TRANSCRIPTION_FORMATS, Detail, render_nemo_timestamps
 from parakeet_stt.text.phrases import NO_PHRASES, can_spell, spelling_variants, with_script
 from parakeet_stt.text.transcript import Recording, Token, Transcript, WordList
-from scripts.train import real_shapes
+from scripts.make import real_shapes
 from tests.conftest import Sample
 
 PHRASES = ("C++", "AT&T", '"Anna"', "O’Brien", "O'Brien", "Анна", "пёс", "Ёлка", "Ὀδυσσεύς", "ΝΙΚΟΣ", "café", "<|en|>",

@@ -1,6 +1,6 @@
 """Makes archives in the shape of NVIDIA's published ones, with random weights: what loads here loads there.
 
-    python -m scripts.train.real_shapes parakeet-tdt-0.6b-v3 --out build/v3-random.nemo [--small]
+    python -m scripts.make.real_shapes parakeet-tdt-0.6b-v3 --out build/v3-random.nemo [--small]
 
 The configuration, the kinds and the number of pieces, the class, and how the tensors are saved are those of the
 published archives; the sizes too, unless --small. The pieces' spellings are our own: v3's has <unk>, 263 signs such as
