@@ -35,7 +35,7 @@ from scripts.bench.speakers.talks import (
     to_annotation,
     to_wav,
 )
-from scripts.train.conversations import Conversation, Mixer, Speaker
+from scripts.train.diarizer.conversations import Conversation, Mixer, Speaker
 from scripts.train.tiny_corpus import SAMPLE_RATE
 
 SECOND = 1  # column of the second speaker

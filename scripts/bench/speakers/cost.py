@@ -18,7 +18,7 @@ import numpy as np
 from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.engines import catalogue
 from parakeet_stt.protocols import SpeakerChunk
-from scripts.train.sortformer import PUBLISHED, build
+from scripts.train.diarizer.sortformer import PUBLISHED, build
 
 
 def memory_mb() -> float:

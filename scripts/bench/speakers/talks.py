@@ -15,9 +15,9 @@ import numpy.typing as npt
 import soundfile
 
 from parakeet_stt.audio import Samples
-from scripts.train.conversations import FRAME_SAMPLES, Conversation, Mixer
+from scripts.train.diarizer.conversations import FRAME_SAMPLES, Conversation, Mixer
+from scripts.train.diarizer.tiny_voices import load_voices, make_people
 from scripts.train.tiny_corpus import SAMPLE_RATE
-from scripts.train.tiny_voices import load_voices, make_people
 
 FRAME_SECONDS = FRAME_SAMPLES / SAMPLE_RATE
 OVERLAP = 0.2  # of turns; about a tenth of the speech

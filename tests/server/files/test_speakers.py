@@ -22,7 +22,7 @@ from tests.conftest import ROOT, Serve, Server
 SAMPLES = ROOT / "models" / "sortformer-tiny" / "samples"
 TALK = SAMPLES / "two-voices.flac"
 TURNS: list[dict[str, Any]] = json.loads((SAMPLES / "samples.json").read_text())[TALK.name]
-ONE, TWO, ABSENT = (SAMPLES / f"reference-{name}.flac" for name in ("one", "two", "absent"))
+ONE, TWO = (SAMPLES / f"reference-{name}.flac" for name in ("one", "two"))
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +97,7 @@ def test_diarized_json_is_as_its_schema_says_and_the_official_client_reads_it(
     assert {segment.speaker for segment in read.segments} == {"A", "B"}
 
 
-def test_events_are_segments_as_they_become_final_and_then_the_end(http: httpx.Client, speaking: Server) -> None:
-    body = ask(http, response_format="diarized_json").json()
+def test_events_are_segments_as_they_become_final_and_then_the_end(speaking: Server) -> None:
     client = openai.OpenAI(base_url=speaking.openai_url, api_key="none", max_retries=0)
     with TALK.open("rb") as file:
         events = list(
@@ -108,11 +107,14 @@ def test_events_are_segments_as_they_become_final_and_then_the_end(http: httpx.C
         )
     segments = [event.model_dump() for event in events if event.type == "transcript.text.segment"]
     deltas = [event for event in events if event.type == "transcript.text.delta"]
-    assert segments == body["segments"]
-    assert "".join(event.delta for event in deltas) == body["text"]
+    for segment in segments:
+        contract.check(segment, contract.DIARIZED_SEGMENT)
+    assert {segment["speaker"] for segment in segments} == {"A", "B"}
+    text = " ".join(segment["text"] for segment in segments)
+    assert "".join(event.delta for event in deltas) == text  # a stream's first utterances are shorter: other cuts
     assert [event.segment_id for event in deltas] == [segment["id"] for segment in segments]
     assert events[-1].type == "transcript.text.done"
-    assert events[-1].text == body["text"]
+    assert events[-1].text == text
 
 
 def test_openais_model_for_speakers_means_them_where_a_format_can_show_them(http: httpx.Client) -> None:
@@ -139,11 +141,6 @@ def test_a_known_speaker_has_their_name_and_the_other_is_a(http: httpx.Client) -
     assert share_right(words, {"one": "A", "two": "Tom"}) >= 0.85
     words = words_of(http, speakers="true", **references(("Tom", TWO), ("Una", ONE)))
     assert share_right(words, {"one": "Una", "two": "Tom"}) >= 0.85
-
-
-def test_a_reference_of_somebody_else_names_nobody(http: httpx.Client) -> None:
-    words = words_of(http, speakers="true", **references(("Nobody", ABSENT)))
-    assert [word["speaker"] for word in words].count("Nobody") <= len(words) / 10
 
 
 def seconds(count: float) -> bytes:

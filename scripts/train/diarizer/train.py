@@ -1,6 +1,6 @@
 """Trains the bundled tiny diarizer, from synthesizing its voices to the .nemo file.
 
-    python -m scripts.train.train_tiny_diarizer --work build/tiny-diarizer --out models/sortformer-tiny
+    python -m scripts.train.diarizer.train --work build/tiny-diarizer --out models/sortformer-tiny
 
 It needs no more than one thread: two hours of utterances are mixed to conversations while it trains, and no two steps
 see the same ones. A step's data depend on its number only, so a training that was stopped goes on with `--resume`.
@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from scripts.train.conversations import COLUMNS, Mixer
-from scripts.train.sortformer import TINY, build
-from scripts.train.tiny_voices import Utterance, load_voices, make_people
+from scripts.train.diarizer.conversations import COLUMNS, Mixer
+from scripts.train.diarizer.sortformer import TINY, build
+from scripts.train.diarizer.tiny_voices import Utterance, load_voices, make_people
 from scripts.train.train_tiny_model import prefetch
 
 SEED = 1
@@ -156,7 +156,6 @@ class Trainer:
             "seed": SEED,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "steps": self._steps,
-            "seconds": round(time.monotonic() - self._began),
         }
 
     def _train_stage(self, stage: Stage, first: int) -> None:

@@ -1,6 +1,6 @@
 """Makes the bundled conversation of two, with who says what and when, and references of its voices and of another one.
 
-    python -m scripts.train.make_talks
+    python -m scripts.train.diarizer.make_talks
 
 Its sentences are of the test set, which the recognizer was not trained on; the diarizer was trained on none of them.
 """
@@ -17,7 +17,7 @@ import soundfile
 
 from scripts.train.tiny_corpus import SAMPLE_RATE, TEST_SEED, Voice, speak, utterance_text
 
-FOLDER = Path(__file__).parents[2] / "models" / "sortformer-tiny" / "samples"
+FOLDER = Path(__file__).parents[3] / "models" / "sortformer-tiny" / "samples"
 VOICES = {"one": Voice("espeak", "en-us+m3", 160), "two": Voice("espeak", "en-us+f2", 150, 65)}
 ABSENT = Voice("espeak", "en-gb-scotland+m6", 170, 30)
 TURNS = ("one", "two", "one", "two", "two", "one", "two", "one", "two", "one")

@@ -1,6 +1,6 @@
 """Describes a Sortformer diarizer to NeMo, at any size, and builds it with random weights.
 
-Shared by train_tiny_diarizer.py and scripts/bench/.
+Shared by train.py and scripts/bench/.
 """
 
 from __future__ import annotations

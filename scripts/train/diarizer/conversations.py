@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from scripts.train.diarizer.tiny_voices import LEVEL_FRAME, Utterance
 from scripts.train.tiny_corpus import SAMPLE_RATE
-from scripts.train.tiny_voices import LEVEL_FRAME, Utterance
 
 FRAME_SAMPLES = 1280  # 80 ms, a step of the network
 COLUMNS = 4  # speakers that the network can tell apart
