@@ -15,11 +15,11 @@ COMPILED = ".pyc"  # what Python leaves beside its sources does not count
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """In hexadecimal digits. diarizer: empty where there is none."""
+    """In hexadecimal digits. lock, diarizer: empty where there is none."""
 
     source: str
-    lock: str
-    model: str
+    lock: str = ""
+    model: str = ""
     diarizer: str = ""
 
     def named(self) -> dict[str, str]:

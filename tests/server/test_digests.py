@@ -90,7 +90,9 @@ def test_a_digest_that_was_recorded_spares_reading_the_model(checkout: Path) -> 
 
 def test_an_installed_wheel_has_no_lock_to_tell_of(checkout: Path) -> None:
     (checkout / digests.LOCK).unlink()
-    assert made_of(checkout).lock == ""
+    made = made_of(checkout)
+    assert made.lock == ""
+    assert Digests(**made.named()) == made  # as a device process tells a front
 
 
 def test_the_source_is_the_code_that_the_bento_gets() -> None:
