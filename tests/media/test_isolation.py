@@ -206,6 +206,7 @@ def test_no_temporary_file_is_left_by_requests_nor_by_a_front_that_was_killed(
         native = pool.submit(
             httpx.post, f"{server.url}/bentoml/transcribe", files={"audio": ("a.wav", big)}, timeout=PATIENCE
         )
+        assert eventually(lambda: sum(one.status == "ESTABLISHED" for one in front.net_connections("tcp")) == 4)
         assert eventually(lambda: len(media_processes(server)) > 1)
         workers = [one.pid for one in program.children()]
         os.kill(front.pid, signal.SIGKILL)

@@ -172,7 +172,7 @@ def test_an_installed_command_answers_without_an_engine_and_says_what_needs_one(
         (line,) = done.stderr.splitlines()
         assert line.endswith("pip install 'parakeet-stt[engine,serve]'")
     listed = [json.loads(line) for line in run(command, "models", "--json", cwd=tmp_path).splitlines()]
-    assert [one["name"] for one in listed if one["here"]] == ["parakeet-tdt-tiny"]
+    assert [one["name"] for one in listed if one["here"]] == ["parakeet-tdt-tiny", "sortformer-tiny"]
 
 
 def test_an_installed_command_serves_the_service_of_the_wheel(light_python: Path, tmp_path: Path) -> None:

@@ -84,16 +84,13 @@ class Caller:
 def one_of_each(serve: Serve, connect: Callable[[], Any], front: Callable[[Any], int]) -> list[Any]:
     """Connections to both fronts, one each; which front takes a connection is chance."""
     found: dict[int, Any] = {}
-    extra: list[Any] = []
     for _ in range(100):
         one = connect()
         if front(one) in found:
-            extra.append(one)
+            one.close()  # before the next is made: sessions are limited
         else:
             found[front(one)] = one
         if len(found) == 2:
             break
-    for one in extra:
-        one.close()
     assert sorted(found) == sorted(one.pid for one in processes(serve, FRONT)), "one front took all connections"
     return list(found.values())
