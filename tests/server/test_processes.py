@@ -68,9 +68,24 @@ def upload(server: Server, sample: Sample) -> httpx.Response:
     )  # fmt: skip
 
 
+def speak(server: Server, sample: Sample) -> list[str]:
+    """Send all of it at once over a socket, which may have to wait for the service to read; the finals."""
+    socket = opened(server, additional_headers=BEARER)
+    for frame in frames(pcm(sample.audio().samples), every(100)):
+        socket.send(frame)
+    socket.send(json.dumps({"type": "end"}))
+    return [message["text"] for message in answers(socket) if message["type"] == "final"]
+
+
 def sockets_to_both(serve: Serve, connect: Callable[[], ClientConnection]) -> list[ClientConnection]:
     found: list[ClientConnection] = one_of_each(serve, connect, lambda one: front_of(serve, one.socket))
     return found
+
+
+def connect_when_admitted(caller: Caller, connect: Callable[[], ClientConnection]) -> ClientConnection:
+    """Connect once fewer sessions than may be are open: one that its client has closed ends a moment later."""
+    until(lambda: caller.metrics()["stt_sessions"] < MAX_SESSIONS, "one more session may be opened")
+    return connect()
 
 
 def test_a_short_lived_key_of_one_front_opens_sessions_on_both(serve: Serve, callers: list[Caller]) -> None:
@@ -78,7 +93,8 @@ def test_a_short_lived_key_of_one_front_opens_sessions_on_both(serve: Serve, cal
         status, text = caller.ask("POST", "/v1/realtime/client_secrets", b"{}")
         assert status == 200
         made = {"authorization": f"Bearer {json.loads(text)['value']}"}
-        sockets = sockets_to_both(serve, partial(opened, serve.server, path="/v1/realtime", additional_headers=made))
+        connect = partial(opened, serve.server, path="/v1/realtime", additional_headers=made)
+        sockets = sockets_to_both(serve, partial(connect_when_admitted, callers[0], connect))
         for socket in sockets:
             assert json.loads(socket.recv(timeout=20))["type"] == "session.created"
             socket.close()
@@ -90,9 +106,7 @@ def test_a_short_lived_key_of_one_front_opens_sessions_on_both(serve: Serve, cal
 
 
 def test_the_limit_of_sessions_holds_over_both_fronts_exactly(serve: Serve, callers: list[Caller]) -> None:
-    def connect() -> ClientConnection:
-        until(lambda: callers[0].metrics()["stt_sessions"] < MAX_SESSIONS, "one more session may be opened")
-        return opened(serve.server, additional_headers=BEARER)
+    connect = partial(connect_when_admitted, callers[0], partial(opened, serve.server, additional_headers=BEARER))
 
     def check_refused() -> None:
         with pytest.raises(InvalidStatus) as refusal:
@@ -174,16 +188,13 @@ def test_while_the_device_process_is_away_the_service_is_not_ready_and_what_is_s
     device.kill()
     began = time.monotonic()
     until(lambda: ready() == [503, 503], "neither front is ready", 5)
-    with ThreadPoolExecutor(6) as pool:
+    with ThreadPoolExecutor(7) as pool:
         sent = [pool.submit(upload, serve.server, samples[name]) for name in ("short", "two-sentences") * 3]
-        socket = opened(serve.server, additional_headers=BEARER)
-        for frame in frames(pcm(samples["short"].audio().samples), every(100)):
-            socket.send(frame)
-        socket.send(json.dumps({"type": "end"}))
+        spoken = pool.submit(speak, serve.server, samples["short"])
         until(lambda: ready() == [200, 200], "both are ready again", 120)
         away = time.monotonic() - began
         replies = [one.result() for one in sent]
-        said = [message["text"] for message in answers(socket) if message["type"] == "final"]
+        said = spoken.result()
     assert [reply.status_code for reply in replies] == [200] * 6
     assert [reply.json()["text"] for reply in replies] == [
         samples[name].text for name in ("short", "two-sentences") * 3
