@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +30,7 @@ import torch
 from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.detector_stream import DetectorStream
 from parakeet_stt.engines import catalogue, devices, nemo_archive
+from parakeet_stt.engines.cpu import precision
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.resampling_filters import make_filter
 from parakeet_stt.engines.silero_onnx import OnnxDetector
@@ -233,9 +233,7 @@ def processor_name(engine: Parakeet) -> str:
     """The GPU or the processor that the network runs on, as the system names it."""
     if engine.device != "cpu":
         return torch.cuda.get_device_name(engine.device)
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return precision.processor_name()
 
 
 def list_contenders(engine: Parakeet, path: Path, threads: int, sizes: Sequence[int]) -> list[Contender]:

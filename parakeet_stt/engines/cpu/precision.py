@@ -68,11 +68,11 @@ def measure_gain() -> float:
 
 
 def processor_name() -> str:
-    """As the system names it."""
+    """The processor as the system names it; its architecture where the system has no name, as on ARM."""
+    lines: list[str] = []
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _processor_seconds(layer: PackedLinear, audio: torch.Tensor) -> float:

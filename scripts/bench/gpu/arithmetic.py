@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from parakeet_stt.engines.cpu.precision import processor_name
 from parakeet_stt.text.transcript import ENCODER_FRAME_SECONDS
 from scripts.bench.gpu.plan import Setup
 
@@ -126,19 +127,13 @@ def wait(device: str) -> None:
 def describe_machine(setup: Setup, seconds: float) -> dict[str, Any]:
     """The part `machine`: what the figures are measured on. Fails if torch sees no GPU."""
     return {
-        "processor": torch.cuda.get_device_name() if setup.is_gpu else _processor_name(),
+        "processor": torch.cuda.get_device_name() if setup.is_gpu else processor_name(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "python": platform.python_version(),
         "memory_gb": round(torch.cuda.mem_get_info()[1] / 1e9, 1) if setup.is_gpu else None,
     }
-
-
-def _processor_name() -> str:
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def measure_matrices(setup: Setup, seconds: float) -> dict[str, Any]:

@@ -18,7 +18,6 @@ import json
 import os
 import threading
 import time
-import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -34,6 +33,7 @@ from websockets.asyncio.client import connect
 
 from parakeet_stt.device.link import DeviceLink
 from parakeet_stt.ipc.shared_audio import SharedAudio
+from parakeet_stt.measure.clips import write_wav
 from parakeet_stt.measure.load import percentiles_ms
 from parakeet_stt.processes.paths import Paths
 from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, Priority
@@ -144,14 +144,9 @@ class Clock:
 def clip(samples: npt.NDArray[np.int16], load: Load) -> bytes:
     """A clip of the sample as a file."""
     part = samples[FROM : FROM + load.seconds * RATE]
-    out = io.BytesIO()
     if load.container == "wav":
-        with wave.open(out, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(RATE)
-            file.writeframes(part.tobytes())
-        return out.getvalue()
+        return write_wav(part, RATE)
+    out = io.BytesIO()
     with av.open(out, "w", format="mp3") as container:
         stream = container.add_stream("libmp3lame", rate=RATE, layout="mono")
         frame = av.AudioFrame.from_ndarray(part[None], format="s16p", layout="mono")
