@@ -6,13 +6,10 @@ import atexit
 import io
 import json
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,12 +24,13 @@ from parakeet_stt.audio import Audio, Samples
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from parakeet_stt.media.demux import decode
 from parakeet_stt.server.settings import Settings
+from scripts.bench.serving import ROOT as ROOT
+from scripts.bench.serving import free_port as free_port
 from tests.services.preloaded import ADDRESS, forking
 
 if TYPE_CHECKING:
     from parakeet_stt.engines.parakeet import Parakeet
 
-ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
 START_SECONDS = 120  # a loaded machine; an idle one needs a tenth
 PLAIN, PRELOADED = "service:ParakeetSTT", "tests.services.preloaded_service:ParakeetSTT"
@@ -82,15 +80,6 @@ class Server:
     @property
     def openai_url(self) -> str:
         return f"{self.url}/v1"
-
-
-def free_port() -> int:
-    """A port that nothing listens on, below those that the kernel gives to outgoing connections meanwhile."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def clean_environment(**changes: str) -> dict[str, str]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ import httpx
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "models" / "parakeet-tdt-tiny" / "samples" / "two-minutes.flac"  # 16 kHz, mono
-PORT = 3099
 READY_SECONDS = 180.0
 
 
@@ -40,7 +41,8 @@ def serve(
     if url:
         yield url
         return
-    command = [str(Path(sys.executable).with_name("bentoml")), "serve", target, "--port", str(PORT),
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("bentoml")), "serve", target, "--port", str(port),
                "--host", "127.0.0.1"]  # fmt: skip
     settings = {"STT_LOG_LEVEL": "warning", "STT_MAX_AUDIO_SECONDS": "100000"}
     environment = {**os.environ, **settings, **({"STT_MODEL": model} if model else {}), **(changes or {})}
@@ -48,9 +50,18 @@ def serve(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            yield f"http://127.0.0.1:{PORT}"
+            yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
+
+
+def free_port() -> int:
+    """A port that nothing listens on, below those that the kernel gives to outgoing connections meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until_ready(url: str) -> float:
