@@ -4,6 +4,7 @@ python -m scripts.compare.answers OLD NEW                        # folders that 
 python -m scripts.compare.answers OLD NEW --short                # no two-minute sample, fewer questions
 python -m scripts.compare.answers OLD NEW --out FOLDER           # keep answers, files and logs there
 python -m scripts.compare.answers OLD NEW --expect changes.txt   # names whose difference is intended
+python -m scripts.compare.answers OLD OLD --fronts 1 4           # so many front processes each
 
 The file of --expect has a pattern of names a line, as a shell has them, and comments after `#`. The Python that runs
 this also serves, one checkout at a time. The last line is a JSON object with the counts; the exit status is 1 if any
@@ -74,7 +75,7 @@ ITEM = re.compile(r"\bitem_[0-9a-f]{20}\b")
 class Server:
     """A checkout that serves, for as long as a `with` lasts."""
 
-    def __init__(self, checkout: Path, log: Path) -> None:
+    def __init__(self, checkout: Path, log: Path, fronts: str) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -87,7 +88,7 @@ class Server:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [bentoml, "serve", "service:ParakeetSTT", "--host", "127.0.0.1", "--port", str(port)],
-                cwd=checkout, stdout=output, stderr=subprocess.STDOUT, env={**kept, **FIXED},
+                cwd=checkout, stdout=output, stderr=subprocess.STDOUT, env={**kept, **FIXED, "STT_FRONTS": fronts},
             )  # fmt: skip
 
     def __enter__(self) -> Server:
@@ -249,6 +250,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for answers, files and logs; unless given: a temporary one")
     parser.add_argument("--short", action="store_true", help="without the two-minute sample")
     parser.add_argument("--expect", type=Path, help="file with patterns of names whose difference is intended")
+    parser.add_argument("--fronts", nargs=2, default=("1", "1"), metavar=("OLD", "NEW"), help="front processes of each")
     asked = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server is ended first
     patterns = expected(asked.expect)
@@ -262,9 +264,9 @@ def main() -> None:
     for name, data in odd.items():
         (out / "files" / name).write_bytes(data)
     found, seconds = [], []
-    for label, checkout in (("old", asked.old), ("new", asked.new)):
+    for label, checkout, fronts in zip(("old", "new"), (asked.old, asked.new), asked.fronts, strict=True):
         began = time.monotonic()
-        with Server(checkout, out / f"{label}.log") as server:
+        with Server(checkout, out / f"{label}.log", fronts) as server:
             asking = questions(server, samples, sounds, odd, short=asked.short)
             found.append(record(asking, server.address, out / f"{label}.jsonl"))
         seconds.append(round(time.monotonic() - began))
