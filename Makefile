@@ -14,8 +14,9 @@ RUN = .venv/bin/python
 serve: .venv/served ## serve on http://127.0.0.1:3000 (PORT=, HOST=)
 	BENTOML_DO_NOT_TRACK=True .venv/bin/bentoml serve service:ParakeetSTT --host $(HOST) --port $(PORT)
 
-test: .venv/developed ## all tests
-	$(RUN) -m pytest -q
+test: .venv/developed ## all tests, two at a time; then those that measure time, alone
+	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not alone"
+	$(RUN) -m pytest -q -m alone
 
 lint: .venv/developed ## lint, format, types
 	.venv/bin/ruff check .

@@ -28,7 +28,7 @@ SHORTEST_WORD = 4  # letters of a keyword
 RARE = 2  # times in the whole sample, at most
 MARGIN = 0.3  # seconds around a sentence, or half of the pause if that is less
 SEED = 7
-REPEATS = 4  # of each sentence, each time with other noise
+REPEATS = 2  # of each sentence, each time with other noise
 
 
 @dataclass(frozen=True)

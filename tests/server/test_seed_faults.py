@@ -31,6 +31,7 @@ def test_5_nothing_is_dropped_between_the_parts_of_a_long_file(server: Server, s
     assert kaldialign.edit_distance(said, found)["del"] <= 0.01 * len(said)
 
 
+@pytest.mark.alone
 def test_7_health_is_prompt_while_a_file_is_transcribed_and_timestamps_change_nothing_for_others(
     server: Server, samples: dict[str, Sample]
 ) -> None:

@@ -191,6 +191,7 @@ def edit_distance(one: list[str], other: list[str]) -> int:
 
 
 class TestManyCallers:
+    @pytest.mark.alone
     def test_sixteen_callers_get_their_own_text_and_health_stays_prompt(
         self, server: Server, samples: dict[str, Sample], engine: Any
     ) -> None:

@@ -43,9 +43,9 @@ def test_a_phrase_is_listened_for_in_each_way_it_may_be_written() -> None:
 
 def test_a_prompt_of_a_megabyte_is_read_in_a_moment() -> None:
     """Every word once looked at all that came before it: minutes, on the event loop."""
-    began = time.perf_counter()
+    began = time.process_time()
     assert find_distinctive("She met Bert and Carl. " * 45_000) == ("Bert", "Carl")
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_script_is_asked_for_only_where_the_languages_have_one_and_the_model_has_several() -> None:

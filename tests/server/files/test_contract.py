@@ -150,6 +150,7 @@ def test_logprobs_sum_to_what_the_decoder_computed_and_spell_the_text_in_bytes(
     assert total == pytest.approx(sum(token.logprob for token in hypothesis.tokens), abs=0.5)  # less silence is decoded
 
 
+@pytest.mark.alone
 def test_the_first_words_of_five_minutes_come_before_15_percent_of_the_time(
     http: httpx.Client, samples: dict[str, Sample]
 ) -> None:

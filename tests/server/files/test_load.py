@@ -86,6 +86,7 @@ def test_over_the_limit_429_says_when_to_come_back_and_the_client_does(
     assert count >= len(refused)
 
 
+@pytest.mark.alone
 def test_clips_pass_a_long_file_by(
     client: httpx.Client, server: Server, samples: dict[str, Sample], said: list[tuple[str, bytes]]
 ) -> None:
@@ -147,6 +148,7 @@ def test_metrics_count_what_happened(client: httpx.Client, server: Server, said:
     assert after["stt_rtfx"] > 0
 
 
+@pytest.mark.alone
 def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
     """p99 of how late a timer of 5 ms fires while 64 callers keep the device busy: under 20 ms.
 
