@@ -223,7 +223,7 @@ def answered(http: httpx.Client, ask: Ask) -> Answer:
 
 
 def series(http: httpx.Client) -> Answer:
-    """The names, labels and meanings in /metrics, without the values."""
+    """The names, labels and meanings in /metrics, without the values; sorted, since each front has its own order."""
     response = http.get("/metrics")
     lines = [line if line.startswith("#") else line.rpartition(" ")[0] for line in response.text.splitlines()]
-    return {"status": response.status_code, "type": response.headers["content-type"], "series": lines}
+    return {"status": response.status_code, "type": response.headers["content-type"], "series": sorted(lines)}
