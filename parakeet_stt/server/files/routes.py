@@ -112,9 +112,7 @@ async def _speaker_events(transcription: Transcription, detail: Detail) -> Event
         async for segments in pieces:
             for segment in segments:
                 rendered = render_segment(segment, count)
-                delta = render_delta(
-                    segment.words, is_first=not count, times=detail.words, logprobs=detail.logprobs
-                )
+                delta = render_delta(segment.words, is_first=not count, times=detail.words, logprobs=detail.logprobs)
                 yield {**delta, "segment_id": rendered["id"]}
                 yield rendered
                 count += 1

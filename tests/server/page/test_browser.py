@@ -7,8 +7,11 @@ import pytest
 from scripts.browser import chromium
 from tests.conftest import Sample, Server
 
+pytestmark = pytest.mark.skipif(
+    chromium.find_chromium() is None, reason="no Chromium is installed: apt-get install chromium"
+)
 
-@pytest.mark.skipif(chromium.find_chromium() is None, reason="no Chromium is installed: apt-get install chromium")
+
 def test_a_file_is_transcribed_played_from_a_word_and_still_there_after_a_reload(
     server: Server, samples: dict[str, Sample]
 ) -> None:
@@ -22,7 +25,7 @@ def test_a_file_is_transcribed_played_from_a_word_and_still_there_after_a_reload
         assert files.text_of(page) == sample.text
         page.locator(".play:enabled").wait_for()
         page.evaluate(files.WATCH_SEEKS)
-        page.locator(".w", has_text="everyone").click()
+        files.click_word(page, [word["word"] for word in sample.words].index("everyone"))
         chromium.wait_until(page, "() => window.sought.length >= 2")
         begins = next(word["start"] for word in sample.words if word["word"] == "everyone")
         assert page.evaluate("window.sought[0]") == pytest.approx(begins, abs=0.2)  # the synthesizer's own time
@@ -30,3 +33,19 @@ def test_a_file_is_transcribed_played_from_a_word_and_still_there_after_a_reload
         files.wait_for(page, {"short.flac": "done"})
         assert files.text_of(page) == sample.text
     assert (watch.elsewhere, watch.errors) == ([], [])
+
+
+def test_speakers_are_told_apart_named_and_exported(speaking: Server) -> None:
+    from scripts.browser import speakers
+
+    watch = chromium.Watch(speaking.url)
+    with chromium.browser(speaking.url, watch=watch) as context:
+        speakers.check_speakers(context, speaking.url)
+    assert (watch.elsewhere, watch.errors) == ([], [])
+
+
+def test_without_a_diarizer_nobody_is_asked_about_speakers(server: Server) -> None:
+    with chromium.browser(server.url) as context:
+        page = chromium.open_page(context)
+        page.get_by_label("Language").first.wait_for()
+        assert page.get_by_label("Speakers").count() == 0
