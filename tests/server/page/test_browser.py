@@ -20,6 +20,7 @@ def test_a_file_is_transcribed_played_from_a_word_and_still_there_after_a_reload
     sample, watch = samples["short"], chromium.Watch(server.url)
     with chromium.browser(server.url, watch=watch) as context:
         page = chromium.open_page(context)
+        assert page.get_by_role("combobox", name="Speakers").count() == 0  # there is no diarizer
         files.upload(page, sample.path)
         files.wait_for(page, {"short.flac": "done"})
         assert files.text_of(page) == sample.text
@@ -42,10 +43,3 @@ def test_speakers_are_told_apart_named_and_exported(speaking: Server) -> None:
     with chromium.browser(speaking.url, watch=watch) as context:
         speakers.check_speakers(context, speaking.url)
     assert (watch.elsewhere, watch.errors) == ([], [])
-
-
-def test_without_a_diarizer_nobody_is_asked_about_speakers(server: Server) -> None:
-    with chromium.browser(server.url) as context:
-        page = chromium.open_page(context)
-        page.get_by_label("Language").first.wait_for()
-        assert page.get_by_label("Speakers").count() == 0

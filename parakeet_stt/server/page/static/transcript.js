@@ -49,14 +49,14 @@ export class Transcript {
     for (const word of words.slice(filled)) {
       let last = this._paragraphs.at(-1);
       if (!last || word.speaker !== last.speaker || startsParagraph(this._words.at(-1), word, last.count)) {
-        if (last) this._fill(last, filled);
+        this._fill(last, filled);
         filled = this._words.length;
         last = this._addParagraph(word);
       }
       last.count++;
       this._words.push(word);
     }
-    if (filled < this._words.length) this._fill(this._paragraphs.at(-1), filled);
+    this._fill(this._paragraphs.at(-1), filled);
   }
 
   /** Write the speakers' names again. */
@@ -87,7 +87,9 @@ export class Transcript {
   }
 
   /** Append the words from this index to their paragraph: text, and an element for each of low probability. */
-  _fill({ text, first, count }, from) {
+  _fill(paragraph, from) {
+    const { text, first, count } = paragraph ?? {};
+    if (!(from < first + count)) return;
     let plain = from > first ? " " : "";
     for (let index = from; index < first + count; index++) {
       const { word, probability } = this._words[index];
