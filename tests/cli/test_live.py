@@ -116,6 +116,7 @@ class Cuts:
                 target.sendall(data)
                 if is_answer and self._marks and self._marks[0] in data:
                     self._marks.pop(0)
+                    time.sleep(0.2)  # until it has been read: what is unread goes with the connection
                     self._back_at = time.monotonic() + self._away_seconds
                     break
         for one in (source, target):
@@ -126,7 +127,7 @@ class Cuts:
 def test_a_server_that_comes_back_goes_on_and_nothing_is_lost_or_said_twice(
     server: Server, samples: dict[str, Sample], tmp_path: Path
 ) -> None:
-    names = ("two-sentences", "short", "two-sentences")
+    names = ("two-sentences", "short")
     sound = b"".join(pcm(samples[name].audio().samples) + bytes(2 * 16_000) for name in names)
 
     def captions_by(url: str) -> list[srt.Subtitle]:
@@ -138,7 +139,7 @@ def test_a_server_that_comes_back_goes_on_and_nothing_is_lost_or_said_twice(
         return cues
 
     expected = captions_by(server.url)
-    cuts = Cuts(server.url, COMPLETED.encode(), DELTA.encode())
+    cuts = Cuts(server.url, expected[0].content.encode(), DELTA.encode())  # after a final, and in an utterance
     found = captions_by(cuts.url)
     assert not cuts._marks
     assert [cue.content for cue in found] == [cue.content for cue in expected]

@@ -70,7 +70,8 @@ async def caption(  # what to send, where, and what to do with the answer
         settled = captions.settled_seconds
         connected_at = math.inf
         try:
-            async with await _connect(address, key, deadline) as connection:
+            connection = await _connect(address, key, deadline)
+            async with connection:
                 await _send(connection, update)
                 await _expect_update(connection)
                 connected_at = time.monotonic()
@@ -165,8 +166,8 @@ async def _send(connection: ClientConnection, event: Mapping[str, Any]) -> None:
 async def _send_sound(connection: ClientConnection, kept: KeptSound, update: Mapping[str, Any]) -> None:
     for piece in kept.pieces():
         await _append(connection, piece)
-    while (piece := await kept.read()) is not None:
-        await _append(connection, piece)
+    while (new := await kept.read()) is not None:
+        await _append(connection, new)
     await _send(connection, {"type": "input_audio_buffer.commit"})
     # Changes nothing. Its answer comes after all that was spoken has begun: then no utterance is still to begin.
     await _send(connection, update)

@@ -65,9 +65,9 @@ class Captions:
             return
         match event["type"].replace(TRANSCRIPTION, "transcription"):
             case "input_audio_buffer.speech_started":
-                self._of(item).start = self._began + event["audio_start_ms"] / 1000
+                self._of(item).start = round(self._began + event["audio_start_ms"] / 1000, 3)
             case "input_audio_buffer.speech_stopped":
-                self._of(item).end = self._began + event["audio_end_ms"] / 1000
+                self._of(item).end = round(self._began + event["audio_end_ms"] / 1000, 3)
             case "input_audio_buffer.committed":
                 self._of(item)
             case "transcription.delta":
