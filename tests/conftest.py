@@ -165,6 +165,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def speaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service with the bundled diarizer."""
+    with Serve(tmp_path_factory.mktemp("speaking") / "log", STT_DIARIZER="sortformer-tiny") as running:
+        yield running
+
+
 def encode(
     samples: Samples, *, container: str, codec: str, rate: int, layout: str = "mono", given_rate: int = 16_000
 ) -> bytes:

@@ -13,7 +13,7 @@ class Exit(IntEnum):
 
     FAILED = 1  # some of it
     USAGE = 2  # typer's own, of wrong arguments
-    NO_SERVER = 3  # the server can't be reached, or refuses the key or the model
+    NO_SERVER = 3  # the server can't be reached, refuses the key or the model, or can't tell speakers
     INTERRUPTED = 130  # by Ctrl-C or SIGTERM, as shells have it
 
 

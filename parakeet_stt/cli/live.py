@@ -37,7 +37,7 @@ def live(  # each parameter is an option of the command
     ] = None,
     language: Annotated[str | None, typer.Option(help="Of the speech, as en.")] = None,
     keywords: Annotated[list[str] | None, typer.Option("--keyword", help="To prefer; may be repeated.")] = None,
-    give_up: Annotated[float, typer.Option(min=0, help="Seconds that the server may be away at the start.")] = 30.0,
+    give_up: Annotated[float, typer.Option(min=0, help="Seconds that the server may be away.")] = 30.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object an utterance, once it is final.")] = False,
 ) -> None:
     """Show what is said while it is said, until the sound ends or Ctrl-C."""
@@ -109,7 +109,10 @@ async def _caption(url: str, key: str, sound: Sound, wishes: Wishes, captions: C
             line: dict[str, Any] = {"start": one.start, "end": one.end, "text": one.text}
             _write(json.dumps(line, ensure_ascii=False) + "\n")
 
-    await caption(url, key, sound, wishes, captions, show)
+    def say(reason: str) -> None:
+        typer.echo(f"\nparakeet: {reason}; it goes on when the server is back", err=True)
+
+    await caption(url, key, sound, wishes, captions, show, say)
 
 
 def _write(text: str) -> None:

@@ -10,6 +10,7 @@ import typer
 from parakeet_stt.cli.exits import Exit
 from parakeet_stt.cli.server import DEFAULT_URL, ApiKey, Url, api_url
 
+CHANNELS = ("mixed", "separate")
 FORMATS = ("txt", "srt", "vtt", "json")
 
 
@@ -34,6 +35,11 @@ def transcribe(  # each parameter is an option of the command
     language: Annotated[str | None, typer.Option(help="Of the recordings, as en.")] = None,
     keywords: Annotated[list[str] | None, typer.Option("--keyword", help="To prefer; may be repeated.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Its names and rare words are preferred.")] = None,
+    speakers: Annotated[
+        bool, typer.Option("--speakers", help="Say who speaks, in every format. The server needs a diarizer.")
+    ] = False,
+    channels: Annotated[str, typer.Option(help=f"{' or '.join(CHANNELS)}: a speaker for each channel.")] = "mixed",
+    diarizer: Annotated[str | None, typer.Option(help="With --local --speakers, as STT_DIARIZER takes it.")] = None,
     overwrites: Annotated[bool, typer.Option("--force", help="Do all again, and overwrite what is there.")] = False,
     give_up: Annotated[float, typer.Option(min=0, help="Seconds that the server may be away.")] = 120.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a recording on standard output.")] = False,
@@ -46,13 +52,23 @@ def transcribe(  # each parameter is an option of the command
     wanted = tuple(dict.fromkeys(one.strip() for one in formats.split(",")))
     if unknown := [one for one in wanted if one not in FORMATS]:
         raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(FORMATS)}", param_hint="--format")
+    if channels not in CHANNELS:
+        raise typer.BadParameter(f"{channels!r} is none of {', '.join(CHANNELS)}", param_hint="--channels")
+    if diarizer and not is_local:
+        raise typer.BadParameter("it is for the server that --local starts", param_hint="--diarizer")
     asked: dict[str, str | list[str]] = {"model": "whisper-1" if is_local or not model else model}
     asked |= {name: value for name, value in (("language", language), ("prompt", prompt)) if value}
     if keywords:
         asked["keywords[]"] = keywords
+    if speakers:
+        asked["speakers"] = "true"
+    if channels != "mixed":
+        asked["channels"] = channels
+    settings = {"STT_MODEL": model, "STT_DIARIZER": diarizer} if is_local else {}
+    local = {name: value for name, value in settings.items() if value}
     request = Request(
         arguments=sources, formats=wanted, out=out, asked=asked, url=api_url(url), key=api_key, at_once=at_once,
-        is_local=is_local, local_model=model if is_local else None, overwrites=overwrites, give_up_seconds=give_up,
+        is_local=is_local, local_settings=local, overwrites=overwrites, give_up_seconds=give_up,
         as_json=as_json, is_quiet=is_quiet,
     )  # fmt: skip
     try:

@@ -35,13 +35,17 @@ class Models(TypedDict):
 
 
 class StatusModel(TypedDict):
-    """What is served. is_demo: whether it is the bundled tiny one. languages: ISO 639-1."""
+    """What is served. is_demo: whether it is the bundled tiny one. languages: ISO 639-1.
+
+    tells_speakers: whether a diarizer is served beside it.
+    """
 
     name: str
     is_demo: bool
     languages: list[str]
     device: str
     precision: str
+    tells_speakers: bool
 
 
 class Limits(TypedDict):
@@ -89,6 +93,7 @@ async def status(model: Served, device: Device, settings: Config) -> Status:
             "languages": list(model.languages),
             "device": model.device,
             "precision": model.precision,
+            "tells_speakers": model.tells_speakers,
         },
         "speed": round(device.speed(), 1),
         "waiting_seconds": round(device.waiting_seconds(), 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from parakeet_stt.text import diarized_json, openai_json
@@ -54,6 +55,12 @@ class Format:
 def write_text(transcript: Transcript) -> str:
     """The bare text, ending in a line break, as OpenAI's `text` does."""
     return transcript.text + "\n"
+
+
+def write_dialogue(transcript: Transcript) -> str:
+    """A line for each turn, all that one speaker says before another does, which begins with who speaks."""
+    turns = groupby(transcript.segments, key=lambda segment: segment.speaker)
+    return "".join(f"{_called(who)}{' '.join(segment.text for segment in said)}\n" for who, said in turns)
 
 
 def write_srt(transcript: Transcript) -> str:

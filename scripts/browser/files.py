@@ -29,6 +29,22 @@ WATCH_SEEKS = """() => {
   const audio = document.querySelector("audio");
   for (const kind of ["seeking", "seeked"]) audio.addEventListener(kind, () => window.sought.push(audio.currentTime));
 }"""
+# Scroll to a word, by its index; returns the middle of its first line in the window.
+FIND_WORD = """(index) => {
+  const { paragraph } = [...document.querySelectorAll(".transcript p")].findLast((one) => one.paragraph.first <= index);
+  const before = paragraph.text.textContent.split(" ").slice(0, index - paragraph.first).join(" ");
+  const nodes = document.createTreeWalker(paragraph.text, NodeFilter.SHOW_TEXT);
+  let [left, node] = [before.length + (before ? 1 : 0), nodes.nextNode()];
+  for (; left >= node.length; node = nodes.nextNode()) left -= node.length;
+  const range = new Range();
+  range.setStart(node, left);
+  range.setEnd(node, left + 1);
+  const find = () => range.getClientRects()[0];
+  scrollBy({ top: find().top - innerHeight / 2, behavior: "instant" });
+  const { left: x, top, width, height } = find();
+  return { x: x + width / 2, y: top + height / 2 };
+}"""
+LIT = """() => [...(CSS.highlights.get("now") ?? [])].map((range) => range.toString()).join(" ")"""
 
 
 def ask(url: str, path: Path, response_format: str) -> httpx.Response:
@@ -75,6 +91,18 @@ def choose(page: Page, name: str) -> None:
 def text_of(page: Page) -> str:
     """All words that are shown."""
     return " ".join(page.locator(".transcript .text").all_text_contents())
+
+
+def click_word(page: Page, index: int) -> None:
+    """Bring a word to the middle of the window, and click on it."""
+    place = page.evaluate(FIND_WORD, index)
+    page.mouse.click(place["x"], place["y"])
+
+
+def lit(page: Page) -> str:
+    """The word that is lit up."""
+    text: str = page.evaluate(LIT)
+    return text
 
 
 def check_uploads(context: BrowserContext, url: str) -> str:
@@ -145,15 +173,10 @@ def _check_seeks(page: Page, words: Sequence[Mapping[str, Any]]) -> float:
     page.evaluate(WATCH_SEEKS)
     furthest = 0.0
     for index in {len(words) // 2, 1, len(words) - 1, len(words) // 3}:
-        page.evaluate(
-            """(index) => { document.querySelector("audio").pause(); window.sought = [];
-            const all = [...document.querySelectorAll(".transcript p")];
-            all.findLast((one) => one.paragraph.first <= index).scrollIntoView({ block: "center" }); }""",
-            index,
-        )
-        page.locator(f".w[data-i='{index}']").click()
+        page.evaluate("() => { document.querySelector('audio').pause(); window.sought = []; }")
+        click_word(page, index)
         wait_until(page, "() => window.sought.length >= 2")
-        page.locator(f".w.now[data-i='{index}']").wait_for()
+        wait_until(page, f"(word) => ({LIT})() === word", words[index]["word"])
         for place in page.evaluate("window.sought.slice(0, 2)"):
             furthest = max(furthest, abs(place - words[index]["start"]))
     page.evaluate("document.querySelector('audio').pause()")

@@ -11,7 +11,8 @@ from playwright.sync_api import BrowserContext, Page
 
 from scripts.browser import axe, microphone
 from scripts.browser.chromium import DESKTOP, PHONE, browser, open_page, wait_until
-from scripts.browser.files import NAMES, SAMPLES, choose, row, upload, wait_for, write_noisy
+from scripts.browser.files import NAMES, SAMPLES, choose, click_word, row, upload, wait_for, write_noisy
+from scripts.browser.speakers import tell_apart
 
 SHAPES: dict[str, dict[str, Any]] = {
     f"{scheme}-{device}": {"color_scheme": scheme, "viewport": size, "has_touch": size is PHONE}
@@ -54,11 +55,18 @@ def _views(context: BrowserContext, work: Path) -> Iterator[tuple[str, Page]]:
     page.locator(".play:enabled").wait_for()
     page.wait_for_timeout(500)  # the waveform
     page.evaluate("document.querySelector('audio').muted = true")
-    page.locator(".w[data-i='35']").click()
+    click_word(page, 35)
     page.wait_for_timeout(700)
     page.locator(".play").click()
     page.mouse.move(5, 5)
     yield "files", page
+    tell_apart(page)
+    page.locator(".play:enabled").wait_for()
+    page.get_by_label("Name of speaker B").fill("Ann")
+    page.wait_for_timeout(500)
+    page.evaluate("scrollTo(0, 0)")
+    page.mouse.move(5, 5)
+    yield "speakers", page
     row(page, notes.name).locator(".end").click()
     page.goto("/#microphone")
     page.click("#record")

@@ -4,7 +4,7 @@
     python -m scripts.release.check_page --only looks --tour # the pictures of docs/tour.md, made again
     python -m scripts.release.check_page --only long --hours 2
 
-Uploads, words, downloads, the queue, the microphone, what goes wrong, what it looks like, a recording of hours. No
+Uploads, words, downloads, the queue, speakers, the microphone, what goes wrong, looks, a recording of hours. No
 request may leave the origin, the page's own policy may stop nothing, and axe-core may find nothing. Prints a line for
 each step; status 1 if anything was wrong.
 """
@@ -22,16 +22,16 @@ from playwright.sync_api import BrowserContext
 from playwright.sync_api import Error as BrowserError
 
 from scripts.bench.serving import ROOT
-from scripts.browser import axe, failures, files, long_file, looks, microphone
+from scripts.browser import axe, failures, files, long_file, looks, microphone, speakers
 from scripts.browser.chromium import Watch, browser
 from scripts.browser.service import Service
 
-STEPS = ("files", "words", "queue", "microphone", "refusals", "outage", "live outage", "looks", "long")
+STEPS = ("files", "words", "queue", "speakers", "microphone", "refusals", "outage", "live outage", "looks", "long")
 TOUR = ROOT / "docs" / "tour"
 # Of all pictures, those that the page shows.
 TOUR_PICTURES = {
     "files-light-desktop": "files", "microphone-light-desktop": "microphone", "server-dark-desktop": "server",
-    "files-dark-phone": "phone",
+    "files-dark-phone": "phone", "speakers-light-desktop": "speakers",
 }  # fmt: skip
 
 
@@ -83,11 +83,12 @@ def _run(wanted: list[str] | tuple[str, ...], work: Path, pictures: Path, given:
             said = f"WRONG: {exc}"
         print(f"{name:12} {time.monotonic() - began:5.0f} s  {said}", flush=True)
 
-    with Service(given.port, work / "log") as service:
+    with Service(given.port, work / "log", STT_DIARIZER="sortformer-tiny") as service:
         url = service.url
         step("files", lambda context: files.check_uploads(context, url), url)
         step("words", lambda context: files.check_probabilities(context, work), url)
         step("queue", lambda context: files.check_queue(context, url, work), url)
+        step("speakers", lambda context: speakers.check_speakers(context, url), url)
         step("microphone", lambda context: microphone.check_captions(context, url), url, *microphone.arguments(work))
         if "looks" in wanted:
             source = axe.fetch(ROOT / "build" / "axe-core")

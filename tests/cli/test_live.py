@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -82,10 +84,78 @@ def test_ctrl_c_ends_the_sound_and_the_last_words_still_come(
     assert samples["short"].text in file.read_text()
 
 
+class Cuts:
+    """Stands in front of a server, and breaks each connection in which the next of `marks` is said; then it is away.
+
+    Connections after the last mark are left alone.
+    """
+
+    def __init__(self, url: str, *marks: bytes, away_seconds: float = 1.2) -> None:
+        host, port = url.removeprefix("http://").split(":")
+        self._target, self._marks, self._away_seconds = (host, int(port)), list(marks), away_seconds
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._back_at = 0.0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            with suppress(OSError):
+                client, _ = self._listener.accept()
+                if time.monotonic() < self._back_at:
+                    client.close()
+                    continue
+                server = socket.create_connection(self._target)
+                for pump in ((client, server, False), (server, client, True)):
+                    threading.Thread(target=self._pump, args=pump, daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+                if is_answer and self._marks and self._marks[0] in data:
+                    self._marks.pop(0)
+                    time.sleep(0.2)  # until it has been read: what is unread goes with the connection
+                    self._back_at = time.monotonic() + self._away_seconds
+                    break
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_server_that_comes_back_goes_on_and_nothing_is_lost_or_said_twice(
+    server: Server, samples: dict[str, Sample], tmp_path: Path
+) -> None:
+    names = ("two-sentences", "short")
+    sound = b"".join(pcm(samples[name].audio().samples) + bytes(2 * 16_000) for name in names)
+
+    def captions_by(url: str) -> list[srt.Subtitle]:
+        file = tmp_path / "captions.srt"
+        done = live("-", "--json", "--srt", str(file), url=url, stdin=sound)
+        assert done.exit_code == 0, done.stderr
+        cues = list(srt.parse(file.read_text()))
+        assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == [cue.content for cue in cues]
+        return cues
+
+    expected = captions_by(server.url)
+    cuts = Cuts(server.url, expected[0].content.encode(), DELTA.encode())  # after a final, and in an utterance
+    found = captions_by(cuts.url)
+    assert not cuts._marks
+    assert [cue.content for cue in found] == [cue.content for cue in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert abs((one.start - other.start).total_seconds()) < 0.2
+        assert abs((one.end - other.end).total_seconds()) < 0.2
+
+
 class Fake:
-    """A server that ends sessions, or refuses them. refusals: statuses of the next handshakes."""
+    """A server that ends sessions, or refuses them.
+
+    refusals: statuses of the next handshakes. sessions: how many it takes; then it is away.
+    """
 
     def __init__(self) -> None:
+        self.sessions = 1
         self.refusals: list[tuple[int, dict[str, str]]] = []
         self._server = serve(self._run, "127.0.0.1", 0, process_request=self._refuse)
         self.url = f"http://127.0.0.1:{self._server.socket.getsockname()[1]}"
@@ -98,7 +168,8 @@ class Fake:
 
     def _refuse(self, connection: ServerConnection, _: Request) -> Response | None:
         if not self.refusals:
-            return None
+            self.sessions -= 1
+            return None if self.sessions >= 0 else connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "")
         status, headers = self.refusals.pop(0)
         response = connection.respond(HTTPStatus(status), json.dumps({"error": {"message": "not now"}}))
         for name, value in headers.items():
@@ -127,9 +198,10 @@ def fake() -> Iterator[Fake]:
 
 def test_a_server_that_goes_away_costs_no_final_words(fake: Fake, tmp_path: Path) -> None:
     file = tmp_path / "captions.srt"
-    done = live("-", "--srt", str(file), url=fake.url, stdin=bytes(16_000))
+    done = live("-", "--srt", str(file), "--give-up", "1.5", url=fake.url, stdin=bytes(16_000))
     assert (done.exit_code, done.stdout) == (3, "So far.\n")
-    assert "the server is about to end" in done.stderr
+    assert "the server is about to end; it goes on when the server is back" in done.stderr
+    assert "status 503" in done.stderr
     assert file.read_text() == "1\n00:00:00,100 --> 00:00:00,900\nSo far.\n\n"
 
 
@@ -140,7 +212,7 @@ def test_a_refused_key_ends_it_and_a_busy_server_is_asked_again_when_it_says(fak
     assert "status 401: not now" in done.stderr
     fake.refusals = [(429, {"retry-after": "1"})]
     begin = time.monotonic()
-    assert live("-", url=fake.url, stdin=bytes(16_000)).stdout == "So far.\n"
+    assert live("-", "--give-up", "1.5", url=fake.url, stdin=bytes(16_000)).stdout == "So far.\n"
     assert time.monotonic() - begin >= 1
 
 
@@ -193,3 +265,30 @@ def test_words_of_the_next_utterance_wait_until_the_one_before_is_final() -> Non
     assert [(cue.start.total_seconds(), cue.content) for cue in srt.parse(render_srt(captions))] == [
         (0.0, "If the food"), (1.0, "Who came?")
     ]  # fmt: skip
+
+
+def test_an_utterance_that_broke_off_comes_again_on_a_line_of_its_own() -> None:
+    captions, printed = Captions(), []
+    for one in (
+        event("input_audio_buffer.speech_started", "a", audio_start_ms=0),
+        event("input_audio_buffer.speech_stopped", "a", audio_end_ms=900),
+        event(COMPLETED, "a", transcript="If the food"),
+        event("input_audio_buffer.speech_started", "b", audio_start_ms=1000),
+        event(DELTA, "b", delta="Who"),
+        None,
+        event("input_audio_buffer.speech_started", "c", audio_start_ms=100),
+        event(DELTA, "c", delta="Who came"),
+        event("input_audio_buffer.speech_stopped", "c", audio_end_ms=800),
+        event(COMPLETED, "c", transcript="Who came?"),
+    ):
+        if one:
+            captions.receive(one)
+        else:
+            assert captions.settled_seconds == 0.9
+            captions.restart(0.9)
+        printed.append("".join(captions.new_text()))
+    assert printed == ["", "", "If the food\n", "", "Who", "\n", "", "Who came", "", "?\n"]
+    cues = [
+        (cue.start.total_seconds(), cue.end.total_seconds(), cue.content) for cue in srt.parse(render_srt(captions))
+    ]
+    assert cues == [(0.0, 0.9, "If the food"), (1.0, 1.7, "Who came?")]

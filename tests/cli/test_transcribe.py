@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -16,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
 from parakeet_stt.cli.app import app
 from parakeet_stt.cli.files import client
+from parakeet_stt.cli.files.formats import write_outputs
 from parakeet_stt.cli.files.journal import NAME
 from tests.cli.gateway import Gateway, Instead, gateway_to
 from tests.conftest import ROOT, Sample, Server
 
 RESPONSE_FORMATS = {"txt": "text", "srt": "srt", "vtt": "vtt", "json": "verbose_json"}
+TALK = ROOT / "models" / "sortformer-tiny" / "samples" / "two-voices.flac"
 GRANULARITIES = {"timestamp_granularities[]": ["word", "segment"]}
 
 
@@ -75,6 +79,62 @@ def test_outputs_are_what_the_api_sends_byte_for_byte(
     for output in formats.split(","):
         assert (tmp_path / f"two-sentences.{output}").read_bytes() == ask(server, sample, output), output
     assert len(list(tmp_path.iterdir())) == 1 + len(formats.split(","))
+
+
+def test_who_speaks_is_in_every_format_and_in_the_lines_for_programs(speaking: Server, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = (TALK, "--speakers", "--format", "txt,srt,vtt,json", "--out", out, "--json")
+    done, again = (transcribe(*arguments, url=speaking.url) for _ in range(2))
+    assert done.exit_code == again.exit_code == 0, done.stderr
+    for output in ("vtt", "json"):
+        asked = {"model": "whisper-1", "response_format": RESPONSE_FORMATS[output], "speakers": "true"}
+        said = httpx.post(
+            f"{speaking.openai_url}/audio/transcriptions", timeout=60, files={"file": TALK.read_bytes()},
+            data={**asked, **(GRANULARITIES if output == "json" else {})},
+        ).content  # fmt: skip
+        assert without_logprobs(output, (out / f"two-voices.{output}").read_bytes()) == without_logprobs(output, said)
+    lines = (out / "two-voices.txt").read_text().splitlines()
+    assert {line.split(":")[0] for line in lines} == {"Speaker A", "Speaker B"}
+    assert all(one[:9] != other[:9] for one, other in itertools.pairwise(lines))  # a line for each turn
+    for run, status in ((done, "transcribed"), (again, "skipped")):
+        (line,) = map(json.loads, run.stdout.splitlines())
+        assert (line["status"], line["speakers"]) == (status, ["A", "B"])
+
+
+def test_channels_tell_speakers_apart_without_a_diarizer(server: Server, tmp_path: Path) -> None:
+    sound, rate = soundfile.read(TALK, dtype="int16")
+    call = tmp_path / "call.wav"
+    soundfile.write(call, np.stack([sound[: 3 * rate], np.roll(sound, -3 * rate)[: 3 * rate]], 1), rate)
+    done = transcribe(call, "--channels", "separate", url=server.url)
+    assert done.exit_code == 0
+    assert {line.split(":")[0] for line in done.stdout.splitlines()} == {"Speaker A", "Speaker B"}
+
+
+def test_a_server_that_tells_no_speakers_says_so_once_and_nothing_more_is_asked(
+    gateway: Gateway, samples: dict[str, Sample]
+) -> None:
+    done = transcribe(TALK, samples["short"].path, "--speakers", "-n", "1", url=gateway.url)
+    assert (done.exit_code, gateway.asked, done.stdout) == (3, 1, "")
+    assert done.stderr.count("a speaker model, and none is served here (STT_DIARIZER)") == 1
+
+
+def test_an_answer_that_names_nobody_is_no_answer_about_speakers() -> None:
+    body = json.dumps({
+        "text": "Yes.", "duration": 1, "language": "english", "segments": [{"text": "Yes.", "start": 0, "end": 1}]
+    }).encode()  # fmt: skip
+    assert write_outputs(body, ["txt", "srt"])[0]["txt"] == b"Yes.\n"
+    with pytest.raises(ValueError, match="names no speakers"):
+        write_outputs(body, ["txt"], speakers=True)
+
+
+def without_logprobs(output: str, body: bytes) -> Any:
+    """Log-probabilities depend on what shares the batch."""
+    if output != "json":
+        return body
+    read = json.loads(body)
+    for segment in read["segments"]:
+        del segment["avg_logprob"]
+    return read
 
 
 def test_without_a_folder_a_transcript_is_printed_and_several_in_order(
@@ -280,6 +340,8 @@ def test_ctrl_c_ends_it_with_status_130_and_keeps_what_is_done(
         (["SAMPLE", "--format", "txt,srt"], "--out names a folder"),
         (["SAMPLE", "--url", "ftp://speech.example"], "no address"),
         (["SAMPLE", "-n", "0"], "-n"),
+        (["SAMPLE", "--channels", "left"], "'left' is none of mixed, separate"),
+        (["SAMPLE", "--speakers", "--diarizer", "sortformer-tiny"], "--local starts"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_done(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections import deque
 from contextlib import suppress
 from typing import Any, Protocol
 
 SAMPLE_BYTES = 2
 PIECE_SECONDS = 0.04  # of sound in one message, as long as a microphone makes a client wait
 WAITING_PIECES = 50  # of standard input, which is read no faster than it is sent
+KEPT_SECONDS = 300  # of sound without final words, for another connection
 USUAL_RATE = 16_000  # Hz, of the model
 
 
@@ -31,6 +33,48 @@ class Sound(Protocol):
 
     async def read(self) -> bytes | None:
         """The next piece; None after the last one."""
+
+
+class KeptSound:
+    """What has been read of a sound and has no final words yet, so that another connection can send it again.
+
+    At most `KEPT_SECONDS` of it: what is older goes.
+    """
+
+    def __init__(self, sound: Sound) -> None:
+        self._sound = sound
+        self._pieces: deque[bytes] = deque()
+        self._first = 0  # where they begin, in bytes of all the sound
+        self._end = 0
+        self._is_over = False
+
+    @property
+    def first_seconds(self) -> float:
+        """Where it begins, in seconds of all the sound."""
+        return self._first / SAMPLE_BYTES / self._sound.rate
+
+    def pieces(self) -> list[bytes]:
+        """All of it, in pieces that can be sent."""
+        return list(self._pieces)
+
+    async def read(self) -> bytes | None:
+        """The next piece of the sound, which is kept; None after the last one."""
+        piece = None if self._is_over else await self._sound.read()
+        if piece is None:
+            self._is_over = True
+            return None
+        self._pieces.append(piece)
+        self._end += len(piece)
+        self._discard(self._end - KEPT_SECONDS * self._sound.rate * SAMPLE_BYTES)
+        return piece
+
+    def discard_before(self, seconds: float) -> None:
+        """Nothing before this time of the sound is needed again."""
+        self._discard(int(seconds * self._sound.rate) * SAMPLE_BYTES)
+
+    def _discard(self, end: int) -> None:
+        while self._pieces and self._first + len(self._pieces[0]) <= end:
+            self._first += len(self._pieces.popleft())
 
 
 class StandardInput:

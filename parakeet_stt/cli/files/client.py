@@ -58,7 +58,7 @@ class Refused(Exception):
 
 
 class NoServer(Exception):
-    """No request to this server will do: it is away, or refuses the key, the model or the route."""
+    """No request to this server will do: it is away, refuses the key, the model or the route, or tells no speakers."""
 
 
 class _Again(Exception):
@@ -222,9 +222,9 @@ def _error_of(response: httpx.Response) -> Exception:
     """What an answer of the API that is no success means."""
     try:
         error = response.json()["error"]
-        message, code = str(error["message"]), error.get("code")
+        message, code, param = str(error["message"]), error.get("code"), error.get("param")
     except (ValueError, KeyError, TypeError, AttributeError):
-        message, code = response.text.strip()[:200] or response.reason_phrase, None
+        message, code, param = response.text.strip()[:200] or response.reason_phrase, None, None
     if request_id := response.headers.get("x-request-id"):
         message += f" (request {request_id})"
     match response.status_code:
@@ -235,6 +235,8 @@ def _error_of(response: httpx.Response) -> Exception:
         case 408 | 409 | 500:
             return _Failed(f"status {response.status_code}: {message}")
         case 401 | 403 | 405 | 429:
+            return NoServer(message)
+        case 400 if param == "speakers":
             return NoServer(message)
         case 404:
             return NoServer(message if code else f"{response.url} is not there: is this a server with OpenAI's API?")

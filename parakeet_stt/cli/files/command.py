@@ -19,12 +19,17 @@ from parakeet_stt.cli.files.runner import Job, Status
 from parakeet_stt.cli.files.show import Screen
 from parakeet_stt.cli.files.sources import Source, WrongArguments, choose_outputs, find_sources
 
+# What the journal calls settings of a private server.
+_JOURNAL_NAMES = {"STT_MODEL": "local_model", "STT_DIARIZER": "local_diarizer"}
 Outputs = Mapping[Source, Mapping[str, PurePath]]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the caller asks for; see `cli/transcribe.py`. asked: fields of the form beside those of the format."""
+    """What the caller asks for; see `cli/transcribe.py`. asked: fields of the form beside those of the format.
+
+    local_settings: environment of the server that `is_local` starts.
+    """
 
     arguments: Sequence[str]
     formats: Sequence[str]
@@ -34,7 +39,7 @@ class Request:
     key: str
     at_once: int
     is_local: bool
-    local_model: str | None
+    local_settings: Mapping[str, str]
     overwrites: bool
     give_up_seconds: float
     as_json: bool
@@ -81,11 +86,12 @@ async def _run(
         if request.is_local:
             if not request.is_quiet:
                 screen.say("starting a private server ...")
-            local = await closing.enter_async_context(private_server(request.local_model))
-            url, key = local.url, local.key
+            private = await closing.enter_async_context(private_server(request.local_settings))
+            url, key = private.url, private.key
         client = Client(url, key, connections=request.at_once, give_up_seconds=request.give_up_seconds)
         closing.push_async_callback(client.close)
-        asked_digest = digest_of({**request.asked, "local_model": request.local_model})
+        local = {_JOURNAL_NAMES[name]: value for name, value in request.local_settings.items()}
+        asked_digest = digest_of({**request.asked, "local_model": None, **local})
         job = Job(client, request.formats, request.asked, asked_digest, journal, outputs, request.overwrites)
         await runner.run(sources, job, screen, request.at_once)
 

@@ -42,7 +42,8 @@ class Entry:
     """A recording that was transcribed.
 
     content: sha256 of its bytes. asked: sha256 of what was asked for beside the format. source: as it was named.
-    outputs: by format. validators: with which an address can be asked whether the content has changed.
+    outputs: by format. speakers: that were told apart. validators: with which an address can be asked whether the
+    content has changed.
     """
 
     content: str
@@ -50,6 +51,7 @@ class Entry:
     source: str
     outputs: dict[str, Written]
     is_truncated: bool = False
+    speakers: tuple[str, ...] = ()
     validators: dict[str, str] = field(default_factory=dict)
 
     def to_line(self) -> str:
@@ -63,6 +65,8 @@ class Entry:
         }
         if self.is_truncated:
             described["truncated"] = True
+        if self.speakers:
+            described["speakers"] = self.speakers
         if self.validators:
             described["validators"] = self.validators
         return json.dumps(described, ensure_ascii=False) + "\n"
@@ -75,7 +79,7 @@ class Entry:
             outputs = {name: Written(*one) for name, one in read["outputs"].items()}
             return cls(
                 read["content"], read["asked"], read["source"], outputs,
-                bool(read.get("truncated")), dict(read.get("validators", {})),
+                bool(read.get("truncated")), tuple(read.get("speakers", ())), dict(read.get("validators", {})),
             )  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError):
             return None

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from os import environ
@@ -32,11 +32,11 @@ class PrivateServer:
 
 
 @asynccontextmanager
-async def private_server(model: str | None) -> AsyncIterator[PrivateServer]:
-    """Serve `model`, as STT_MODEL names it, while the context lasts. Raises NoServer if it does not start."""
+async def private_server(given: Mapping[str, str]) -> AsyncIterator[PrivateServer]:
+    """Serve while the context lasts. given: settings of the service. Raises NoServer if it does not start."""
     require("bentoml", "torch", extras=("engine", "serve"))
     port, key = _free_port(), secrets.token_urlsafe()
-    settings = {"STT_API_KEYS": key, "STT_FRONTS": "1"} | ({"STT_MODEL": model} if model else {})
+    settings = {"STT_API_KEYS": key, "STT_FRONTS": "1", **given}
     command = [sys.executable, "-m", "parakeet_stt.cli.files.guard", str(port)]
     # The guard ends the server when this end of the pipe closes: also if this command is killed.
     process = subprocess.Popen(  # noqa: ASYNC220, S603

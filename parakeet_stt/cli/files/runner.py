@@ -6,14 +6,14 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import PurePath
 from typing import Protocol
 
 from parakeet_stt.cli.files.client import Answer, Client, NoServer, Refused
 from parakeet_stt.cli.files.content import Content, describe, open_file
-from parakeet_stt.cli.files.formats import form_fields, write_outputs
+from parakeet_stt.cli.files.formats import form_fields, tells_speakers, write_outputs
 from parakeet_stt.cli.files.journal import Entry, Journal, OutputError, Written
 from parakeet_stt.cli.files.sources import Source
 
@@ -30,7 +30,8 @@ class Status(StrEnum):
 class Result:
     """One source. bodies: by format, if there is no journal. outputs: paths below the output folder, by format.
 
-    error: a sentence, and the HTTP status and OpenAI's code behind it, where the API gave one.
+    speakers: those that were told apart, in the order of their first words. error: a sentence, and the HTTP status and
+    OpenAI's code behind it, where the API gave one.
     """
 
     source: Source
@@ -38,6 +39,7 @@ class Result:
     bodies: Mapping[str, bytes] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     is_truncated: bool = False
+    speakers: tuple[str, ...] = ()
     error: str = ""
     http_status: int | None = None
     code: str | None = None
@@ -159,12 +161,13 @@ class _Worker:
             return None
         bodies = {one: body for one, (body, _) in ((one, hit) for one, hit in found.items() if hit)}
         is_truncated = any(hit[1].is_truncated for hit in found.values() if hit)
+        speakers = next((hit[1].speakers for hit in found.values() if hit), ())
         misplaced = {one: body for one, body in bodies.items() if not job.journal.has(outputs[one], body)}
         for one in misplaced:
             job.journal.check_free(outputs[one])
         if misplaced:
-            self._keep(source, content, misplaced, is_truncated, validators)
-        return Result(source, Status.SKIPPED, outputs=_names(outputs), is_truncated=is_truncated)
+            self._keep(source, content, misplaced, is_truncated, speakers, validators)
+        return Result(source, Status.SKIPPED, outputs=_names(outputs), is_truncated=is_truncated, speakers=speakers)
 
     async def _ask(self, source: Source, content: Content, validators: Mapping[str, str]) -> Result:
         job, watcher = self._job, self._watcher
@@ -172,17 +175,19 @@ class _Worker:
         if job.journal and not job.overwrites:
             for path in outputs.values():
                 job.journal.check_free(path)
+        speaks = tells_speakers(job.asked)
         answer: Answer = await job.client.transcribe(
             content,
-            {**job.asked, **form_fields(job.formats)},
+            {**job.asked, **form_fields(job.formats, speakers=speaks)},
             on_sent=lambda done: watcher.sent(source, done, content.size),
             on_wait=lambda why: watcher.waits(source, why),
         )
-        bodies = write_outputs(answer.body, job.formats)
+        bodies, speakers = write_outputs(answer.body, job.formats, speakers=speaks)
+        result = Result(source, Status.TRANSCRIBED, is_truncated=answer.is_truncated, speakers=speakers)
         if job.journal is None:
-            return Result(source, Status.TRANSCRIBED, bodies=bodies, is_truncated=answer.is_truncated)
-        self._keep(source, content.sha256, bodies, answer.is_truncated, validators)
-        return Result(source, Status.TRANSCRIBED, outputs=_names(outputs), is_truncated=answer.is_truncated)
+            return replace(result, bodies=bodies)
+        self._keep(source, content.sha256, bodies, answer.is_truncated, speakers, validators)
+        return replace(result, outputs=_names(outputs))
 
     def _keep(  # an entry of the journal
         self,
@@ -190,11 +195,12 @@ class _Worker:
         content: str,
         bodies: Mapping[str, bytes],
         is_truncated: bool,
+        speakers: tuple[str, ...],
         validators: Mapping[str, str],
     ) -> None:
         assert self._job.journal
         written = {one: Written.of(self._job.outputs[source][one], body) for one, body in bodies.items()}
-        entry = Entry(content, self._asked, source.name, written, is_truncated, dict(validators))
+        entry = Entry(content, self._asked, source.name, written, is_truncated, speakers, dict(validators))
         self._job.journal.write(entry, bodies)
 
 

@@ -104,4 +104,6 @@ def describe(result: Result, *, is_kept: bool) -> dict[str, Any]:
         described["outputs"] = dict(result.outputs)
     else:
         described["transcripts"] = {one: body.decode("utf-8", "replace") for one, body in result.bodies.items()}
+    if result.speakers:
+        described["speakers"] = result.speakers
     return described | ({"truncated": True} if result.is_truncated else {})

@@ -242,7 +242,8 @@ def parse_transcription(
             param="timestamp_granularities",
         )
     include = fields.choices("include", INCLUDABLE)
-    if "logprobs" in include and chosen.name != "json" and not (stream and is_verbose):
+    has_words = is_verbose or (stream and chosen.needs_speakers)
+    if "logprobs" in include and chosen.name != "json" and not (stream and has_words):
         raise InvalidField(f"include: logprobs need response_format json, not {chosen.name}", param="include")
     if "coverage" in include and not stream and chosen.name != "verbose_json":
         raise InvalidField(
@@ -260,7 +261,7 @@ def parse_transcription(
         ),
         format=chosen,
         detail=Detail(
-            words=is_verbose and "word" in granularities,
+            words=has_words and "word" in granularities,
             segments=is_verbose and (not granularities or "segment" in granularities),
             logprobs="logprobs" in include,
             coverage="coverage" in include,

@@ -81,7 +81,7 @@ async def _events(transcriber: FileTranscriber, asked: TranscriptionRequest, clo
     detail = asked.detail
     async with closing, transcriber.open(asked.file.file, asked.options) as transcription:
         if asked.format.needs_speakers:
-            async with aclosing(_speaker_events(transcription)) as events:
+            async with aclosing(_speaker_events(transcription, detail)) as events:
                 async for event in events:
                     yield event
         else:
@@ -105,14 +105,15 @@ async def _events(transcriber: FileTranscriber, asked: TranscriptionRequest, clo
         yield await _compute(recording, make)
 
 
-async def _speaker_events(transcription: Transcription) -> Events:
+async def _speaker_events(transcription: Transcription, detail: Detail) -> Events:
     """For each segment of one speaker, once it is final, its text and then the segment."""
     count = 0
     async with aclosing(transcription.segments()) as pieces:
         async for segments in pieces:
             for segment in segments:
                 rendered = render_segment(segment, count)
-                yield {**render_delta(segment.words, is_first=not count), "segment_id": rendered["id"]}
+                delta = render_delta(segment.words, is_first=not count, times=detail.words, logprobs=detail.logprobs)
+                yield {**delta, "segment_id": rendered["id"]}
                 yield rendered
                 count += 1
 

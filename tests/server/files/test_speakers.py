@@ -17,19 +17,12 @@ import pytest
 import soundfile
 
 from tests import contract
-from tests.conftest import ROOT, Serve, Server
+from tests.conftest import ROOT, Server
 
 SAMPLES = ROOT / "models" / "sortformer-tiny" / "samples"
 TALK = SAMPLES / "two-voices.flac"
 TURNS: list[dict[str, Any]] = json.loads((SAMPLES / "samples.json").read_text())[TALK.name]
 ONE, TWO = (SAMPLES / f"reference-{name}.flac" for name in ("one", "two"))
-
-
-@pytest.fixture(scope="module")
-def speaking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The service with the bundled diarizer."""
-    with Serve(tmp_path_factory.mktemp("speaking") / "log", STT_DIARIZER="sortformer-tiny") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +108,26 @@ def test_events_are_segments_as_they_become_final_and_then_the_end(speaking: Ser
     assert [event.segment_id for event in deltas] == [segment["id"] for segment in segments]
     assert events[-1].type == "transcript.text.done"
     assert events[-1].text == text
+
+
+def test_the_words_of_a_segment_come_with_its_text_if_they_are_asked_for(http: httpx.Client) -> None:
+    asked = {"response_format": "diarized_json", "stream": "true", "model": "gpt-4o-transcribe-diarize"}
+    words = {"timestamp_granularities[]": "word", "include[]": "logprobs"}
+    plain, told = (
+        [json.loads(line[len("data: ") :]) for line in ask(http, **asked, **more).text.split("\n\n") if line]
+        for more in (dict[str, str](), words)
+    )
+    for event in told:
+        if event["type"] == "transcript.text.delta":
+            assert " ".join(word["word"] for word in event["words"]) == event["delta"].strip()
+            assert "".join(token["token"] for token in event["logprobs"]) == event["delta"]
+    said = [word for event in told[:-1] for word in event.get("words", ())]
+    assert [{key: word[key] for key in ("word", "start", "end")} for word in told[-1]["words"]] == said
+    assert {word["speaker"] for word in told[-1]["words"]} == {"A", "B"}
+    for event in told:
+        for name in ("words", "logprobs", "language", "duration"):
+            event.pop(name, None)
+    assert told == plain
 
 
 def test_openais_model_for_speakers_means_them_where_a_format_can_show_them(http: httpx.Client) -> None:

@@ -148,7 +148,8 @@ def test_the_page_needs_no_key_but_what_it_calls_does(path: str) -> None:
 def test_the_status_tells_what_is_served_and_what_is_refused(server: Server) -> None:
     status = httpx.get(f"{server.url}/status").json()
     assert status["model"] == {
-        "name": "parakeet-tdt-tiny", "is_demo": True, "languages": ["en"], "device": "cpu", "precision": "float32"
+        "name": "parakeet-tdt-tiny", "is_demo": True, "languages": ["en"], "device": "cpu", "precision": "float32",
+        "tells_speakers": False,
     }  # fmt: skip
     assert status["speed"] > 0
     assert (status["waiting_seconds"], status["sessions"]) == (0, 0)

@@ -1,12 +1,13 @@
 // One recording: its player, its waveform, its words, and what can be taken from it.
 
 import { copy, download, h, setText } from "./dom.js";
-import { FORMATS, named } from "./formats.js";
+import { FORMATS, named, toText } from "./formats.js";
 import { peaksOf } from "./peaks.js";
+import { Speakers } from "./speakers.js";
 import { saveFile } from "./store.js";
 import { Transcript } from "./transcript.js";
 import { Waveform } from "./waveform.js";
-import { LOW, clock, speechSpans, textOf } from "./words.js";
+import { LOW, calledBy, clock, speechSpans } from "./words.js";
 
 const SPEEDS = [1, 1.25, 1.5, 2, 0.75];
 
@@ -21,6 +22,11 @@ export class Detail {
     this._transcript = new Transcript({
       onSeek: (seconds, { stay = false } = {}) => this._seek(seconds, !stay),
       onToggle: () => this._toggle(),
+      nameOf: (label) => calledBy(label, job.names),
+    });
+    this._speakers = new Speakers((label, name, isKept) => {
+      jobs.name(job, label, name, isKept);
+      this._transcript.rename();
     });
     this._build(element);
     this._load();
@@ -54,6 +60,7 @@ export class Detail {
       this._spanned = words.length;
       this._waveform.show({ spans: speechSpans(words), duration: this._duration });
     }
+    this._speakers.show(words, job.names);
     this._transcript.show(words);
     this._tick();
   }
@@ -74,10 +81,10 @@ export class Detail {
     this._meta = h("p", { class: "small meta" });
     this._status = h("p", { class: "small status", role: "status" });
     this._again = h("button", { type: "button", onclick: () => this._jobs.retry(job) }, "Try again");
-    this._legend = h("p", { class: "small legend" }, h("span", { class: "w low" }, "Dotted"),
+    this._legend = h("p", { class: "small legend" }, h("span", { class: "low" }, "Dotted"),
       ` words: the model gave them a probability below ${LOW}.`);
     this._empty = h("p", { class: "small" }, "No speech was found in this recording.");
-    const copying = h("button", { type: "button", onclick: () => copy(copying, textOf(job.shown)) }, "Copy");
+    const copying = h("button", { type: "button", onclick: () => copy(copying, toText(job.transcript).trimEnd()) }, "Copy");
     const saving = Object.entries(FORMATS).map(([ending, { type, write }]) =>
       h("button", {
         type: "button", title: `Download as ${ending}`, "aria-label": `Download as ${ending}`, "data-format": ending,
@@ -94,7 +101,7 @@ export class Detail {
     element.replaceChildren(
       h("div", { class: "head" }, h("div", {}, h("h2", { title: job.name }, job.name), this._meta), this._actions),
       this._player, this._mute, h("div", { class: "said" }, this._status, this._again), this._empty,
-      this._transcript.element, this._legend,
+      this._speakers.element, this._transcript.element, this._legend,
     );
     for (const kind of ["play", "pause", "ended"]) audio.addEventListener(kind, () => this._playing());
     for (const kind of ["timeupdate", "seeked"]) audio.addEventListener(kind, () => this._tick());

@@ -1,27 +1,44 @@
 // The files that a transcript is downloaded as, written as the service writes them. No I/O, no document.
 
-import { textOf } from "./words.js";
+import { calledBy, textOf } from "./words.js";
 
 export const FORMATS = {
-  txt: { type: "text/plain", write: (transcript) => `${textOf(transcript.words)}\n` },
-  srt: { type: "application/x-subrip", write: (transcript) => toSrt(transcript.segments) },
-  vtt: { type: "text/vtt", write: (transcript) => toVtt(transcript.segments) },
+  txt: { type: "text/plain", write: (transcript) => toText(transcript) },
+  srt: { type: "application/x-subrip", write: (transcript) => toSrt(transcript) },
+  vtt: { type: "text/vtt", write: (transcript) => toVtt(transcript) },
   json: { type: "application/json", write: (transcript) => toJson(transcript) },
 };
 
-/** SubRip: numbered cues. segments: with start and end in seconds, and text. */
-function toSrt(segments) {
-  return segments.map((one, index) => `${index + 1}\n${times(one, ",")}\n${one.text}\n\n`).join("");
+/** The bare text; where speakers are told apart, a line for each turn, which begins with who speaks. */
+export function toText({ words, segments, names }) {
+  if (!segments.some(({ speaker }) => speaker)) return `${textOf(words)}\n`;
+  const turns = [];
+  for (const { speaker, text } of segments) {
+    const last = turns.at(-1);
+    if (last?.speaker === speaker) last.text += ` ${text}`;
+    else turns.push({ speaker, text });
+  }
+  return turns.map(({ speaker, text }) => `${calledBy(speaker, names)}: ${text}\n`).join("");
 }
 
-/** WebVTT (https://www.w3.org/TR/webvtt1/): cues whose text is escaped. */
-function toVtt(segments) {
+/** SubRip: numbered cues. segments: with start and end in seconds, text, and speaker where there is one. */
+function toSrt({ segments, names }) {
+  const called = ({ speaker }) => (speaker ? `${calledBy(speaker, names)}: ` : "");
+  return segments.map((one, index) => `${index + 1}\n${times(one, ",")}\n${called(one)}${one.text}\n\n`).join("");
+}
+
+/** WebVTT (https://www.w3.org/TR/webvtt1/): cues whose text is escaped, voice spans where there are speakers. */
+function toVtt({ segments, names }) {
   const escape = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-  return "WEBVTT\n\n" + segments.map((one) => `${times(one, ".")}\n${escape(one.text)}\n\n`).join("");
+  const voice = ({ speaker }) => (speaker ? `<v ${escape(names[speaker] || speaker)}>` : "");
+  return "WEBVTT\n\n" + segments.map((one) => `${times(one, ".")}\n${voice(one)}${escape(one.text)}\n\n`).join("");
 }
 
-/** OpenAI's verbose_json, and the words' probabilities. */
-function toJson({ language, duration, words, segments }) {
+/** OpenAI's verbose_json, and the words' probabilities; where there are speakers, the segments of its diarized_json. */
+function toJson({ language, duration, words: said, segments: parts, names }) {
+  const named = (one) => (one.speaker ? { ...one, speaker: names[one.speaker] || one.speaker } : one);
+  const second = (one) => (one.second_speaker ? { ...one, second_speaker: names[one.second_speaker] || one.second_speaker } : one);
+  const [words, segments] = [said.map(named).map(second), parts.map(named)];
   const body = { task: "transcribe", language, duration, text: textOf(words), segments, words };
   return JSON.stringify(body, null, 1);
 }
@@ -45,8 +62,8 @@ export function segmentsOf(words) {
   words.forEach((word, index) => {
     open.push(word);
     const next = words[index + 1];
-    if (!next || /[.?!…]$/.test(word.word) || next.start - word.end > 2) {
-      segments.push({ id: segments.length, start: open[0].start, end: word.end, text: textOf(open) });
+    if (!next || next.speaker !== word.speaker || /[.?!…]$/.test(word.word) || next.start - word.end > 2) {
+      segments.push({ id: segments.length, start: open[0].start, end: word.end, text: textOf(open), ...(word.speaker && { speaker: word.speaker }) });
       open = [];
     }
   });

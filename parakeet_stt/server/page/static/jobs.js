@@ -10,10 +10,11 @@ const AT_ONCE = 2; // the service decodes files of all callers together
 const MAX_BREAKS = 3; // times that a job may break off without a word more
 export const RUNNING = new Set(["uploading", "transcribing", "away"]);
 
-/** One file. state: waiting, uploading, transcribing, away (the server is), done, failed, cancelled. */
+/** One file. state: waiting, uploading, transcribing, away (the server is), done, failed, cancelled. names: which the
+    reader gave to speakers, by label. */
 export class Job {
   constructor(fields) {
-    Object.assign(this, { words: [], segments: [], before: [], share: 0, note: "", duration: 0 }, fields);
+    Object.assign(this, { words: [], segments: [], before: [], share: 0, note: "", duration: 0, names: {} }, fields);
   }
 
   /** All words that were final, also those that a broken connection brought and that come again only now. */
@@ -28,13 +29,13 @@ export class Job {
 
   /** What is kept in the browser. */
   get record() {
-    const { id, name, size: bytes, date, words, segments, duration, language, took, peaks, audio } = this;
-    return { id, name, size: bytes, date, words, segments, duration, language, took, peaks, audio };
+    const { id, name, size: bytes, date, words, segments, duration, language, took, peaks, audio, names } = this;
+    return { id, name, size: bytes, date, words, segments, duration, language, took, peaks, audio, names };
   }
 
   /** As the formats take it. */
   get transcript() {
-    const { language = "english", duration } = this;
+    const { language = "english", duration, names } = this;
     const words = this.shown;
     const isWhole = this.state === "done";
     return {
@@ -42,6 +43,7 @@ export class Job {
       duration: isWhole ? duration : (words.at(-1)?.end ?? 0),
       words,
       segments: isWhole ? this.segments : segmentsOf(words),
+      names,
     };
   }
 }
@@ -93,6 +95,12 @@ export class Jobs extends EventTarget {
     this._changed();
   }
 
+  /** Name a speaker; "" for none. isKept: whether to keep it in the browser now. */
+  name(job, label, name, isKept) {
+    job.names = { ...job.names, [label]: name };
+    if (isKept && job.state === "done") store.saveFile(job.record);
+  }
+
   /** Try those again that were refused for their key. */
   retryRefused() {
     for (const job of this.list.filter(({ error }) => error?.status === 401)) this.retry(job);
@@ -139,7 +147,7 @@ export class Jobs extends EventTarget {
     const { signal } = job.abort;
     const known = job.shown.length;
     const began = performance.now();
-    Object.assign(job, { state: "uploading", before: job.shown, words: [], share: 0, note: "" });
+    Object.assign(job, { state: "uploading", before: job.shown, words: [], segments: [], share: 0, note: "" });
     this._changed(job);
     try {
       await transcribe(job.audio, {
@@ -177,9 +185,16 @@ export class Jobs extends EventTarget {
   _take(job, event) {
     if (event.type === "transcript.text.delta") {
       job.state = "transcribing";
-      job.words.push(...wordsOf(event));
+      job.heard = wordsOf(event);
+      if (event.segment_id) return; // who says it comes next
+      job.words.push(...job.heard);
+    } else if (event.type === "transcript.text.segment") {
+      job.segments.push(event);
+      job.words.push(...job.heard.map((word) => ({ ...word, speaker: event.speaker })));
     } else if (event.type === "transcript.text.done") {
-      Object.assign(job, { segments: event.segments, duration: event.duration, language: event.language });
+      const { segments = job.segments, words = [], duration, language } = event;
+      words.forEach(({ second_speaker: second }, index) => second && (job.words[index].second_speaker = second));
+      Object.assign(job, { segments, duration, language });
     }
     this._changed(job);
   }

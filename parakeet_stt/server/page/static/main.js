@@ -35,6 +35,7 @@ function showState() {
   if (!now) return;
   $("demo").hidden = !now.model.is_demo;
   options.showLanguages(now.model.languages);
+  options.showSpeakers(now.model.tells_speakers);
   files.showLimits();
 }
 

@@ -2,14 +2,14 @@
 
 import { Failure, address, authorization, nobody, toFailure } from "./api.js";
 
-/** Transcribe a file. Calls onUpload(share) and onEvent(event); resolves after the last event, rejects with Failure.
+/** Transcribe a file. tellsSpeakers: whether to ask who says what. Calls onUpload(share) and onEvent(event); resolves after the last event, rejects with Failure.
 
     XMLHttpRequest, because fetch does not tell how much of a body has been sent. The file is read from the disk while
     it is sent. */
-export function transcribe(file, { language, keywords, signal, onUpload, onEvent }) {
+export function transcribe(file, { language, keywords, tellsSpeakers, signal, onUpload, onEvent }) {
   const form = new FormData();
-  form.append("model", "gpt-4o-transcribe"); // whisper-1 streams nothing
-  form.append("response_format", "verbose_json");
+  form.append("model", tellsSpeakers ? "gpt-4o-transcribe-diarize" : "gpt-4o-transcribe"); // whisper-1 streams nothing
+  form.append("response_format", tellsSpeakers ? "diarized_json" : "verbose_json");
   form.append("stream", "true");
   form.append("timestamp_granularities[]", "word");
   form.append("timestamp_granularities[]", "segment");

@@ -50,6 +50,15 @@ export function wordAt(words, seconds) {
   return low - 1;
 }
 
+/** The labels of those who speak, in the order of their first words; none where speakers are not told apart. */
+export const speakersOf = (words) => [...new Set(words.map(({ speaker }) => speaker).filter(Boolean))];
+
+/** What is written for a speaker: the name that the reader gave, or `Speaker A`. names: by label. */
+export function calledBy(label, names = {}) {
+  const name = names[label] || label;
+  return [...name].length === 1 ? `Speaker ${name}` : name;
+}
+
 export const textOf = (words) => words.map(({ word }) => word).join(" ");
 
 /** 1:02:03, or 2:03 below an hour. */
