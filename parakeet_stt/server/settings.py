@@ -230,6 +230,13 @@ class Settings(BaseSettings):
         validation_alias=_names("CORS_ORIGINS"),
         description="Comma-separated origins whose web pages may call this service; * for all. Unset: none.",
     )
+    allowed_hosts: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated), BeforeValidator(_lower)] = Field(
+        default=[],
+        validation_alias=_names("ALLOWED_HOSTS"),
+        description="Comma-separated names that requests may call this service by where no keys are set, with a dot "
+        "before for all that end so, or * for any. localhost, addresses, this machine's name, and names without a dot "
+        "or for private use (.local, .internal, .svc) are always allowed.",
+    )
     page: bool = Field(
         default=True,
         validation_alias=_names("PAGE"),
