@@ -8,6 +8,7 @@ when its connection closes. The program keeps each connection open too, and says
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
@@ -35,6 +36,7 @@ from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
 # For one piece of audio, about a second of it: of the processor's time, and of the clock's, which runs on while the
 # machine gives the worker no time.
 COMPUTE_SECONDS, STALL_SECONDS = 30.0, 90.0
+IDLE_SECONDS = 1.0  # without a file, after which a worker gives back the memory of the last
 BEAT_SECONDS = 1.0  # between two signs that the program is well
 NICENESS = 10  # a tenth of the processor share of the recognizer's threads
 FIRST_BLOCK_SAMPLES = 10 * 1000 // 32 * WINDOW_SAMPLES  # about 10 s: clips are one block, and many files begin soon
@@ -130,13 +132,25 @@ def _work(connection: socket.socket, detector: SpeechDetector | None) -> None:
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         with suppress(EOFError, OSError):
             end = _Connection(connection, FrameParser(), limit - WORKER_BYTES)
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
             while True:
+                if not poll.poll(1000 * IDLE_SECONDS):
+                    _trim_memory()
                 asked, descriptors = end.receive()
                 if isinstance(asked, Decode):
                     _answer(asked, descriptors, end, detector)
         status = 0
     finally:
         os._exit(status)
+
+
+def _trim_memory() -> None:
+    """Give back what the last file took; only in glibc."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _data_bytes() -> int:

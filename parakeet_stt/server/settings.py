@@ -259,8 +259,9 @@ class Settings(BaseSettings):
         default=30.0,
         gt=0,
         validation_alias=_names("DRAIN_SECONDS"),
-        description="How long live sessions may still deliver finals, once their client has disconnected or "
-        "shutdown has begun; and how long uploads may still come and answers be read then.",
+        description="How long the service goes on with requests and live sessions once shutdown has begun; what is "
+        "not finished then ends with 503. And how long a live session may still deliver finals once its client has "
+        "disconnected.",
     )
     signing_key: SecretStr | None = Field(
         default=None,

@@ -207,6 +207,18 @@ def test_only_so_many_workers_are_kept_idle(
     media.run(read)
 
 
+def test_an_idle_worker_gives_back_what_its_last_file_took(media: Media, samples: dict[str, Sample]) -> None:
+    data = encode(samples["two-minutes"].audio().samples, container="flac", codec="flac", rate=44_100, layout="stereo")
+
+    async def read(pool: WorkerPool) -> None:
+        await Reading(media.filters, data).all(pool)
+        (worker,) = media.workers()
+        before = psutil.Process(worker).memory_full_info().uss
+        assert await soon(lambda: psutil.Process(worker).memory_full_info().uss < before - (3 << 20))
+
+    media.run(read)
+
+
 def test_a_worker_that_ended_while_it_was_idle_is_not_used(media: Media, samples: dict[str, Sample]) -> None:
     data = samples["short"].path.read_bytes()
 
