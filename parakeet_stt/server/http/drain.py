@@ -90,7 +90,7 @@ class Drain:
         self.is_over = True
         for limit in self._waits:
             limit.reschedule(loop.time() + LAST_SECONDS)
-        await self._wait_for_all(max(LAST_SECONDS, end - loop.time()))
+        await self._wait_for_all(max(0.0, end - loop.time()))
         if self._work:
             logger.warning("the drain is over: %d requests and sessions end unfinished", len(self._work))
         for limit in self._work:

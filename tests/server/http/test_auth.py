@@ -20,7 +20,7 @@ OTHERS = ("evil.example.com", "evil.example.com:3000", "127.0.0.1.nip.io", "loca
 
 def check(host: str, path: str = "/v1/models", **env: Any) -> None:
     headers = [(b"host", host.encode())] if host else []
-    check_host({"type": "http", "path": path, "headers": headers}, Settings(_env_file=None, **env))
+    check_host({"type": "http", "path": path, "headers": headers}, Settings(**env))
 
 
 @pytest.mark.parametrize("host", OWN)
