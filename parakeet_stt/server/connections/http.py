@@ -55,7 +55,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._watch = Watch(transport, self._check_head)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         # The kernel gives the lowest number that is free.
-        if transport.get_extra_info("socket").fileno() >= most - RESERVED_DESCRIPTORS:
+        if transport.get_extra_info("socket").fileno() >= most - min(RESERVED_DESCRIPTORS, most // 2):
             self._is_crowded = True
             if time.monotonic() - HttpProtocol._logged_at > LOG_SECONDS:
                 HttpProtocol._logged_at = time.monotonic()
