@@ -12,7 +12,8 @@ SpeechError
 │   ├── UploadStalled
 │   ├── UnknownModel
 │   ├── NotAuthorized
-│   └── OriginRefused
+│   ├── OriginRefused
+│   └── HostRefused
 ├── Overloaded              too much is waiting: retry later
 │   └── Unavailable         what is needed is not there now, and will be soon
 │       └── ShuttingDown    the service takes on nothing more; another instance may be there
@@ -115,6 +116,12 @@ class OriginRefused(RequestError):
     """The page that asks is of a site that may not."""
 
     code = "origin_not_allowed"
+
+
+class HostRefused(RequestError):
+    """The service is not to be called by this name."""
+
+    code = "host_not_allowed"
 
 
 class Overloaded(SpeechError):

@@ -29,37 +29,46 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Entry(Generic[T]):
-    """A queued item. tag: start time in the virtual time of its class."""
+    """A queued item. tag: its place in the order of its class, in the virtual time of that."""
 
     seconds: float
     content: T
     tag: float
+    owner: Hashable = None
 
 
 class _Class(Generic[T]):
     """The queued entries of one priority, shared fairly among their owners.
 
-    Start-time fair queueing (Goyal, Vin and Cheng, 1996): an entry's tag is the virtual time at which its owner's
-    audio before it would be done, so that no owner gets ahead by queueing more.
+    Fair queueing (Demers, Keshav and Shenker, 1989): virtual time grows by what is decoded, divided by the number of
+    owners that wait. An entry of a recording has as its tag the virtual time at which equal shares would have decoded
+    its owner's audio to its end. So no owner gets ahead by queueing more, and a clip passes the first utterances of
+    long recordings, however many there are. Live chunks are all due at once: they have the time at which they would
+    begin.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, priority: Priority) -> None:
         self.entries: list[Entry[T]] = []
         self.passed_over = 0
+        self._is_live = priority is Priority.LIVE
         self._now = 0.0
         self._finish: dict[Hashable, float] = {}
 
     def add(self, owner: Hashable, seconds: float, content: T) -> None:
-        tag = max(self._now, self._finish.get(owner, 0.0))
-        self._finish[owner] = tag + seconds
-        self.entries.append(Entry(seconds, content, tag))
+        start = max(self._now, self._finish.get(owner, 0.0))
+        self._finish[owner] = start + seconds
+        self.entries.append(Entry(seconds, content, start if self._is_live else start + seconds, owner))
 
     def take(self, limits: BatchLimits) -> list[Entry[T]]:
         earliest = heapq.nsmallest(CONSIDERED * limits.items, self.entries, key=lambda entry: entry.tag)
         taken = pick_batch(earliest, limits)
+        owners = {entry.owner for entry in self.entries}
         left = set(map(id, taken))
         self.entries = [entry for entry in self.entries if id(entry) not in left]
-        self._now = max(self._now, earliest[0].tag)
+        if self._is_live:
+            self._now = max(self._now, earliest[0].tag)
+        else:
+            self._now += sum(entry.seconds for entry in taken) / len(owners)
         self._finish = {owner: end for owner, end in self._finish.items() if end > self._now}
         self.passed_over = 0
         return taken
@@ -80,7 +89,7 @@ class Scheduler(Generic[T]):
 
     def add(self, content: T, *, seconds: float, priority: Priority, owner: Hashable, kind: int = 0) -> None:
         """Queue `content`. owner: entries with equal owners are one flow."""
-        self._classes.setdefault((priority, kind), _Class()).add(owner, seconds, content)
+        self._classes.setdefault((priority, kind), _Class(priority)).add(owner, seconds, content)
 
     def discard(self, is_obsolete: Callable[[T], bool]) -> None:
         """Remove obsolete entries."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+WORKER_BYTES = 512 << 20  # that a worker may take beside what the program has; ten hours of mp4 with its index need 60
+
 
 class _Message(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
     pass
@@ -34,11 +36,12 @@ class NeedFilter(_Message, frozen=True):
 
 
 class End(_Message, frozen=True):
-    """Nothing more comes. error: the name of an `AudioError`, or None."""
+    """Nothing more comes. error: the name of an `AudioError`, or None. memory: see `Block`."""
 
     is_truncated: bool = False
     error: str | None = None
     message: str = ""
+    memory: int = 0
 
 
 class Block(_Message, frozen=True):
@@ -55,6 +58,12 @@ class Block(_Message, frozen=True):
     channels: int = 1
 
 
+class Died(_Message, frozen=True):
+    """The worker has ended; the program says so. signal: that ended it; 0 if it ended by itself."""
+
+    signal: int
+
+
 encode = msgspec.msgpack.Encoder().encode
 decode_asked = msgspec.msgpack.Decoder(Decode | Next).decode
-decode_answer = msgspec.msgpack.Decoder(NeedFilter | Block | End).decode
+decode_answer = msgspec.msgpack.Decoder(NeedFilter | Block | End | Died).decode

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,17 +21,24 @@ from parakeet_stt.errors import AudioError, AudioTooLong, AudioTooShort, Overloa
 from parakeet_stt.ipc.channel import Channel
 from parakeet_stt.ipc.shared_audio import SharedAudio
 from parakeet_stt.media import messages
-from parakeet_stt.media.messages import Block, Decode, End, NeedFilter, Next
+from parakeet_stt.media.messages import WORKER_BYTES, Block, Decode, Died, End, NeedFilter, Next
 from parakeet_stt.vad import Probabilities
 
+logger = logging.getLogger(__name__)
 IDLE_SHARE = 1  # workers kept for later files, of about 40 MB each, for each that may compute
 KEPT_BYTES = 64 << 20  # of its own, from which a worker is not kept for another file
 MEMORY_BYTES = 4 << 30  # of all workers of a front, unless it says otherwise
 MAX_FILES = 100  # of one worker: what a file may have done to it does not last
 RETRY_SECONDS = 5
+QUIET_SECONDS = 5.0  # that the program may say nothing for; it says each second that it is well
 CONNECT_SECONDS, CONNECT_TRIES = 0.05, 200  # the program is started again when it has ended
-# A worker that dies sooner after its last answer has been ended by somebody; one that dies later of what it decoded.
-STALLED_SECONDS = 10.0
+# What ends a worker that does nothing wrong: an operator, or the system where it has no memory left.
+FROM_OUTSIDE = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM}
+MAX_LOSSES = 3  # of workers of one file from outside, until its caller is told to come back
+STALLED_SECONDS = 10.0  # a file whose worker computes for longer, and then dies of it, is not tried again
+# Of two files that nothing is read of yet the one that came first goes first, but as if it had come later the larger it
+# is: a megabyte is half a minute of plain speech, which does not wait for many hours of it.
+LATER_BYTES, MAX_LATER_SECONDS = 1e6, 30.0
 HELD_SECONDS = 5.0  # that a worker counts as one that computes: a file that stalls its worker holds others up no longer
 REFUSALS: dict[str, type[AudioError]] = {
     kind.__name__: kind for kind in (UndecodableAudio, AudioTooLong, AudioTooShort)
@@ -37,7 +46,16 @@ REFUSALS: dict[str, type[AudioError]] = {
 
 
 class WorkerLost(Exception):
-    """The worker has ended."""
+    """The worker has ended. signal: that has ended it; 0 if it has ended by itself; None if nobody knows."""
+
+    def __init__(self, number: int | None) -> None:
+        super().__init__(number)
+        self.signal = number
+
+    @property
+    def is_from_outside(self) -> bool:
+        """Whether something else than the file has ended it."""
+        return self.signal is None or self.signal in FROM_OUTSIDE
 
 
 class Worker:
@@ -45,21 +63,24 @@ class Worker:
 
     def __init__(self, connection: socket.socket) -> None:
         self._channel = Channel(connection, self._receive, self._lose)
-        self._answer: asyncio.Future[bytes] | None = None
+        self._answer: asyncio.Future[NeedFilter | Block | End] | None = None
+        self._signal: int | None = None
         self.is_alive = True
         self.files = 0  # that it has been sent
-        self.memory = 0  # bytes that it has taken for itself, by its last answer
+        self.memory = 0  # bytes that it has taken for itself: by its last answer about this file, or at most
         self.asked_at = 0.0
 
     async def ask(self, message: Decode | Next, descriptors: tuple[int, ...] = ()) -> NeedFilter | Block | End:
         """Its answer to a message. Raises WorkerLost."""
         self.asked_at = time.monotonic()
         if not self.is_alive:
-            raise WorkerLost
+            raise WorkerLost(self._signal)
+        if isinstance(message, Decode):
+            self.memory = WORKER_BYTES
         self._answer = asyncio.get_running_loop().create_future()
         self._channel.send(messages.encode(message), descriptors)
-        answer: NeedFilter | Block | End = messages.decode_answer(await self._answer)
-        if isinstance(answer, Block):
+        answer = await self._answer
+        if not isinstance(answer, NeedFilter):
             self.memory = answer.memory
         return answer
 
@@ -69,24 +90,27 @@ class Worker:
         self._channel.close()
 
     def _receive(self, message: bytes, _: list[int]) -> None:
-        if self._answer and not self._answer.done():
-            self._answer.set_result(message)
+        answer = messages.decode_answer(message)
+        if isinstance(answer, Died):
+            self._signal = answer.signal
+        elif self._answer and not self._answer.done():
+            self._answer.set_result(answer)
 
     def _lose(self) -> None:
         self.is_alive = False
         if self._answer and not self._answer.done():
-            self._answer.set_exception(WorkerLost())
+            self._answer.set_exception(WorkerLost(self._signal))
 
 
 class _Slots:
-    """A semaphore whose waiters have priorities: the smallest number goes first, and of two equal ones the first."""
+    """A semaphore whose waiters have priorities: the smallest goes first, and of two equal ones the first."""
 
     def __init__(self, free: int) -> None:
         self._free = free
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap
+        self._waiting: list[tuple[tuple[float, float], int, asyncio.Future[None]]] = []  # a heap
         self._numbers = itertools.count()
 
-    async def acquire(self, priority: int) -> None:
+    async def acquire(self, priority: tuple[float, float]) -> None:
         """Take a slot once there is one."""
         if self._free:  # then nobody waits
             self._free -= 1
@@ -125,21 +149,36 @@ class WorkerPool:
         self._max_idle = IDLE_SHARE * computing
         self._slots = _Slots(computing)
 
+    @property
+    def is_served(self) -> bool:
+        """Whether the program that forks workers is there, and has lately touched its socket's file."""
+        try:
+            return time.time() - self._path.stat().st_mtime < QUIET_SECONDS
+        except OSError:
+            return False
+
     @asynccontextmanager
-    async def slot(self, blocks: int) -> AsyncIterator[None]:
-        """Wait until another worker may compute, and count it while the context lasts, for `HELD_SECONDS` at most.
+    async def slot(self, blocks: int, upload_bytes: int) -> AsyncIterator[None]:
+        """Wait until another worker may compute, and count it while the context lasts, for `HELD_SECONDS` at most
+        if there is memory for one more.
 
         blocks: that the worker has read of its file. The worker with the fewest goes first, so that long files, and
-        files that are longer than they look, delay the beginning of no other.
+        files that are longer than they look, delay the beginning of no other. upload_bytes: of the file; see
+        `LATER_BYTES`.
         """
-        await self._slots.acquire(blocks)
-        held = [True]
+        later = min(upload_bytes / LATER_BYTES, MAX_LATER_SECONDS)
+        await self._slots.acquire((blocks, time.monotonic() + later))
+        held, loop = [True], asyncio.get_running_loop()
+        timer = loop.call_later(HELD_SECONDS, lambda: give_up())
 
         def give_up() -> None:
+            nonlocal timer
+            if sum(one.memory for one in self._busy) + WORKER_BYTES > self._memory:
+                timer = loop.call_later(HELD_SECONDS, give_up)  # no other may begin
+                return
             held.clear()
             self._slots.release()
 
-        timer = asyncio.get_running_loop().call_later(HELD_SECONDS, give_up)
         try:
             yield
         finally:
@@ -235,7 +274,7 @@ class MediaReader:
         self._worker: Worker | None = None
         self._first: Block | End | None = None  # answer, if it was asked for before the blocks
         self._blocks = 0  # that are read
-        self._has_died = False
+        self._losses = self._faults = 0  # of its workers: from outside, and by this file
         self.is_truncated = False  # whether the file ends before the length it announces; known at its end
 
     async def count_channels(self) -> int:
@@ -270,20 +309,26 @@ class MediaReader:
             self._worker = None
 
     async def _next(self) -> Block | End:
-        """The next block, or the end; from another worker if the present one dies for the first time."""
+        """The next block, or the end; from another worker if the present one dies.
+
+        Raises UndecodableAudio if two die of the file, and Unavailable if several are ended from outside.
+        """
         while True:
             try:
-                async with self._pool.slot(self._blocks):
+                async with self._pool.slot(self._blocks, os.fstat(self._upload).st_size):
                     answer = await self._ask()
-            except WorkerLost:
-                is_stalled = self._worker is not None and time.monotonic() - self._worker.asked_at > STALLED_SECONDS
+            except WorkerLost as lost:
+                seconds = time.monotonic() - self._worker.asked_at if self._worker else 0.0
                 self.close()
-                if self._has_died or is_stalled:
+                if lost.is_from_outside:
+                    self._lose(lost)
+                    continue
+                self._faults += 1
+                if self._faults > 1 or seconds > STALLED_SECONDS:
                     self._settings.on_crash()
                     raise UndecodableAudio(
                         "The file could not be decoded: its decoder crashed, or took too much time or memory."
                     ) from None
-                self._has_died = True
                 continue
             if self._worker and (isinstance(answer, End) or answer.end is not None):
                 self._pool.put_back(self._worker)
@@ -291,6 +336,15 @@ class MediaReader:
             elif self._worker:
                 self._pool.check_memory(self._worker)
             return answer
+
+    def _lose(self, lost: WorkerLost) -> None:
+        """Count a worker that was ended from outside. Raises Unavailable when it was one too many."""
+        self._losses += 1
+        logger.warning("a media worker was ended from outside, by signal %s", lost.signal or "unknown")
+        if self._losses == MAX_LOSSES:
+            raise Unavailable(
+                "The processes that decode files are being ended. Please retry.", retry_after=RETRY_SECONDS
+            )
 
     async def _ask(self) -> Block | End:
         if self._worker:

@@ -3,11 +3,12 @@
 The program listens at a Unix socket, and forks a worker for each connection, in a millisecond or two, since nothing
 here has imported torch. A worker gets `Decode` with a file, and answers it and each `Next` with a `Block` of mono
 16 kHz samples that it has written to shared memory; the last one has the `End`. Then it takes the next file. It ends
-when its connection closes.
+when its connection closes. The program keeps each connection open too, and says on it what has ended its worker.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import resource
@@ -28,17 +29,18 @@ from parakeet_stt.errors import AudioError
 from parakeet_stt.ipc.channel import FrameParser, receive_some, send_all
 from parakeet_stt.ipc.shared_audio import SAMPLE_BYTES, write_samples
 from parakeet_stt.media import demux, filters, messages, resampling
-from parakeet_stt.media.messages import Block, Decode, End, NeedFilter
+from parakeet_stt.media.messages import WORKER_BYTES, Block, Decode, Died, End, NeedFilter
 from parakeet_stt.protocols import SpeechDetector
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
 
-MEMORY_BYTES = 512 << 20  # that a worker may take beside what the program has; ten hours of mp4 with its index need 60
 # For one piece of audio, about a second of it: of the processor's time, and of the clock's, which runs on while the
 # machine gives the worker no time.
 COMPUTE_SECONDS, STALL_SECONDS = 30.0, 90.0
+IDLE_SECONDS = 1.0  # without a file, after which a worker gives back the memory of the last
 BEAT_SECONDS = 1.0  # between two signs that the program is well
 NICENESS = 10  # a tenth of the processor share of the recognizer's threads
-BLOCK_SAMPLES = 30 * 1000 // 32 * WINDOW_SAMPLES  # about 30 s: short clips are one block
+FIRST_BLOCK_SAMPLES = 10 * 1000 // 32 * WINDOW_SAMPLES  # about 10 s: clips are one block, and many files begin soon
+BLOCK_SAMPLES = 30 * 1000 // 32 * WINDOW_SAMPLES  # about 30 s: of all that follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,10 @@ class _Connection:
             for message, own in self.parser.push(data, descriptors):  # a front sends one and waits for the answer
                 return messages.decode_asked(message), own
 
+    def own_bytes(self) -> int:
+        """Memory that this process has taken for itself."""
+        return max(0, _data_bytes() - self.data_bytes)
+
     def send(self, answer: NeedFilter | Block | End) -> None:
         """Send an answer. Raises OSError once the front is gone."""
         send_all(self.socket, messages.encode(answer))
@@ -73,42 +79,78 @@ def serve(
     """
     for ignored in (signal.SIGINT, signal.SIGTERM):  # files that are being decoded are finished
         signal.signal(ignored, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no parent waits for the children
+    woken, waking = socket.socketpair()
+    for one in (woken, waking):
+        one.setblocking(False)
+    signal.set_wakeup_fd(waking.fileno())  # `select` returns when a worker has ended
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     os.nice(NICENESS)
     gc.collect()
     gc.freeze()
+    workers: dict[int, socket.socket] = {}  # by process
     while True:
-        ready, _, _ = select.select([listening, lifeline], [], [], BEAT_SECONDS)
+        ready, _, _ = select.select([listening, lifeline, woken], [], [], BEAT_SECONDS)
         if lifeline in ready:
             return
+        if woken in ready:
+            woken.recv(1 << 16)
+        _bury(workers)
         beat()
-        if not ready:
+        if listening not in ready:
             continue
         connection, _ = listening.accept()
-        if os.fork() == 0:
-            listening.close()
-            lifeline.close()
+        process = os.fork()
+        if process == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for one in (listening, lifeline, woken, waking, *workers.values()):
+                one.close()
             _work(connection, detector)
-        connection.close()
+        workers[process] = connection
+
+
+def _bury(workers: dict[int, socket.socket]) -> None:
+    """Tell fronts what has ended those of their workers that have ended."""
+    with suppress(ChildProcessError):  # there are none
+        while found := os.waitpid(-1, os.WNOHANG):
+            process, status = found
+            if not process:
+                return
+            with workers.pop(process) as connection, suppress(OSError):  # the front is gone
+                connection.setblocking(False)
+                code = os.waitstatus_to_exitcode(status)
+                send_all(connection, messages.encode(Died(max(0, -code))))
 
 
 def _work(connection: socket.socket, detector: SpeechDetector | None) -> None:
     """Decode file after file, until the front closes the connection."""
     status = 1
     try:
-        limit = _data_bytes() + MEMORY_BYTES
+        limit = _data_bytes() + WORKER_BYTES
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
         with suppress(EOFError, OSError):
-            end = _Connection(connection, FrameParser(), limit - MEMORY_BYTES)
+            end = _Connection(connection, FrameParser(), limit - WORKER_BYTES)
+            poll = select.poll()
+            poll.register(connection, select.POLLIN)
             while True:
+                if not poll.poll(1000 * IDLE_SECONDS):
+                    _trim_memory()
                 asked, descriptors = end.receive()
                 if isinstance(asked, Decode):
                     _answer(asked, descriptors, end, detector)
         status = 0
     finally:
         os._exit(status)
+
+
+def _trim_memory() -> None:
+    """Give back what the last file took; only in glibc."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _data_bytes() -> int:
@@ -142,15 +184,14 @@ def _answer(asked: Decode, descriptors: list[int], connection: _Connection, dete
                     write_samples(audio, written, samples)
                     _wind_clock(0, 0)  # the front may ask slowly
                     found = None if probabilities is None else probabilities.tobytes()
-                    own = max(0, _data_bytes() - connection.data_bytes)
                     last = End(track.is_truncated) if is_last else None
-                    connection.send(Block(len(samples), found, last, own, track.channels))
+                    connection.send(Block(len(samples), found, last, connection.own_bytes(), track.channels))
                     if not is_last:
                         connection.receive()
                 _wind_clock(COMPUTE_SECONDS, STALL_SECONDS)
                 written += len(samples)
     except AudioError as exc:
-        end = End(error=type(exc).__name__, message=exc.message)
+        end = End(error=type(exc).__name__, message=exc.message, memory=connection.own_bytes())
     finally:
         os.close(audio)
     _wind_clock(0, 0)
@@ -183,18 +224,19 @@ def _find_filter(rate: int, folder: Path, connection: _Connection) -> resampling
 
 
 def _regroup(pieces: Iterator[Samples], on_piece: Callable[[], None]) -> Iterator[tuple[Samples, bool]]:
-    """The same samples in blocks of `BLOCK_SAMPLES`, the last one shorter; and whether it is the last."""
+    """The same samples in blocks, the last one shorter; and whether it is the last."""
     waiting: list[Samples] = []
-    count = 0
+    count, size = 0, FIRST_BLOCK_SAMPLES
     for piece in pieces:
         on_piece()
         waiting.append(piece)
         count += len(piece)
-        while count > BLOCK_SAMPLES:
+        while count > size:
             joined = np.concatenate(waiting)
-            yield joined[:BLOCK_SAMPLES], False
-            waiting = [joined[BLOCK_SAMPLES:]]
-            count -= BLOCK_SAMPLES
+            yield joined[:size], False
+            waiting = [joined[size:]]
+            count -= size
+            size = BLOCK_SAMPLES
     yield np.concatenate([np.zeros(0, np.float32), *waiting]), True
 
 

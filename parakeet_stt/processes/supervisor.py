@@ -25,7 +25,7 @@ READY, BEAT, FAILED = "ready", ".", "failed: "
 HANG_SECONDS = 60.0  # without a word from a program that is ready, before it is ended
 MAX_FAILURES = 3  # starts in a row after which a program was not ready
 RETRY_SECONDS = 1.0  # between two of them
-END_SECONDS = 10.0  # for a program to end by itself
+END_SECONDS = 1.0  # for a program to end by itself; none has anything to save
 
 
 @dataclass(frozen=True, slots=True)

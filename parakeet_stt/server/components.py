@@ -60,7 +60,7 @@ class Components:
     @property
     def is_alive(self) -> bool:
         """Whether a request that comes now will be answered soon."""
-        return self.device.is_alive and not self.drain.started.is_set()
+        return self.device.is_alive and self.transcriber.can_read and not self.drain.started.is_set()
 
     @property
     def request_context(self) -> RequestContext:

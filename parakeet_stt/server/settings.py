@@ -230,6 +230,13 @@ class Settings(BaseSettings):
         validation_alias=_names("CORS_ORIGINS"),
         description="Comma-separated origins whose web pages may call this service; * for all. Unset: none.",
     )
+    allowed_hosts: Annotated[list[str], NoDecode, BeforeValidator(_comma_separated), BeforeValidator(_lower)] = Field(
+        default=[],
+        validation_alias=_names("ALLOWED_HOSTS"),
+        description="Comma-separated names that requests may call this service by where no keys are set, with a dot "
+        "before for all that end so, or * for any. localhost, addresses, this machine's name, and names without a dot "
+        "or for private use (.local, .internal, .svc) are always allowed.",
+    )
     page: bool = Field(
         default=True,
         validation_alias=_names("PAGE"),
@@ -252,8 +259,9 @@ class Settings(BaseSettings):
         default=30.0,
         gt=0,
         validation_alias=_names("DRAIN_SECONDS"),
-        description="How long live sessions may still deliver finals, once their client has disconnected or "
-        "shutdown has begun; and how long uploads may still come and answers be read then.",
+        description="How long the service goes on with requests and live sessions once shutdown has begun; what is "
+        "not finished then ends with 503. And how long a live session may still deliver finals once its client has "
+        "disconnected.",
     )
     signing_key: SecretStr | None = Field(
         default=None,

@@ -86,6 +86,27 @@ def test_two_long_files_share_the_device_whatever_came_first() -> None:
     assert Counter(schedule.take(LIMITS)[0] for _ in range(20)) == {"early": 10, "late": 10}
 
 
+def test_a_clip_passes_seventy_long_files_that_came_before_it() -> None:
+    schedule: Scheduler[str] = Scheduler()
+    for number in range(70):
+        for _ in range(2):
+            schedule.add("long", seconds=8, priority=Priority.SHORT, owner=number)
+    for _ in range(3):
+        schedule.take(LIMITS)
+    schedule.add("clip", seconds=2, priority=Priority.SHORT, owner="clip")
+    assert schedule.take(LIMITS) == ["clip"]
+
+
+def test_clips_that_never_end_hold_a_long_file_up_for_a_time_only() -> None:
+    schedule: Scheduler[str] = Scheduler()
+    schedule.add("long", seconds=8, priority=Priority.SHORT, owner="long")
+    out: list[str] = []
+    for number in range(20):
+        schedule.add("clip", seconds=2, priority=Priority.SHORT, owner=number)
+        out += schedule.take(BatchLimits(seconds=2, items=1, overhead=1))
+    assert 5 <= out.index("long") <= 12  # half of the device is its share: clips of 8 s, and a little more
+
+
 def test_what_is_gone_is_forgotten() -> None:
     schedule: Scheduler[int] = Scheduler()
     for number in range(4):

@@ -23,8 +23,9 @@ from parakeet_stt.errors import AudioTooLong, AudioTooShort, Overloaded, Undecod
 from parakeet_stt.ipc.shared_audio import SAMPLE_BYTES
 from parakeet_stt.media import pool as pool_module
 from parakeet_stt.media.demux import decode
+from parakeet_stt.media.messages import WORKER_BYTES
 from parakeet_stt.media.pool import WorkerPool
-from parakeet_stt.media.worker import BLOCK_SAMPLES
+from parakeet_stt.media.worker import BLOCK_SAMPLES, FIRST_BLOCK_SAMPLES
 from parakeet_stt.vad import Probabilities
 from tests.conftest import ROOT, Sample, encode
 from tests.media.readers import Media, Reading, descriptors, running_media, soon
@@ -82,7 +83,7 @@ def test_sound_and_speech_are_the_same_as_without_another_process(
 ) -> None:
     data = encode(two_minutes[: 40 * SAMPLE_RATE], container=container, codec=codec, rate=rate)
     reading = media.read(data)
-    assert len(reading.lengths) == 2
+    assert len(reading.lengths) == 3
     assert np.array_equal(reading.samples, decoded_by_one_thread(data, media.filters))
     assert np.array_equal(reading.probabilities, detected(reading.samples, detector))
     assert not reading.reader.is_truncated
@@ -99,15 +100,18 @@ def test_without_a_detector_a_worker_finds_the_sound_only(
     assert reading.found == [None]
 
 
-@pytest.mark.parametrize("length", [BLOCK_SAMPLES - 1, BLOCK_SAMPLES, BLOCK_SAMPLES + 1, 2 * BLOCK_SAMPLES,
-                                    3 * BLOCK_SAMPLES + 700])  # fmt: skip
-def test_a_long_file_comes_in_blocks_of_whole_windows(
+@pytest.mark.parametrize("length", [FIRST_BLOCK_SAMPLES - 1, FIRST_BLOCK_SAMPLES, FIRST_BLOCK_SAMPLES + 1,
+                                    FIRST_BLOCK_SAMPLES + BLOCK_SAMPLES, 3 * BLOCK_SAMPLES + 700])  # fmt: skip
+def test_a_long_file_comes_in_blocks_of_whole_windows_the_first_of_them_short(
     length: int, media: Media, two_minutes: Samples, detector: OnnxDetector
 ) -> None:
     data = wav(pcm(two_minutes[:length]))
     reading = media.read(data)
     assert sum(reading.lengths) == length
-    assert reading.lengths[:-1] == [BLOCK_SAMPLES] * ((length - 1) // BLOCK_SAMPLES)
+    following = (length - FIRST_BLOCK_SAMPLES - 1) // BLOCK_SAMPLES
+    assert reading.lengths[:-1] == [FIRST_BLOCK_SAMPLES, *[BLOCK_SAMPLES] * following][: len(reading.lengths) - 1]
+    assert len(reading.lengths) == 1 if length <= FIRST_BLOCK_SAMPLES else following + 2
+    assert 9 < FIRST_BLOCK_SAMPLES / SAMPLE_RATE < 11
     assert 29 < BLOCK_SAMPLES / SAMPLE_RATE < 31
     assert np.array_equal(reading.samples, decoded(data))
     assert np.array_equal(reading.probabilities, detected(reading.samples, detector))
@@ -122,9 +126,9 @@ def test_a_worker_does_not_run_ahead_of_what_is_asked_for(media: Media, samples:
         spent = psutil.Process(worker).cpu_times().user
         await asyncio.sleep(1)
         assert psutil.Process(worker).cpu_times().user - spent < 0.05
-        assert os.fstat(reading.audio.descriptor).st_size == SAMPLE_BYTES * BLOCK_SAMPLES
+        assert os.fstat(reading.audio.descriptor).st_size == SAMPLE_BYTES * FIRST_BLOCK_SAMPLES
         assert await reading.block()
-        assert os.fstat(reading.audio.descriptor).st_size == 2 * SAMPLE_BYTES * BLOCK_SAMPLES
+        assert os.fstat(reading.audio.descriptor).st_size == SAMPLE_BYTES * (FIRST_BLOCK_SAMPLES + BLOCK_SAMPLES)
         reading.close()
 
     media.run(read)
@@ -203,6 +207,18 @@ def test_only_so_many_workers_are_kept_idle(
     media.run(read)
 
 
+def test_an_idle_worker_gives_back_what_its_last_file_took(media: Media, samples: dict[str, Sample]) -> None:
+    data = encode(samples["two-minutes"].audio().samples, container="flac", codec="flac", rate=44_100, layout="stereo")
+
+    async def read(pool: WorkerPool) -> None:
+        await Reading(media.filters, data).all(pool)
+        (worker,) = media.workers()
+        before = psutil.Process(worker).memory_full_info().uss
+        assert await soon(lambda: psutil.Process(worker).memory_full_info().uss < before - (3 << 20))
+
+    media.run(read)
+
+
 def test_a_worker_that_ended_while_it_was_idle_is_not_used(media: Media, samples: dict[str, Sample]) -> None:
     data = samples["short"].path.read_bytes()
 
@@ -252,6 +268,43 @@ def test_files_that_stall_their_workers_hold_others_up_for_a_short_time_only(
         assert not any(task.done() for task in stalled)
         refused = await asyncio.gather(*stalled, return_exceptions=True)
         assert all(isinstance(one, UndecodableAudio) for one in refused)
+
+    media.run(read, computing=1)
+
+
+def test_a_small_file_passes_large_ones_that_came_before_it(media: Media, samples: dict[str, Sample]) -> None:
+    order: list[str] = []
+
+    async def read(pool: WorkerPool) -> None:
+        large = [asyncio.create_task(pass_through(pool, "large", 9 << 20)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.gather(*large, pass_through(pool, "small", 1000))
+
+    async def pass_through(pool: WorkerPool, name: str, size: int) -> None:
+        async with pool.slot(0, size):
+            await asyncio.sleep(0.01)
+            order.append(name)
+
+    media.run(read, computing=1)
+    assert order == ["large", "small", "large", "large"]
+
+
+def test_files_that_stall_their_workers_take_no_more_memory_than_all_may(
+    media: Media, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "HELD_SECONDS", 0.1)
+
+    async def read(pool: WorkerPool) -> None:
+        pool._memory = 3 * WORKER_BYTES  # of a worker nothing is known before its first answer
+        stalled = [asyncio.create_task(Reading(media.filters, trap("sleep")).all(pool)) for _ in range(5)]
+        most = 0
+        for _ in range(60):
+            await asyncio.sleep(0.02)
+            most = max(most, len(media.workers()))
+        assert most == 3
+        for task in stalled:
+            task.cancel()
+        await asyncio.gather(*stalled, return_exceptions=True)
 
     media.run(read, computing=1)
 

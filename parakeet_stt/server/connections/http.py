@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import resource
+import time
 from typing import TYPE_CHECKING, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -13,10 +16,17 @@ from parakeet_stt.server.http.errors import envelope
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
+logger = logging.getLogger(__name__)
 # As most servers and proxies have it: nginx takes 32 KiB (large_client_header_buffers), Node.js 16, h11 64.
 MAX_HEAD_BYTES = 64 << 10
 MAX_HEADERS = 100  # Apache's LimitRequestFields
 HEAD_SECONDS = 20.0  # from a request's first byte, or from the connection's beginning; Apache's RequestReadTimeout
+# Of this process's descriptors, kept for requests that are being answered, each of which needs a few. A connection that
+# gets one of them is told to come back. With none left the system could not even accept it.
+RESERVED_DESCRIPTORS = 64
+CROWDED_HEAD_SECONDS = 2.0  # in place of `HEAD_SECONDS`, for such a connection
+LOG_SECONDS = 10.0  # between two lines in the log about it
+RETRY_SECONDS = 5
 MAX_PIPELINED = 16  # requests of a connection that wait for the answer to another
 
 
@@ -34,6 +44,8 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes = 0  # of the request's line and headers that are complete
     _head_began_at: float | None  # None while no request's head is awaited
     _has_begun = False  # whether some of the head is there
+    _is_crowded = False  # whether there are hardly any descriptors left
+    _logged_at = -LOG_SECONDS  # of all connections
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
@@ -41,6 +53,13 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._head_began_at = self.loop.time()
         self._watch = Watch(transport, self._check_head)
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        # The kernel gives the lowest number that is free.
+        if transport.get_extra_info("socket").fileno() >= most - min(RESERVED_DESCRIPTORS, most // 2):
+            self._is_crowded = True
+            if time.monotonic() - HttpProtocol._logged_at > LOG_SECONDS:
+                HttpProtocol._logged_at = time.monotonic()
+                logger.error("out of descriptors: %d are open or reserved; new connections get 503", most)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -91,6 +110,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_began_at = None
         self._has_begun = False
         self._incomplete_bytes = 0
+        if self._is_crowded:
+            self._refusal = 503, "The server has too many connections. Please retry."
+            raise ValueError
         super().on_headers_complete()
         if len(self.pipeline) > MAX_PIPELINED:
             self._refusal = 429, f"At most {MAX_PIPELINED} requests of one connection may wait."
@@ -120,6 +142,8 @@ class HttpProtocol(HttpToolsProtocol):
         status, message = self._refusal or (400, "This is not a request of HTTP/1.1.")
         response = envelope(status, message)
         response.headers["connection"] = "close"
+        if status in (429, 503):
+            response.headers["retry-after"] = str(RETRY_SECONDS)
         head = b"".join(b"%s: %s\r\n" % header for header in response.raw_headers)
         self.transport.write(STATUS_LINE[status] + head + b"\r\n" + bytes(response.body))
         self.transport.close()
@@ -142,10 +166,11 @@ class HttpProtocol(HttpToolsProtocol):
         )
 
     def _check_head(self, now: float) -> None:
-        if self._head_began_at is None or now - self._head_began_at <= HEAD_SECONDS or self.transport.is_closing():
+        most = CROWDED_HEAD_SECONDS if self._is_crowded else HEAD_SECONDS
+        if self._head_began_at is None or now - self._head_began_at <= most or self.transport.is_closing():
             return
         if self._has_begun:
-            self._refusal = 408, f"The request's line and headers have not come within {HEAD_SECONDS:.0f} s."
+            self._refusal = 408, f"The request's line and headers have not come within {most:.0f} s."
             self.send_400_response("")
         else:
             self.transport.close()

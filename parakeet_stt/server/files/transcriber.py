@@ -90,6 +90,11 @@ class FileTranscriber:
             async with self._transcribe_track(reader, audio, queue, options, diarization) as transcription:
                 yield transcription
 
+    @property
+    def can_read(self) -> bool:
+        """Whether files can be decoded now."""
+        return self._workers.is_served
+
     def _report(self, speech: SpeechCoverage) -> None:
         """Count a recording's speech; log where it has no words after second tries, with the request's id."""
         self._metrics.count_speech(speech)

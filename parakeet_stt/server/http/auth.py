@@ -1,19 +1,24 @@
-"""Authorization: which key a request carries, and whether the key, or the page in a browser, may use the service."""
+"""Authorization: which key a request carries; whether the key, the page in a browser, or the name called by may be."""
 
 from __future__ import annotations
 
 import hmac
+import ipaddress
+import socket
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import Scope
 
-from parakeet_stt.errors import NotAuthorized, OriginRefused
+from parakeet_stt.errors import HostRefused, NotAuthorized, OriginRefused
 from parakeet_stt.server.http.client_secrets import ClientSecrets
 from parakeet_stt.server.settings import Settings, hash_key
 
 OPEN_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
 PAGE_PATHS = ("/", "/page/")  # of the page, and where its files begin
+# Ends of names that nobody can register for a site: RFC 6761, 6762 and 8375, ICANN's for private use, home routers',
+# and Kubernetes'.
+PRIVATE_ENDS = (".localhost", ".local", ".internal", ".home.arpa", ".lan", ".svc")
 REALTIME_PATH = "/v1/realtime"  # where keys for one session are valid
 # How a page in a browser, whose sockets can't have headers, sends its key to OpenAI: as a subprotocol.
 SUBPROTOCOL = "openai-insecure-api-key."
@@ -57,6 +62,39 @@ def check_origin(scope: Scope, settings: Settings) -> None:
         site = ""
     if site != headers.get("host"):
         raise OriginRefused(f"Pages of {origin} may not call this service: STT_CORS_ORIGINS does not have it.")
+
+
+def check_host(scope: Scope, settings: Settings) -> None:
+    """Raise HostRefused for a name of somebody else's site, where no keys are set.
+
+    A site can have its own name resolve to this service's address (DNS rebinding). A browser then lets the site's pages
+    call it, and read the answers, as if it were the site.
+    """
+    if settings.key_hashes or scope["path"] in OPEN_PATHS:
+        return
+    host = Headers(scope=scope).get("host", "")
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        name = host
+    if not _is_own(name, settings.allowed_hosts):
+        raise HostRefused(
+            f"This service is not called {name}. Without API keys it answers to localhost, to addresses, to names "
+            "without a dot or for private use, and to those in STT_ALLOWED_HOSTS."
+        )
+
+
+def _is_own(name: str, allowed: list[str]) -> bool:
+    """Whether no other site can have this name. allowed: names; with a dot before, of all that end so; or `*`."""
+    if "." not in name or name.endswith(PRIVATE_ENDS) or name == socket.gethostname().lower():
+        return True
+    if any(one == "*" or name == one.lstrip(".") or (one.startswith(".") and name.endswith(one)) for one in allowed):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def is_known(key: str, settings: Settings) -> bool:

@@ -7,16 +7,19 @@ and leave clients that connect meanwhile without an answer.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from parakeet_stt.errors import ShuttingDown
 from parakeet_stt.server.monitoring.metrics import Metrics
 
+logger = logging.getLogger(__name__)
 RETRY_SECONDS = 5
-LAST_SECONDS = 1.0  # for a client, once the drain is over
+CLIENT_SECONDS = 30.0  # of a longer drain: for clients that are to send or to read
+LAST_SECONDS = 1.0  # for a client, once that is over, and for the answers at the end
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -25,27 +28,41 @@ class Drain:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._sessions, self._requests = _Counter(), _Counter()
+        self._open = _Counter()
         self.started = asyncio.Event()  # set when shutdown begins: sessions are to deliver their last finals
         self.is_over = False  # whether the time is up in which clients may still send and read
         self._waits: set[asyncio.Timeout] = set()  # for clients
+        self._work: set[asyncio.Timeout] = set()  # of all requests and sessions
 
     def check_open(self) -> None:
         """Raise ShuttingDown once shutdown has begun."""
         if self.started.is_set():
             raise ShuttingDown("The server is about to end. Please retry.", retry_after=RETRY_SECONDS)
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
-        """Count a live session while the context lasts."""
-        with self._sessions.count_one(), self._metrics.sessions.track_inprogress():
-            yield
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[None]:
+        """Count a live session while the context lasts. Raises ShuttingDown at the end of the drain."""
+        with self._metrics.sessions.track_inprogress():
+            async with self.request():
+                yield
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count a request while the context lasts."""
-        with self._requests.count_one():
-            yield
+    @asynccontextmanager
+    async def request(self) -> AsyncIterator[None]:
+        """Count a request while the context lasts. Raises ShuttingDown at the end of the drain."""
+        limit = asyncio.timeout(None)
+        self._work.add(limit)
+        try:
+            with self._open.count_one():
+                async with limit:
+                    yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise ShuttingDown(
+                "The server ends, and this is not finished. Please retry.", retry_after=RETRY_SECONDS
+            ) from None
+        finally:
+            self._work.discard(limit)
 
     @asynccontextmanager
     async def wait_for_client(self, seconds: float | None) -> AsyncIterator[None]:
@@ -61,20 +78,29 @@ class Drain:
                 self._waits.discard(limit)
 
     async def finish(self, seconds: float) -> None:
-        """Refuse what is new; wait for all requests and sessions, but for those of clients at most `seconds`.
+        """Refuse what is new, and wait for all requests and sessions, at most `seconds`. Then end those that are left.
 
-        Then a session is left alone, and a request that waits for its client, for more of an upload or for the reading
-        of an answer, ends. One that is being transcribed is waited for, and answered.
+        A request that waits for its client, for more of an upload or for the reading of an answer, has no more than
+        `CLIENT_SECONDS` of them.
         """
         self.started.set()
-        ends = {asyncio.ensure_future(counter.none.wait()) for counter in (self._sessions, self._requests)}
-        _, unfinished = await asyncio.wait(ends, timeout=seconds)
-        for end in unfinished:
-            end.cancel()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        await self._wait_for_all(min(seconds, CLIENT_SECONDS))
         self.is_over = True
         for limit in self._waits:
-            limit.reschedule(asyncio.get_running_loop().time() + LAST_SECONDS)
-        await self._requests.none.wait()
+            limit.reschedule(loop.time() + LAST_SECONDS)
+        await self._wait_for_all(max(0.0, end - loop.time()))
+        if self._work:
+            logger.warning("the drain is over: %d requests and sessions end unfinished", len(self._work))
+        for limit in self._work:
+            limit.reschedule(loop.time())
+        await self._wait_for_all(LAST_SECONDS)
+
+    async def _wait_for_all(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._open.none.wait()
 
 
 class _Counter:

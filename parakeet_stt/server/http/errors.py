@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from typing_extensions import TypedDict
 
 from parakeet_stt.errors import (
+    HostRefused,
     NotAuthorized,
     OriginRefused,
     Overloaded,
@@ -37,6 +38,7 @@ STATUS_OF: dict[type[RequestError], int] = {
     UnknownModel: 404,
     NotAuthorized: 401,
     OriginRefused: 403,
+    HostRefused: 403,
 }
 
 

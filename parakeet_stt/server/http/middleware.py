@@ -20,6 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from parakeet_stt.errors import ShuttingDown
 from parakeet_stt.server.http import auth, errors
 from parakeet_stt.server.http.bodies import Body
 from parakeet_stt.server.http.client_secrets import ClientSecrets
@@ -87,11 +88,11 @@ class RequestMiddleware:
             _check(scope, context)
             answer.body = Body(scope, receive, context.settings, context.drain)
             await _stop_bentoml_timer(send)
-            with context.drain.request():
+            async with context.drain.request():
                 await self._app(scope, answer.body.receive, answer.send)
         except Exception as exc:
-            if answer.is_unread:
-                return
+            if answer.is_unread or (answer.status != UNANSWERED and isinstance(exc, ShuttingDown)):
+                return  # the answer is not complete: the server drops the connection
             if answer.status != UNANSWERED:
                 raise  # the answer has begun: the server drops the connection
             await errors.to_response(Request(scope), exc)(scope, receive, answer.send)
@@ -188,7 +189,8 @@ class _Answer:
 
 
 def _check(scope: Scope, context: RequestContext) -> None:
-    """Raise NotAuthorized, or ShuttingDown for all but the health checks."""
+    """Raise HostRefused, NotAuthorized, or ShuttingDown for all but the health checks."""
+    auth.check_host(scope, context.settings)
     auth.check_key(scope, context.settings, context.client_secrets)
     if scope["path"] not in auth.OPEN_PATHS:
         context.drain.check_open()

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from parakeet_stt.device.client import DeviceClient
-from parakeet_stt.errors import Overloaded
+from parakeet_stt.errors import Overloaded, ShuttingDown
 from parakeet_stt.ipc.shared_audio import SharedAudio
 from parakeet_stt.media.filters import Filters
 from parakeet_stt.server.http.auth import SUBPROTOCOL
-from parakeet_stt.server.http.drain import Drain
-from parakeet_stt.server.live.connection import FAILED, IDLE, SLOW_READER, LiveProtocol, run_connection
+from parakeet_stt.server.http.drain import LAST_SECONDS, Drain
+from parakeet_stt.server.live.connection import (
+    FAILED,
+    GOING_AWAY,
+    IDLE,
+    SLOW_READER,
+    LiveProtocol,
+    run_connection,
+)
 from parakeet_stt.server.live.live_vad import LiveVad
 from parakeet_stt.server.live.stream import LiveOptions, LiveStream
 from parakeet_stt.server.monitoring.metrics import Metrics
@@ -65,9 +73,20 @@ class LiveSessions:
         self, websocket: WebSocket, options: LiveOptions, protocol: Callable[[LiveStream], LiveProtocol]
     ) -> None:
         """Run one session to its end. Raises Overloaded before the socket is accepted."""
+        try:
+            async with self._drain.session():
+                await self._run(websocket, options, protocol)
+        except ShuttingDown:
+            logger.warning("WS %s ends with the service, unfinished", websocket.url.path)
+            with suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+                async with asyncio.timeout(LAST_SECONDS):
+                    await websocket.close(GOING_AWAY.code, GOING_AWAY.reason)
+
+    async def _run(
+        self, websocket: WebSocket, options: LiveOptions, protocol: Callable[[LiveStream], LiveProtocol]
+    ) -> None:
         began = time.monotonic()
         async with AsyncExitStack() as closing:
-            closing.enter_context(self._drain.session())
             try:
                 stream = await closing.enter_async_context(self.open_stream(options))
             except Overloaded:

@@ -2,12 +2,14 @@
 
     python -m scripts.release.check_hostile                                   # an hour and a half
     python -m scripts.release.check_hostile --files 200 --messages 500 --fast 2 --soak-minutes 1
+    python -m scripts.release.check_hostile --minutes 12                      # as much of it as that allows
 
 In four parts: mutated media files; sockets that say nonsense; six clients that send faster than real time; then a soak
 with known texts beside a little of all of it, whose memory is printed each minute, so that a leak shows
 (--soak-minutes 120 for that). The server's temporary folder is a small mount of its own, if this runs as root: what a
-caller can fill, is full soon. Prints a line for each part, then one JSON line; status 1 if an answer was a 5xx other
-than 503 and 507, if a text was wrong, or if a process ended.
+caller can fill, is full soon. With --minutes, the files have a third of the time at most, the messages a sixth, and the
+soak what is left after the fast clients. Prints a line for each part, then one JSON line, whose memory is megabytes of
+all processes; status 1 if an answer was a 5xx other than 503 and 507, if a text was wrong, or if a process ended.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,10 +48,12 @@ def small_folder() -> Iterator[Path]:
 
 async def attack(url: str, arguments: argparse.Namespace, tally: Tally) -> None:
     """All parts, one after another."""
-    await files.run(url, arguments.files, arguments.seed, tally)
-    await sockets.fuzz(url, arguments.messages, arguments.seed, tally)
+    began, whole = time.monotonic(), 60 * arguments.minutes
+    await files.run(url, arguments.files, arguments.seed, tally, seconds=whole / 3)
+    await sockets.fuzz(url, arguments.messages, arguments.seed, tally, seconds=whole / 6)
     await sockets.send_fast(url, arguments.fast, tally)
-    await soak.run(url, 60 * arguments.soak_minutes, arguments.seed, tally)
+    rest = max(60.0, began + whole - time.monotonic())
+    await soak.run(url, min(60 * arguments.soak_minutes, rest), arguments.seed, tally)
 
 
 def main() -> None:
@@ -58,12 +63,14 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=7000, help="messages to both sockets together")
     parser.add_argument("--fast", type=int, default=6, help="clients that send 300 s at once")
     parser.add_argument("--soak-minutes", type=float, default=30)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="for all of it; a little more is possible")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     tally = Tally()
     with tempfile.TemporaryDirectory() as logs, small_folder() as folder:
         with Serve(Path(logs) / "log", target=PLAIN, TMPDIR=str(folder)) as server:
             tally.watch_processes(server.process)
+            tally.check_processes("start")
             asyncio.run(attack(server.url, arguments, tally))
     for wrong in tally.wrong[:20]:
         print("WRONG", wrong)

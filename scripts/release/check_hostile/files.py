@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 
 from scripts.bench.serving import ROOT
-from scripts.release.check_hostile.tally import Tally
+from scripts.release.check_hostile.tally import Tally, within
 from tests.conftest import encode
 
 SAMPLE = ROOT / "models" / "parakeet-tdt-tiny" / "samples" / "short.flac"
@@ -48,9 +48,9 @@ def sources() -> list[bytes]:
     return [encode(samples, container=container, codec=codec, rate=rate) for container, codec, rate in SOURCES]
 
 
-async def run(url: str, count: int, seed: int, tally: Tally) -> None:
-    """Send so many of them, a few at a time."""
-    originals, pick, left = sources(), random.Random(seed), iter(range(count))
+async def run(url: str, count: int, seed: int, tally: Tally, *, seconds: float) -> None:
+    """Send so many of them, a few at a time, for so long at most."""
+    originals, pick, left = sources(), random.Random(seed), within(seconds, count)
 
     async def call(client: httpx.AsyncClient) -> None:
         for _ in left:
@@ -63,4 +63,4 @@ async def run(url: str, count: int, seed: int, tally: Tally) -> None:
     async with httpx.AsyncClient(timeout=300) as client:
         await asyncio.gather(*[call(client) for _ in range(CALLERS)])
     tally.check_processes("files")
-    print(f"{count} mutated files", flush=True)
+    print("mutated files: done", flush=True)

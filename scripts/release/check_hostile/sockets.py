@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from scripts.bench.serving import SAMPLE
-from scripts.release.check_hostile.tally import Tally
+from scripts.release.check_hostile.tally import Tally, within
 
 PATHS = ("/ws", "/v1/realtime")
 KINDS = ("hello", "commit", "end", "session.update", "transcription_session.update", "input_audio_buffer.append",
@@ -60,9 +60,9 @@ def invent_message(pick: random.Random) -> str | bytes:
             return json.dumps({"type": pick.choice(KINDS), **{pick.choice(NAMES): invent(pick) for _ in range(3)}})
 
 
-async def fuzz(url: str, count: int, seed: int, tally: Tally) -> None:
-    """Send so many messages to both sockets, a few sessions at a time."""
-    pick, left = random.Random(seed), iter(range(-(-count // MESSAGES_A_SESSION)))
+async def fuzz(url: str, count: int, seed: int, tally: Tally, *, seconds: float) -> None:
+    """Send so many messages to both sockets, a few sessions at a time, for so long at most."""
+    pick, left = random.Random(seed), within(seconds, -(-count // MESSAGES_A_SESSION))
 
     async def call() -> None:
         for number in left:
@@ -83,7 +83,7 @@ async def fuzz(url: str, count: int, seed: int, tally: Tally) -> None:
 
     await asyncio.gather(*[call() for _ in range(SESSIONS)])
     tally.check_processes("sockets")
-    print(f"{count} messages", flush=True)
+    print("messages: done", flush=True)
 
 
 async def _drop(live: ClientConnection) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections import Counter
+from collections.abc import Iterator
 
 import httpx
 import psutil  # type: ignore[import-untyped]
 
 PROVOKED = (503, 507)  # of the 5xx, those that a caller can bring about
 LASTING = ("worker.service", "processes.device", "processes.media")
+
+
+def within(seconds: float, count: int) -> Iterator[int]:
+    """The numbers from 0 to `count`, as long as the time lasts."""
+    over = time.monotonic() + seconds
+    return itertools.takewhile(lambda _: time.monotonic() < over, range(count))
 
 
 class Tally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 import socket
 import threading
@@ -15,15 +16,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
+import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from parakeet_stt.server.connections.http import RESERVED_DESCRIPTORS
 from parakeet_stt.server.files import routes
 from parakeet_stt.server.http.bodies import FILE_PATHS
 from service import ParakeetSTT
 from tests import contract
 from tests.conftest import Sample, Serve, preloaded
+from tests.media import tones
+from tests.media.readers import eventually
 from tests.sockets import END, every, frames, opened, pcm
 
 DRAIN, STANDSTILL = 10, 6  # seconds; the finals of a fast client need a few after its last message
@@ -330,14 +336,104 @@ def test_an_answer_that_nobody_reads_is_given_up(serve: Serve) -> None:
         assert len(all_of(connection)) < 8 << 20
 
 
+def test_a_name_of_somebody_elses_site_is_refused(serve: Serve) -> None:
+    """A page of that site would call the service as if it were the site: DNS rebinding."""
+
+    def ask(path: str, host: str) -> httpx.Response:
+        return httpx.get(f"{serve.server.url}{path}", headers={"host": host}, timeout=20)
+
+    for path in ("/", "/v1/models", "/status", "/metrics", "/unknown"):
+        answer = ask(path, "evil.example.com:3000")
+        assert answer.status_code == 403
+        contract.check(answer.json(), contract.ERROR)
+        assert "STT_ALLOWED_HOSTS" in answer.json()["error"]["message"]
+        assert ask(path, "localhost:3000").status_code == (404 if path == "/unknown" else 200)
+    assert ask("/readyz", "evil.example.com").status_code == 200
+    with pytest.raises(InvalidStatus) as refused:
+        opened(serve.server, additional_headers={"host": "evil.example.com"}, origin="http://evil.example.com")
+    assert refused.value.response.status_code == 403
+
+
+def children(serve: Serve, part: str) -> psutil.Process:
+    """The oldest process of the service with this in its command."""
+    found = [one for one in psutil.Process(serve.process.pid).children(recursive=True) if part in str(one.cmdline())]
+    return min(found, key=lambda one: one.create_time())
+
+
+def test_while_the_program_that_forks_decoders_is_stopped_the_service_is_not_ready(serve: Serve) -> None:
+    def becomes(status: int) -> bool:
+        return eventually(lambda: httpx.get(f"{serve.server.url}/readyz").status_code == status)
+
+    assert becomes(200)
+    program = children(serve, "processes.media")
+    program.suspend()
+    try:
+        assert becomes(503)
+        assert httpx.get(f"{serve.server.url}/livez").status_code == 200
+    finally:
+        program.resume()
+    assert becomes(200)
+
+
+def test_without_descriptors_a_new_connection_is_answered_and_logged_and_all_is_well_again(serve: Serve) -> None:
+    front = children(serve, "_bentoml_impl.worker.service")
+    before = resource.prlimit(front.pid, resource.RLIMIT_NOFILE)
+    most = max(one.fd for one in front.open_files()) if front.open_files() else 0
+    most = max(most, front.num_fds()) + RESERVED_DESCRIPTORS
+    resource.prlimit(front.pid, resource.RLIMIT_NOFILE, (most + 20, before[1]))
+    idle: list[socket.socket] = []
+    try:
+        idle = [dialled(serve) for _ in range(40)]
+        answer = httpx.get(f"{serve.server.url}/v1/models", timeout=20)
+        assert answer.status_code == 503
+        contract.check(answer.json(), contract.ERROR)
+        assert int(answer.headers["retry-after"]) > 0
+        assert "out of descriptors" in serve.server.log.read_text()
+        more = [dialled(serve) for _ in range(200)]  # more than the process can have
+        assert eventually(
+            lambda: httpx_status(f"{serve.server.url}/v1/models") == 200
+        )  # those that say nothing are closed
+        idle += more
+    finally:
+        for connection in idle:
+            connection.close()
+        resource.prlimit(front.pid, resource.RLIMIT_NOFILE, before)
+    assert eventually(lambda: httpx_status(f"{serve.server.url}/v1/models") == 200)
+
+
+def httpx_status(url: str) -> int:
+    """The status of an answer; 0 where the connection is closed instead."""
+    try:
+        return httpx.get(url, timeout=20).status_code
+    except httpx.TransportError:
+        return 0
+
+
 def test_the_end_waits_neither_for_stalled_uploads_nor_for_clients_that_never_read(
     serve: Serve, samples: dict[str, Sample]
 ) -> None:
     url, good = f"{serve.server.openai_url}/audio/transcriptions", samples["two-sentences"]
+    hours = tones.wav(tones.pcm(np.tile(samples["two-minutes"].audio().samples, 20)))
+
+    def upload_hours() -> httpx.Response:
+        with httpx.Client(timeout=60) as own:
+            return own.post(url, data={"model": "whisper-1"}, files={"file": hours})
+
+    def stream_hours() -> str:
+        told = ""
+        fields = {"model": "gpt-4o-transcribe", "stream": "true"}
+        with suppress(httpx.RemoteProtocolError), httpx.stream(
+            "POST", url, timeout=60, data=fields, files={"file": hours}
+        ) as answer:  # fmt: skip
+            for text in answer.iter_text():
+                told += text
+            return f"complete: {told[-200:]}"
+        return told
 
     def upload() -> str:
         files = {"file": good.path.read_bytes()}
-        return str(client.post(url, data={"model": "whisper-1"}, files=files).json()["text"])
+        answer = client.post(url, data={"model": "whisper-1"}, files=files)
+        return str(answer.json().get("text", answer.text))
 
     stalled, never_read = [dialled(serve) for _ in range(10)], [socket.socket() for _ in range(10)]
     for connection in stalled:
@@ -347,14 +443,25 @@ def test_the_end_waits_neither_for_stalled_uploads_nor_for_clients_that_never_re
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", serve.port))
         connection.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: localhost\r\n\r\n" * 8)
-    with ThreadPoolExecutor(10) as pool, httpx.Client(timeout=60) as client:
+    with ThreadPoolExecutor(12) as pool, httpx.Client(timeout=60) as client:
         client.get(f"{serve.server.url}/livez")
+        streamed, long = pool.submit(stream_hours), pool.submit(upload_hours)
+        while "audio_seconds_total" not in client.get(f"{serve.server.url}/metrics").text or not streamed.running():
+            time.sleep(0.1)
+        time.sleep(2)
         uploads = [pool.submit(upload) for _ in range(10)]
-        wait(uploads, return_when=FIRST_COMPLETED)  # then the others are in
+        wait(uploads, return_when=FIRST_COMPLETED)
+        time.sleep(0.5)  # then the others are in
         serve.process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         assert {one.result() for one in uploads} == {good.text}
         serve.process.wait(30)
-    assert time.monotonic() - began < DRAIN + 5
+        assert time.monotonic() - began < DRAIN + 5
+        assert long.result().status_code == 503
+        contract.check(long.result().json(), contract.ERROR)
+        assert int(long.result().headers["retry-after"]) > 0
+        assert "transcript.text.delta" in streamed.result()
+        assert "transcript.text.done" not in streamed.result()
+        assert not streamed.result().startswith("complete")
     for connection in (*stalled, *never_read):
         connection.close()

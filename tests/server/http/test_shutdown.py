@@ -27,7 +27,7 @@ def busy(server: Server, name: str) -> float:
 def test_every_upload_is_answered_and_every_socket_gets_its_final(tmp_path: Path, samples: dict[str, Sample]) -> None:
     clip, spoken = samples["two-minutes"], samples["short"]
     said = pcm(spoken.audio().samples)[: int(spoken.words[-1]["end"] * 32_000) + 1600]  # no pause after it
-    serve = Serve(tmp_path / "log")
+    serve = Serve(tmp_path / "log", STT_DRAIN_SECONDS="120")
     with serve as server, ThreadPoolExecutor(UPLOADS) as pool:
         sockets = [opened(server) for _ in range(SOCKETS)]
         for socket in sockets:
