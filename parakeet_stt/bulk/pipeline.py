@@ -165,8 +165,12 @@ class _Readers:
     @classmethod
     def get(cls, settings: BulkSettings, filters: Any) -> Reader:
         if cls.reader is None:
-            made: Filters = ray.get(filters)
-            cls.reader = Reader(settings, make_filter=lambda rate: made[rate] if rate in made else _make_filter(rate))
+
+            def make_filter(rate: int) -> npt.NDArray[np.float32]:
+                usual: Filters = ray.get(filters)
+                return usual[rate] if rate in usual else _make_filter(rate)
+
+            cls.reader = Reader(settings, make_filter=make_filter)
             atexit.register(cls.reader.close)
         return cls.reader
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import soundfile
 
 from parakeet_stt.bulk.entries import Shard, read_entries
 from parakeet_stt.bulk.parts import (
@@ -82,7 +84,11 @@ def transcribe(archive: Path, reader: Reader, decoder: PartDecoder, settings: Bu
     )
 
 
-def ask(server: Server, path: Path, response_format: str, **fields: str) -> httpx.Response:
+def near(value: Any) -> Any:
+    return pytest.approx(value, abs=1e-4)
+
+
+def ask(server: Server, path: Path, response_format: str, **fields: Any) -> httpx.Response:
     return httpx.post(
         f"{server.openai_url}/audio/transcriptions", timeout=120, files={"file": path.read_bytes()},
         data={"model": "whisper-1", "response_format": response_format, **fields},
@@ -98,28 +104,25 @@ def test_rows_are_what_the_service_answers(
     assert {row["recording"] for row in rows.transcripts} == {path.name for path in archive.iterdir()} - {"bad.ogg"}
     for row in rows.transcripts:
         path = Path(row["source"])
-        granularities = {"timestamp_granularities[]": ["word", "segment"]}
-        verbose = httpx.post(
-            f"{server.openai_url}/audio/transcriptions", timeout=120, files={"file": path.read_bytes()},
-            data={"model": "whisper-1", "response_format": "verbose_json", **granularities},
-        ).json()  # fmt: skip
+        verbose = ask(server, path, "verbose_json", **{"timestamp_granularities[]": ["word", "segment"]}).json()
         assert row["text"] == verbose["text"], path
-        assert row["text"] + "\n" == ask(server, path, "text").text
         assert row["duration"] == verbose["duration"]
         assert row["words"] == verbose["words"]
+        # Probabilities differ in the seventh digit by what else is in the batch.
         assert row["segments"] == [
-            {**{name: one[name] for name in ("start", "end", "text")}, "avg_logprob": pytest.approx(one["avg_logprob"])}
+            {**{name: one[name] for name in ("start", "end", "text")}, "avg_logprob": near(one["avg_logprob"])}
             for one in verbose["segments"]
         ]
-        for one in ("srt", "vtt"):
-            assert rows.subtitles[row["source"]][one] == ask(server, path, one).text
         logprobs = ask(server, path, "json", **{"include[]": "logprobs"}).json()["logprobs"]
         assert [one["token"] for one in row["logprobs"]] == [one["token"] for one in logprobs]
-        assert [one["logprob"] for one in row["logprobs"]] == pytest.approx([one["logprob"] for one in logprobs])
+        assert [one["logprob"] for one in row["logprobs"]] == near([one["logprob"] for one in logprobs])
         assert row["truncated"] == (path.name == "cut.wav")
         assert (row["model"], row["code_sha256"], row["lock_sha256"], row["model_sha256"]) == ("tiny", "1", "2", "3")
         assert 0 < row["speech_seconds"] <= row["duration"]
         assert row["rtfx"] > 0
+    path = archive / "two-voices.flac"
+    for one in ("srt", "vtt"):
+        assert rows.subtitles[str(path)][one] == ask(server, path, one).text
     refused = ask(server, archive / "bad.ogg", "json").json()["error"]
     [error] = rows.errors
     assert (error["recording"], error["code"], error["reason"]) == ("bad.ogg", refused["code"], refused["message"])
@@ -148,22 +151,15 @@ def test_a_part_of_a_file_has_its_own_words_only(
 
 
 def test_a_long_recording_comes_in_parts_that_hold_no_more_than_minutes(
-    tmp_path: Path, samples: dict[str, Sample], reader: Reader
+    tmp_path: Path, samples: dict[str, Sample], reader: Reader, settings: BulkSettings
 ) -> None:
     long = tmp_path / "long.wav"
     spoken = samples["two-minutes"].audio().samples
-    import numpy as np
-    import soundfile
-
     soundfile.write(long, np.tile(spoken, 8), 16_000)
     [entry] = read_entries(str(long), Shard())
     parts = list(reader.read(entry))
     assert [part.number for part in parts] == list(range(len(parts)))
     assert len(parts) > 1
     assert [part.end is not None for part in parts] == [False] * (len(parts) - 1) + [True]
-    assert all(part.seconds < PART_SECONDS + settings_longest() for part in parts)
+    assert all(part.seconds < PART_SECONDS + settings.max_utterance_seconds for part in parts)
     assert sum(len(part.probabilities) for part in parts) == -(-len(spoken) * 8 // 512)
-
-
-def settings_longest() -> float:
-    return BulkSettings.of(Settings()).max_utterance_seconds
