@@ -66,9 +66,7 @@ def additions(whole: str, base: str) -> str:
         {_name(pin) for pin in added} & {_name(pin) for pin in served}
     )
     if different:
-        raise StaleLock(
-            f"a lock beside the service's pins other versions, markers or hashes of {', '.join(sorted(different))}"
-        )
+        raise StaleLock(f"another lock pins other versions, markers or hashes of {', '.join(sorted(different))}")
     return "".join(added.values())
 
 

@@ -147,7 +147,7 @@ def test_finished_is_what_a_reader_of_the_tables_sees(tmp_path: Path, form: Form
     for names in (["a", "b"], ["c"]):
         with closing(Destination(str(out), form, ALL)) as table:
             table.add(rows(*names))
-            table.add(Rows(errors=[{**BAD, "key": make_key(f"bad {names[0]}")}]))
+            table.add(Rows(errors=[{"key": make_key(f"bad {names[0]}"), **BAD}]))
             table.flush()
     halves = []
     for number in range(2):

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import ray
+
 from parakeet_stt.audio import Audio
 from parakeet_stt.bulk.parts import Maker
 from parakeet_stt.bulk.recognition import PartDecoder
@@ -29,10 +31,12 @@ class StandIn(EndlessRecognizer):
 
 @dataclass(frozen=True, slots=True)
 class LoadStandIn:
-    """Makes the decoder of an actor; see `pipeline.Job`."""
+    """Makes the decoder of an actor; see `pipeline.Job`. marks: whether rows name the node, as their code's digest."""
 
     speed: float = float("inf")
+    marks: bool = False
 
     def __call__(self, settings: BulkSettings) -> PartDecoder:
         """One that is warm."""
-        return PartDecoder(StandIn(self.speed), settings, Maker("stand-in", {}))
+        node = ray.get_runtime_context().get_node_id() if self.marks else ""
+        return PartDecoder(StandIn(self.speed), settings, Maker("stand-in", {"source": node}))
