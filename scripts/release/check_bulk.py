@@ -26,7 +26,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from scripts.bench.bulk.archive import make_archive, read_rows
 from scripts.bench.serving import ROOT
@@ -127,7 +127,7 @@ def compare(out: Path, whole: Path) -> list[str]:
 
 def lose_a_node(folder: Path, out: Path) -> tuple[Counter[str], list[str]]:
     """Run over two raylets and kill one; rows by node, and what is wrong."""
-    from ray.cluster_utils import Cluster  # type: ignore[import-untyped,unused-ignore]
+    from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     second = cluster.add_node(num_cpus=2)

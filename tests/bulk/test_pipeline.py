@@ -22,7 +22,14 @@ from tests.conftest import Sample
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    pipeline.connect(cpus=2)
+    for tries in range(3):
+        try:
+            pipeline.connect(cpus=2)
+            break
+        except Exception:  # Ray gives its own processes 30 s to start, which a loaded machine may not do
+            ray.shutdown()
+            if tries == 2:
+                raise
     yield
     ray.shutdown()
 
