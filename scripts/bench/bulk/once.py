@@ -52,12 +52,13 @@ def main() -> None:
     parser.add_argument("--speed", type=float, help="of the stand-in, in padded seconds a second; without: the model")
     parser.add_argument("--address", help="of a Ray cluster")
     parser.add_argument("--actors", type=int, default=0)
+    parser.add_argument("--cpus", type=int, help="that Ray is to believe in")
     parser.add_argument("--mark", action="store_true", help="the node that decoded a recording, as its code_sha256")
     given = parser.parse_args()
     load = LoadStandIn(given.speed, given.mark) if given.speed else load_decoder
     clock, began = Clock(), time.monotonic()
     work = BulkRun(
-        given.source, given.out, max_failures=1.0, actors=given.actors, address=given.address, load=load
+        given.source, given.out, max_failures=1.0, actors=given.actors, address=given.address, cpus=given.cpus, load=load
     )  # fmt: skip
     totals = work.execute(clock)
     seconds = time.monotonic() - began
