@@ -4,11 +4,11 @@
     python -m scripts.bench.bulk.measure memory [--files 300] [--seconds 24]
     python -m scripts.bench.bulk.measure scaling [--actors 1,8,64]
 
-speed: the bare engine over the same utterances, which are in memory, then `parakeet bulk`'s pipeline from its first rows
-to its last, then the bare engine again, on one thread each; and the memory of all processes. --compare asks a service
-for the same files, and compares the texts. memory: the most that all processes take, of an archive and of one ten times
-as large, with a recognizer that answers at once. scaling: actors in one Ray with made-up cores, whose recognizers sleep;
-each gets the same work, so that all should take equally long. Prints lines of JSON.
+speed: the bare engine over the same utterances, which are in memory, then `parakeet bulk`'s pipeline from its first
+rows to its last, then the bare engine again, on one thread each; and the memory of all processes. --compare asks a
+service for the same files, and compares the texts. memory: the most that all processes take, of an archive and of one
+ten times as large, with a recognizer that answers at once. scaling: actors in one Ray with made-up cores, whose
+recognizers sleep; each gets the same work, so that all should take equally long. Prints lines of JSON.
 """
 
 from __future__ import annotations

@@ -58,8 +58,14 @@ def main() -> None:
     load = LoadStandIn(given.speed, given.mark) if given.speed else load_decoder
     clock, began = Clock(), time.monotonic()
     work = BulkRun(
-        given.source, given.out, max_failures=1.0, actors=given.actors, address=given.address, cpus=given.cpus, load=load
-    )  # fmt: skip
+        given.source,
+        given.out,
+        max_failures=1.0,
+        actors=given.actors,
+        address=given.address,
+        cpus=given.cpus,
+        load=load,
+    )
     totals = work.execute(clock)
     seconds = time.monotonic() - began
     print(json.dumps({**dataclasses.asdict(totals), "run_seconds": seconds, "speed": clock.speed}), flush=True)
