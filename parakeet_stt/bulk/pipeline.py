@@ -47,6 +47,7 @@ ENTRIES_A_TASK = 32  # recordings that one task reads: of short ones it makes a 
 TASKS_A_READER = 1000
 BLOCK_BYTES = 32 << 20  # of audio that goes to an actor at once: eight minutes, several batches of a GPU
 MADE_AT_ONCE = 64  # tasks that make rows; above it the driver waits
+CONNECT_TRIES = 3  # Ray gives its processes 30 s to start, which a machine that is very busy may not do
 LEAST_FINISHED = 50  # recordings before a share of failures counts
 ENTRY_SCHEMA = pa.schema(
     [
@@ -123,10 +124,17 @@ def connect(address: str | None = None, *, cpus: int | None = None) -> None:
     cpus = cpus or os.cpu_count() or 1
     own = {"num_cpus": cpus, "object_store_memory": max(LEAST_STORE_BYTES, cpus * STORE_BYTES_A_CPU)}
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.init(
-        address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
-        **({} if is_there else own),
-    )  # fmt: skip
+    for tries in range(CONNECT_TRIES):
+        try:
+            ray.init(
+                address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+                **({} if is_there else own),
+            )  # fmt: skip
+            break
+        except Exception:  # Ray raises no class of its own
+            ray.shutdown()
+            if is_there or tries == CONNECT_TRIES - 1:
+                raise
     context = DataContext.get_current()
     context.enable_progress_bars = False  # the command has its own
     context.print_on_execution_start = False

@@ -22,14 +22,7 @@ from tests.conftest import Sample
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    for tries in range(3):
-        try:
-            pipeline.connect(cpus=2)
-            break
-        except Exception:  # Ray gives its own processes 30 s to start, which a loaded machine may not do
-            ray.shutdown()
-            if tries == 2:
-                raise
+    pipeline.connect(cpus=2)
     yield
     ray.shutdown()
 
