@@ -1,14 +1,16 @@
 """Measures transcription in bulk on this machine.
 
     python -m scripts.bench.bulk.measure speed [--model NAME] [--files 300] [--seconds 24] [--compare]
+    python -m scripts.bench.bulk.measure once [--model NAME] [--files 25] [--seconds 24]
     python -m scripts.bench.bulk.measure memory [--files 300] [--seconds 24]
     python -m scripts.bench.bulk.measure scaling [--actors 1,8,64]
 
 speed: the bare engine over the same utterances, which are in memory, then `parakeet bulk`'s pipeline from its first
 rows to its last, then the bare engine again, on one thread each; and the memory of all processes. --compare asks a
-service for the same files, and compares the texts. memory: the most that all processes take, of an archive and of one
-ten times as large, with a recognizer that answers at once. scaling: actors in one Ray with made-up cores, whose
-recognizers sleep; each gets the same work, so that all should take equally long. Prints lines of JSON.
+service for the same files, and compares the texts. once: the pipeline alone. memory: the most that all processes take,
+of an archive and of one ten times as large, with a recognizer that answers at once. scaling: actors in one Ray with
+made-up cores, whose recognizers sleep; each gets the same work, so that all should take equally long. Prints lines of
+JSON.
 """
 
 from __future__ import annotations
@@ -144,7 +146,7 @@ def measure_scaling(scratch: Path, actors: Sequence[int]) -> list[dict[str, Any]
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "memory", "scaling", "bare"))
+    parser.add_argument("what", choices=("speed", "once", "memory", "scaling", "bare"))
     parser.add_argument("--model", help="as STT_MODEL takes it")
     parser.add_argument("--files", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=24.0)
@@ -166,6 +168,8 @@ def main() -> None:
         folder = given.folder or make_archive(scratch / "in", files=given.files, seconds=given.seconds)
         if given.what == "speed":
             print(json.dumps(measure_speed(folder, scratch / "out", compares=given.compare)))
+        elif given.what == "once":
+            print(json.dumps(run(folder, scratch / "out")))
         else:
             print(json.dumps(measure_memory(folder, scratch)))
 
