@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
@@ -19,6 +19,8 @@ from parakeet_stt.audio import RECORDING_SUFFIXES
 from parakeet_stt.measure.manifests import METADATA, TABLES, BadManifest, Fields, find_audio, find_part, read_rows
 
 KEY_DIGITS = 32
+TASK_ENTRIES, TASK_SECONDS = 32, 480.0  # of one task at most: of short ones it makes a block of some minutes
+WAV_BYTES_A_SECOND = 32_000  # of 16 kHz; other files are longer than their size says
 TABLE_SUFFIXES = (*TABLES, ".parquet")
 LOCAL = "file"
 
@@ -30,6 +32,7 @@ class Entry:
     key: of its name and part, in hexadecimal digits; equal for the same recording in every run. name: as the archive
     names it. address: of its file, with a scheme unless it is on this machine. offset, duration: the part, in seconds;
     a duration of None lasts to the end. content: the file's bytes, where the archive has them in place of files.
+    expected_seconds: about how long it is, if anything tells; else 0.
     """
 
     key: str
@@ -38,6 +41,7 @@ class Entry:
     offset: float = 0.0
     duration: float | None = None
     content: bytes | None = None
+    expected_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +105,22 @@ def read_entries(source: str, shard: Shard, fields: Fields | None = None) -> Ite
     elif PurePosixPath(path).suffix in TABLE_SUFFIXES:
         found = archive.of_table(path)
     elif PurePosixPath(path).suffix.lower() in RECORDING_SUFFIXES:
-        found = iter([archive.entry(PurePosixPath(path).name, path)])
+        found = iter([archive.entry(PurePosixPath(path).name, info)])
     else:
         raise BadManifest(f"{source}: a manifest ends with {', '.join(TABLE_SUFFIXES)}")
     return (entry for entry in found if shard.has(entry.key))
+
+
+def group_entries(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """The entries in groups of what one task reads: long recordings alone, so that all cores read."""
+    group: list[Entry] = []
+    for entry in entries:
+        group.append(entry)
+        if len(group) == TASK_ENTRIES or sum(one.expected_seconds for one in group) >= TASK_SECONDS:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +129,9 @@ class _Archive:
     scheme: str
     fields: Fields
 
-    def entry(self, name: str, path: str) -> Entry:
-        return Entry(make_key(name), name, self.scheme + path)
+    def entry(self, name: str, info: Any) -> Entry:
+        seconds = (info.size or 0) / WAV_BYTES_A_SECOND
+        return Entry(make_key(name), name, self.scheme + info.path, expected_seconds=seconds)
 
     def of_folder(self, folder: str) -> Iterator[Entry]:
         """Of its metadata file or its tables, if there are any; or else of its recordings."""
@@ -141,21 +158,22 @@ class _Archive:
         offset, duration = find_part(row, where)
         key = make_key(name, offset, duration)
         if isinstance(audio, bytes):
-            return Entry(key, name, where, offset, duration if offset else None, audio)
+            seconds = duration or len(audio) / WAV_BYTES_A_SECOND
+            return Entry(key, name, where, offset, duration if offset else None, audio, seconds)
         is_whole_address = "://" in audio or os.path.isabs(audio)
         address = audio if is_whole_address else f"{self.scheme}{folder}/{audio}"
         if not self.scheme and not is_whole_address and not os.path.exists(address):
             in_clips = f"{folder}/clips/{audio}"  # Common Voice
             address = in_clips if os.path.exists(in_clips) else address
         # Many manifests give every file's duration, rounded: without an offset it names no part.
-        return Entry(key, name, address, offset, duration if offset else None)
+        return Entry(key, name, address, offset, duration if offset else None, expected_seconds=duration or 0.0)
 
     def _of_recordings(self, folder: str, root: str) -> Iterator[Entry]:
         for info in self._list(folder):
             if info.type == fs.FileType.Directory:
                 yield from self._of_recordings(info.path, root)
             elif f".{info.extension.lower()}" in RECORDING_SUFFIXES:
-                yield self.entry(info.path.removeprefix(root).lstrip("/"), info.path)
+                yield self.entry(info.path.removeprefix(root).lstrip("/"), info)
 
     def _list(self, folder: str) -> list[Any]:
         infos = self.system.get_file_info(fs.FileSelector(folder))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, Datasource, ReadTa
 from ray.data.block import BlockMetadata
 
 from parakeet_stt.bulk.destination import Destination, DestinationError, write_whole
-from parakeet_stt.bulk.entries import Entry, Shard, find_filesystem, read_entries
+from parakeet_stt.bulk.entries import Entry, Shard, find_filesystem, group_entries, read_entries
 from parakeet_stt.bulk.parts import (
     DecodedPart,
     Gathering,
@@ -42,23 +43,13 @@ from parakeet_stt.errors import DeviceLost, SpeechError
 from parakeet_stt.media.filters import USUAL_RATES
 from parakeet_stt.server.files.spoken_language import LanguageDetector
 
-ENTRIES_A_TASK = 32  # recordings that one task reads: of short ones it makes a block of some minutes
 # Of one process: no leak lasts. Ray Data also would have the actors read, if the two were not asked for differently.
 TASKS_A_READER = 1000
 BLOCK_BYTES = 32 << 20  # of audio that goes to an actor at once: eight minutes, several batches of a GPU
 MADE_AT_ONCE = 64  # tasks that make rows; above it the driver waits
 CONNECT_TRIES = 3  # Ray gives its processes 30 s to start, which a machine that is very busy may not do
 LEAST_FINISHED = 50  # recordings before a share of failures counts
-ENTRY_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("name", pa.string()),
-        ("address", pa.string()),
-        ("offset", pa.float64()),
-        ("duration", pa.float64()),
-        ("content", pa.large_binary()),
-    ]
-)
+GROUPS = pa.schema([("entries", pa.large_binary())])  # pickled lists of entries, read by the program that wrote them
 STORE_BYTES_A_CPU, LEAST_STORE_BYTES = 4 * BLOCK_BYTES, 512 << 20  # of a Ray that is started here, for what waits
 Filters = dict[int, npt.NDArray[np.float32]]
 
@@ -90,15 +81,15 @@ class Actors:
 
     @classmethod
     def for_cluster(cls, threads: int, count: int = 0) -> Actors:
-        """One a GPU; without GPUs one for every four cores, with a core of them left for reading.
+        """One a GPU; without GPUs one for every four cores of a machine, one of which is left for reading.
 
         threads: of each on a CPU; 0 to choose. count: of actors; 0 to choose.
         """
-        there = ray.cluster_resources()
-        if gpus := int(there.get("GPU", 0)):
+        if gpus := int(ray.cluster_resources().get("GPU", 0)):
             return cls(count or gpus, 1, 1)
-        cpus = int(there.get("CPU", 1))
-        return cls(count or max(1, cpus // 4), threads or max(1, min(4, cpus) - 1))
+        machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        cpus = threads or max(1, min(4, max(machines)) - 1)
+        return cls(count or max(1, sum(machine // (cpus + 1) for machine in machines)), cpus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +145,9 @@ class _EntrySource(Datasource):  # type: ignore[misc]
         archive = self._archive
 
         def read() -> Iterator[Any]:
-            batch: list[dict[str, Any]] = []
-            for one in ray.get(archive).entries():
-                batch.append({name: getattr(one, name) for name in ENTRY_SCHEMA.names})
-                if len(batch) == ENTRIES_A_TASK:
-                    yield pa.Table.from_pylist(batch, ENTRY_SCHEMA)
-                    batch = []
-            yield pa.Table.from_pylist(batch, ENTRY_SCHEMA)
+            yield GROUPS.empty_table()
+            for group in group_entries(ray.get(archive).entries()):
+                yield pa.Table.from_pylist([{"entries": pickle.dumps(group)}], GROUPS)
 
         return [ReadTask(read, BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None))]
 
@@ -183,11 +170,12 @@ class _Readers:
         return cls.reader
 
 
-def _read(entries: Any, settings: BulkSettings, filters: Any) -> Iterator[Any]:
+def _read(groups: Any, settings: BulkSettings, filters: Any) -> Iterator[Any]:
     reader = _Readers.get(settings, filters)
-    for row in entries.to_pylist():
-        for part in reader.read(Entry(**row)):
-            yield to_table([part])
+    for group in groups["entries"]:
+        for entry in pickle.loads(group.as_py()):  # noqa: S301
+            for part in reader.read(entry):
+                yield to_table([part])
 
 
 class _Decode:
@@ -206,8 +194,8 @@ class _Decode:
 def make_dataset(archive: Archive, job: Job) -> Dataset:
     """The decoded parts of an archive's recordings, in tables of `parts.DECODED`, as a Ray Dataset that streams."""
     filters = _FILTERS_TASK.remote()
-    entries = ray.data.read_datasource(_EntrySource(ray.put(archive)), override_num_blocks=1)
-    parts = entries.repartition(target_num_rows_per_block=ENTRIES_A_TASK).map_batches(
+    groups = ray.data.read_datasource(_EntrySource(ray.put(archive)), override_num_blocks=1)
+    parts = groups.repartition(target_num_rows_per_block=1).map_batches(
         partial(_read, settings=job.settings, filters=filters),
         batch_size=None,
         batch_format="pyarrow",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import ray
@@ -86,9 +86,10 @@ class BulkRun:
                     ray.shutdown()
 
     def _run(self, archive: Archive, settings: BulkSettings, destination: Destination, watcher: Watcher) -> Totals:
-        job = Job(
-            settings, Actors.for_cluster(settings.threads, self.actors), self.max_failures, self.subtitles, self.load
-        )
+        actors = Actors.for_cluster(settings.threads, self.actors)
+        if not actors.gpus:
+            settings = replace(settings, threads=int(actors.cpus))
+        job = Job(settings, actors, self.max_failures, self.subtitles, self.load)
         watcher.begin(len(archive.finished), job.actors)
         counted: list[int] = []
 

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from parakeet_stt.bulk.destination import Destination, DestinationError, Form
-from parakeet_stt.bulk.entries import Entry, Shard, make_key, read_entries
+from parakeet_stt.bulk.entries import Entry, Shard, group_entries, make_key, read_entries
 from parakeet_stt.bulk.parts import DecodedPart, End, Failure, Gathering, Maker, Part
 from parakeet_stt.bulk.reading import open_entry
 from parakeet_stt.bulk.rows import Rows
@@ -117,6 +117,12 @@ def test_shards_divide_an_archive(folder: Path) -> None:
     for wrong in ("3/3", "-1/3", "1", "a/b", ""):
         with pytest.raises(ValueError, match="no shard"):
             Shard.of(wrong)
+
+
+def test_a_task_reads_many_short_recordings_or_a_long_one() -> None:
+    expected = [10.0] * 33 + [7200.0] + [0.0] * 40
+    groups = [len(group) for group in group_entries(Entry("k", "n", "a", expected_seconds=one) for one in expected)]
+    assert groups == [32, 2, 32, 8]
 
 
 def parts_of(entry: Entry, count: int) -> list[DecodedPart]:
