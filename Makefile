@@ -7,8 +7,8 @@ HOST ?= 127.0.0.1
 PYTHON ?= $(shell for name in python3.11 python3.12 python3 python; do \
 	$$name -c 'import sys; sys.exit(not (3, 11, 4) <= sys.version_info[:3] < (3, 13))' 2>/dev/null && echo $$name && break; done)
 UV = .venv/bin/uv pip install --python .venv/bin/python --require-hashes --compile-bytecode
-COMPILE = .venv/bin/uv pip compile -q --no-header --universal --python-version 3.11.4 --generate-hashes \
-	--all-extras pyproject.toml
+COMPILE = .venv/bin/uv pip compile -q --no-header --universal --python-version 3.11.4 --generate-hashes pyproject.toml
+SERVED = --extra engine --extra serve --extra microphone --extra measure
 RUN = .venv/bin/python
 
 serve: .venv/served ## serve on http://127.0.0.1:3000 (PORT=, HOST=)
@@ -52,11 +52,13 @@ docs: .venv/served ## the parts of docs/operations.md that are made from the cod
 	$(RUN) -m scripts.make.make_docs
 
 lock: .venv/made ## make the locks again, after a change of pyproject.toml; needs the package index
-	$(COMPILE) -o requirements.lock
+	$(COMPILE) $(SERVED) -o requirements.lock
 	@mkdir -p build
-	cat requirements.lock requirements-dev.lock > build/both.lock # uv keeps the versions of the file that it writes
-	$(COMPILE) --group dev -c requirements.lock -o build/both.lock
-	$(RUN) -m scripts.make.lock_stamp --write build/both.lock
+	cat requirements*.lock > build/bulk.lock # uv keeps the versions of the file that it writes
+	cp build/bulk.lock build/all.lock
+	$(COMPILE) --all-extras -c requirements.lock -o build/bulk.lock
+	$(COMPILE) --all-extras --group dev -c requirements.lock -c build/bulk.lock -o build/all.lock
+	$(RUN) -m scripts.make.lock_stamp --write build/bulk.lock build/all.lock
 
 clean: ## remove everything that was made
 	rm -rf .venv build dist
@@ -75,7 +77,7 @@ clean: ## remove everything that was made
 	@$(UV) -r requirements.lock
 	@touch $@
 
-.venv/developed: requirements.lock requirements-dev.lock .venv/made
+.venv/developed: requirements.lock requirements-bulk.lock requirements-dev.lock .venv/made
 	@echo "Installing the service and the development tools (about 6 GB unpacked, most of it torch) ..."
-	@$(UV) -r requirements.lock -r requirements-dev.lock
+	@$(UV) -r requirements.lock -r requirements-bulk.lock -r requirements-dev.lock
 	@touch $@ .venv/served

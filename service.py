@@ -30,7 +30,7 @@ from parakeet_stt.device.link import DeviceLink
 from parakeet_stt.engines import catalogue
 from parakeet_stt.errors import StartupError
 from parakeet_stt.ipc.limits import allow_many_descriptors
-from parakeet_stt.processes.supervisor import Program, Supervisor
+from parakeet_stt.processes.supervisor import KEEP_MEMORY, ONE_THREAD, Program, Supervisor
 from parakeet_stt.server import components, tempdir
 from parakeet_stt.server.app import create_app
 from parakeet_stt.server.components import Components, Processes
@@ -45,10 +45,6 @@ from parakeet_stt.server.monitoring.metrics import Metrics
 from parakeet_stt.server.settings import Settings, front_count, has_page, load
 
 DEVICE_MODULE, MEDIA_MODULE = "parakeet_stt.processes.device", "parakeet_stt.processes.media"
-# glibc's: a process keeps the memory of a clip. To give it back and get it again costs a media worker as much as
-# decoding, and the recognizer on a CPU 8 % of its time (it returns memory every two seconds: engines/cpu/memory.py).
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(16 << 20)}
-ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # numpy's products would spread over the cores, and wait for each other
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # on Linux, on WSL; without one there is no need to ask torch
 app = create_app(has_page=has_page())
 

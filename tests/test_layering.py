@@ -26,8 +26,10 @@ MAY_IMPORT = {
     "server": {*CORE, "device", "ipc", "media"},
     "processes": {*CORE, "device", "engines", "ipc", "media", "server"},  # programs compose the parts
     "measure": {"core", "text"},
+    "bulk": {*CORE, "device", "engines", "ipc", "measure", "media", "processes", "server"},
     "cli": {
         *CORE,
+        "bulk",
         "device",
         "engines",
         "ipc",

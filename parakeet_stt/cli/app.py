@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from parakeet_stt.cli.bulk import bulk
 from parakeet_stt.cli.fetch import fetch
 from parakeet_stt.cli.live import live
 from parakeet_stt.cli.measuring.bench import bench
@@ -23,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(transcribe)
+app.command()(bulk)
 app.command()(live)
 app.command()(serve)
 app.command()(fetch)

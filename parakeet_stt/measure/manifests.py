@@ -14,12 +14,13 @@ Paths are relative to the manifest's folder, or to `clips` in it. NeMo's `offset
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
 
 from parakeet_stt.audio import RECORDING_SUFFIXES
 from parakeet_stt.text.transcript import Word
@@ -125,57 +126,67 @@ def _read_folder(folder: Path, *, only_count: bool) -> Iterator[Mapping[str, Any
 
 def _read_file(path: Path, *, only_count: bool) -> Iterator[Mapping[str, Any]]:
     """The rows of a table, with the folder that its paths are relative to as "folder"."""
-    readers = {".jsonl": _read_json, ".json": _read_json, ".csv": _read_table, ".tsv": _read_table}
-    if path.suffix == ".parquet":
-        rows = _read_parquet(path, only_count=only_count)
-    elif path.suffix in readers:
-        rows = readers[path.suffix](path)
-    else:
-        raise BadManifest(f"{path}: a manifest is a folder, or ends with {', '.join([*readers, '.parquet'])}")
-    for row in rows:
-        yield {**row, "folder": path.parent}
+    with path.open("rb") as file:
+        for row in read_rows(file, str(path), only_count=only_count):
+            yield {**row, "folder": path.parent}
 
 
-def _read_json(path: Path) -> Iterator[dict[str, Any]]:
-    text = path.read_text("utf-8")
-    if text.lstrip().startswith("["):
+def read_rows(file: BinaryIO, name: str, *, only_count: bool = False) -> Iterator[Mapping[str, Any]]:
+    """The rows of a table, one after another. name: of the file, whose suffix tells its form. Raises BadManifest."""
+    suffix = PurePath(name).suffix
+    if suffix == ".parquet":
+        return _read_parquet(file, name, only_count=only_count)
+    if suffix not in TABLES:
+        raise BadManifest(f"{name}: a manifest is a folder, or ends with {', '.join([*TABLES, '.parquet'])}")
+    return TABLES[suffix](file, name)
+
+
+def _read_json(file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
+    text = io.TextIOWrapper(file, "utf-8")
+    first = next((line for line in text if line.strip()), "")
+    if first.lstrip().startswith("["):
         try:
-            entries = json.loads(text)
+            entries = json.loads(first + text.read())
         except json.JSONDecodeError as error:
-            raise BadManifest(f"{path}: {error}") from error
+            raise BadManifest(f"{name}: {error}") from error
     else:
-        entries = _read_lines(path, text.splitlines())
+        text.seek(0)
+        entries = _read_lines(text, name)
     for entry in entries:
         if not isinstance(entry, dict):
-            raise BadManifest(f"{path}: {entry!r} is not an object")
+            raise BadManifest(f"{name}: {entry!r} is not an object")
         yield entry
 
 
-def _read_lines(path: Path, lines: Iterable[str]) -> Iterator[Any]:
+def _read_lines(lines: Iterable[str], name: str) -> Iterator[Any]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
-                raise BadManifest(f"{path}, line {number}: {error}") from error
+                raise BadManifest(f"{name}, line {number}: {error}") from error
 
 
-def _read_table(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        is_tabbed = path.suffix == ".tsv"  # whose quotation marks belong to the text, as in Common Voice
-        reader = csv.DictReader(
-            file, delimiter="\t" if is_tabbed else ",", quoting=csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL
-        )
-        for row in reader:
-            yield {name: value for name, value in row.items() if name and value is not None}
+def _read_table(file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
+    is_tabbed = name.endswith(".tsv")  # whose quotation marks belong to the text, as in Common Voice
+    reader = csv.DictReader(
+        io.TextIOWrapper(file, "utf-8-sig", newline=""),
+        delimiter="\t" if is_tabbed else ",",
+        quoting=csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL,
+    )
+    for row in reader:
+        yield {name: value for name, value in row.items() if name and value is not None}
 
 
-def _read_parquet(path: Path, *, only_count: bool) -> Iterator[dict[str, Any]]:
+TABLES = {".jsonl": _read_json, ".json": _read_json, ".csv": _read_table, ".tsv": _read_table}
+
+
+def _read_parquet(file: BinaryIO, name: str, *, only_count: bool) -> Iterator[dict[str, Any]]:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise BadManifest(f"{path}: Parquet needs the package pyarrow") from None
-    with ParquetFile(path) as table:
+        raise BadManifest(f"{name}: Parquet needs the package pyarrow") from None
+    with ParquetFile(file) as table:
         if only_count:
             yield from ({} for _ in range(table.metadata.num_rows))
             return
@@ -184,22 +195,30 @@ def _read_parquet(path: Path, *, only_count: bool) -> Iterator[dict[str, Any]]:
 
 
 def _read_row(row: Mapping[str, Any], where: str, fields: Fields) -> Recording:
-    audio = _find(row, where, "audio", AUDIO if fields.audio is None else (fields.audio,))
+    name, audio = find_audio(row, where, fields)
     text = _find(row, where, "text", TEXT if fields.text is None else (fields.text,))
     if not isinstance(text, str):
         raise BadManifest(f"{where}: the text {text!r} is not a string")
+    source = audio if isinstance(audio, bytes) else _locate(audio, row["folder"], where)
+    offset, duration = find_part(row, where)
+    return Recording(name, source, text, offset, duration, tuple(_read_words(row.get("words"), where)))
+
+
+def find_audio(row: Mapping[str, Any], where: str, fields: Fields) -> tuple[str, str | bytes]:
+    """The recording's name in a row, and its path as it is written there, or its bytes. Raises BadManifest."""
+    audio = _find(row, where, "audio", AUDIO if fields.audio is None else (fields.audio,))
     named = next((str(row[name]) for name in NAME if row.get(name)), None)
     if isinstance(audio, Mapping) and audio.get("bytes"):
-        name, source = named or str(audio.get("path") or where), audio["bytes"]
-    else:
-        given = audio.get("path") if isinstance(audio, Mapping) else audio
-        if not isinstance(given, str) or not given:
-            raise BadManifest(f"{where}: the audio {audio!r} is neither a path nor bytes")
-        name, source = named or given, _locate(given, row["folder"], where)
-    duration = _number(row, where, "duration")
-    return Recording(
-        name, source, text, _number(row, where, "offset") or 0.0, duration, tuple(_read_words(row.get("words"), where))
-    )
+        return named or str(audio.get("path") or where), audio["bytes"]
+    given = audio.get("path") if isinstance(audio, Mapping) else audio
+    if not isinstance(given, str) or not given:
+        raise BadManifest(f"{where}: the audio {audio!r} is neither a path nor bytes")
+    return named or given, given
+
+
+def find_part(row: Mapping[str, Any], where: str) -> tuple[float, float | None]:
+    """Offset and duration in a row, in seconds; a duration of None lasts to the end. Raises BadManifest."""
+    return _number(row, where, "offset") or 0.0, _number(row, where, "duration")
 
 
 def _find(row: Mapping[str, Any], where: str, what: str, names: tuple[str, ...]) -> Any:

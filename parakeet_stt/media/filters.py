@@ -15,6 +15,7 @@ import numpy.typing as npt
 from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.media.resampling import Filter
 
+USUAL_RATES = (8_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz; their filters are made before the first file
 MAX_FILTERS = 8  # that a process keeps; each is 1.5 MB or less
 FILTER_FILES = "filter-*.npy"
 MAX_FILES = 64  # in the folder: callers may name a thousand rates

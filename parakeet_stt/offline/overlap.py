@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from parakeet_stt.offline.utterances import Utterance
 from parakeet_stt.text.transcript import Word
 
 # Largest difference between the start times of one word in two utterances: where the context is short, the two times
 # differ by a few frames of 80 ms.
 TOLERANCE_SECONDS = 0.3
+
+
+class OverlapMerger:
+    """Merges the words of a recording's utterances, one after another."""
+
+    def __init__(self) -> None:
+        self._tail: tuple[Word, ...] = ()  # words in the overlap with the next utterance
+        self._overlap = 0.0
+
+    def push(self, words: tuple[Word, ...], utterance: Utterance) -> tuple[Word, ...]:
+        """The words that are final now. words: of the next utterance; times from the start of the recording."""
+        if self._overlap:
+            words = merge_overlap(self._tail, words, utterance.start, utterance.start + self._overlap)
+        self._overlap = utterance.overlap
+        begin = utterance.end - utterance.overlap
+        self._tail = tuple(word for word in words if self._overlap and word.end > begin)
+        return words[: len(words) - len(self._tail)]
+
+    def finish(self) -> tuple[Word, ...]:
+        """The words that the last utterance has left."""
+        tail, self._tail = self._tail, ()
+        return tail
 
 
 def merge_overlap(before: Sequence[Word], after: Sequence[Word], start: float, end: float) -> tuple[Word, ...]:

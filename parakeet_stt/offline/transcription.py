@@ -10,27 +10,24 @@ thread would cost more than the work.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from parakeet_stt.audio import SAMPLE_RATE, Clip, Span
 from parakeet_stt.offline.coverage import Lost, measure_coverage
+from parakeet_stt.offline.decoding import Recognize, complete_words
 from parakeet_stt.offline.diarization import Diarization
-from parakeet_stt.offline.overlap import merge_overlap
-from parakeet_stt.offline.retry import MOST_ATTEMPTS, find_missed, plan_attempts
+from parakeet_stt.offline.overlap import OverlapMerger
 from parakeet_stt.offline.utterances import Utterance, Utterances
 from parakeet_stt.offline.vad_segments import SpeechRules
-from parakeet_stt.protocols import HasAudio
-from parakeet_stt.text.alignment import join_tokens, split_segments
+from parakeet_stt.text.alignment import split_segments
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.speakers import Turns
-from parakeet_stt.text.transcript import Hypothesis, Recording, Segment, SpeechCoverage, Transcript, Word, WordList
+from parakeet_stt.text.transcript import Recording, Segment, SpeechCoverage, Transcript, Word, WordList
 from parakeet_stt.vad import Probabilities
 
 T = TypeVar("T")
-U = TypeVar("U", bound=HasAudio)
 SHORT_SECONDS = 60
 
 
@@ -62,27 +59,10 @@ class TranscriptionOptions:
     known: tuple[KnownSpeaker, ...] = ()
 
 
-class Recognize(Protocol):
-    """Recognizes items; yields each with its hypothesis, in order. Closing the generator cancels the rest.
-
-    phrases: to prefer in all items.
-    """
-
-    def __call__(self, items: AsyncIterator[U], *, phrases: Phrases) -> AsyncGenerator[tuple[U, Hypothesis], None]: ...
-
-
 class RunInThread(Protocol):
     """Runs work that takes time, without stalling the event loop."""
 
     def __call__(self, work: Callable[[], T]) -> Awaitable[T]: ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Retry:
-    """A part of an utterance. start: seconds from the start of the utterance."""
-
-    audio: Clip
-    start: float
 
 
 class Transcription:
@@ -132,22 +112,23 @@ class Transcription:
             aclosing(self._read()) as utterances,
             aclosing(self._recognize(utterances, phrases=self._phrases)) as results,
         ):
-            tail: tuple[Word, ...] = ()  # words in the overlap with the next utterance
-            overlap = 0.0
+            merger = OverlapMerger()
             async for utterance, hypothesis in results:
-                decoded = join_tokens(hypothesis.tokens, utterance.audio.duration)
-                complete = await self._retry_missed(utterance, decoded)
+                found = await complete_words(
+                    utterance,
+                    hypothesis,
+                    recognize=self._recognize,
+                    phrases=self._phrases,
+                    onset=self._utterances.rules.onset,
+                    on_retry=self._on_retry,
+                )
                 self._utterances.release()
-                words = tuple(word.shift(utterance.start) for word in complete)
-                if overlap:
-                    words = merge_overlap(tail, words, utterance.start, utterance.start + overlap)
-                overlap = utterance.overlap
-                tail = tuple(word for word in words if overlap and word.end > utterance.end - overlap)
-                words = words[: len(words) - len(tail)]
+                self._lost += found.lost
+                words = merger.push(found.words, utterance)
                 if words:
                     self._add(words)
                     yield words
-            if tail:
+            if tail := merger.finish():
                 self._add(tail)
                 yield tail
         if self._turns:
@@ -175,43 +156,6 @@ class Transcription:
         if self._turns:
             self._turns.advance()
 
-    async def _retry_missed(self, utterance: Utterance, words: tuple[Word, ...]) -> tuple[Word, ...]:
-        """Add the words that retries find. Times in seconds from the start of the utterance."""
-        for span in find_missed(utterance, words, self._utterances.rules.onset):
-            found = await self._retry(utterance, span)
-            self._on_retry(bool(found))
-            words = tuple(sorted((*words, *found), key=lambda word: word.start))
-        return words
-
-    async def _retry(self, utterance: Utterance, span: Span) -> list[Word]:
-        """The words of a missed span, by one attempt after another; each is at what the one before has left."""
-        found: list[Word] = []
-        left, tries = [span], 1
-        while left and tries <= MOST_ATTEMPTS:
-            plans = [plan_attempts(utterance, missed) for missed in left]
-            if left == [span] and len(plans[0]) < tries:
-                break  # there is no other cut
-            missed_before, left = left, []
-            for missed, plan in zip(missed_before, plans, strict=True):
-                words = await self._decode(utterance, plan[min(tries, len(plan)) - 1])
-                found += words
-                left += find_missed(utterance, words, self._utterances.rules.onset, within=missed)
-            tries += 1
-        for missed in left:
-            begin = utterance.span.start
-            self._lost.append(Lost(Span(begin + missed.start, begin + missed.end), tries))
-        return found
-
-    async def _decode(self, utterance: Utterance, cuts: Sequence[Span]) -> list[Word]:
-        """The words of parts of an utterance, each decoded on its own."""
-        retries = (_Retry(utterance.audio.slice(cut), cut.start / SAMPLE_RATE) for cut in cuts)
-        async with aclosing(self._recognize(_as_async(retries), phrases=self._phrases)) as results:
-            return [
-                word.shift(retry.start)
-                async for retry, hypothesis in results
-                for word in join_tokens(hypothesis.tokens, retry.audio.duration)
-            ]
-
     async def _read(self) -> AsyncGenerator[Utterance, None]:
         """The utterances; reads the recording as far as the next one needs."""
         for utterance in self._utterances:
@@ -228,15 +172,33 @@ class Transcription:
             await self._diarization.finish()
 
     def _make_recording(self) -> Recording:
-        words = self._words
-        language = self._language or self._detect_language(words.text)
-        turns, probabilities = self._turns, self._utterances.probabilities
-        segments = turns.segments() if turns else split_segments(words, language)
-        transcript = Transcript(words, segments, self._utterances.duration, language, turns.speakers if turns else None)
-        speech = measure_coverage(probabilities, words, self._lost, self._utterances.rules.onset)
-        return Recording(transcript, probabilities, self._is_truncated(), speech)
+        return make_recording(
+            self._words,
+            self._utterances.probabilities,
+            self._utterances.duration,
+            language=self._language,
+            detect_language=self._detect_language,
+            lost=self._lost,
+            onset=self._utterances.rules.onset,
+            is_truncated=self._is_truncated(),
+            turns=self._turns,
+        )
 
 
-async def _as_async(items: Iterable[U]) -> AsyncGenerator[U, None]:
-    for item in items:
-        yield item
+def make_recording(
+    words: WordList,
+    probabilities: Probabilities,
+    duration: float,
+    *,
+    language: str | None,
+    detect_language: Callable[[str], str | None],
+    lost: Sequence[Lost],
+    onset: float,
+    is_truncated: bool,
+    turns: Turns | None = None,
+) -> Recording:  # what was found in a recording, each on its own
+    """The result, of all words of a recording; see `Transcription`, and `Recording` for what becomes of the others."""
+    language = language or detect_language(words.text)
+    segments = turns.segments() if turns else split_segments(words, language)
+    transcript = Transcript(words, segments, duration, language, turns.speakers if turns else None)
+    return Recording(transcript, probabilities, is_truncated, measure_coverage(probabilities, words, lost, onset))

@@ -137,15 +137,26 @@ def cut_blocks(
     blocks: float32, shape (num_samples,), at 16 kHz, of any lengths; read as far as the next utterance needs.
     """
     audio = AudioBuffer()
-    utterances = Utterances(audio, rules=rules, longest=longest)
-    arriving = iter(blocks)
+
+    def probabilities() -> Iterator[Probabilities]:
+        for block in blocks:
+            audio.append(block)
+            yield detector.push(block)
+        yield detector.flush()
+
+    return read_utterances(Utterances(audio, rules=rules, longest=longest), probabilities())
+
+
+def read_utterances(utterances: Utterances, blocks: Iterator[Probabilities]) -> Iterator[Utterance]:
+    """All utterances; reads the recording as far as the next one needs, and releases each when the next is asked for.
+
+    blocks: the recording as it is read; each gives the probabilities of speech in the windows that it completes.
+    """
     for utterance in utterances:
         if utterance is not None:
             yield utterance
             utterances.release()
-        elif (block := next(arriving, None)) is not None:
-            audio.append(block)
-            utterances.push(detector.push(block))
+        elif (probabilities := next(blocks, None)) is not None:
+            utterances.push(probabilities)
         else:
-            utterances.push(detector.flush())
             utterances.finish()

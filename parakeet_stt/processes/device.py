@@ -27,7 +27,7 @@ from parakeet_stt.device.start import BatchSettings, prepare
 from parakeet_stt.engines import catalogue
 from parakeet_stt.errors import StartupError
 from parakeet_stt.ipc.limits import allow_many_descriptors
-from parakeet_stt.media.filters import save_filter
+from parakeet_stt.media.filters import USUAL_RATES, save_filter
 from parakeet_stt.processes.lifeline import Lifeline
 from parakeet_stt.processes.paths import Paths
 from parakeet_stt.protocols import Engine
@@ -39,7 +39,6 @@ logger = logging.getLogger("parakeet_stt.device")
 SOURCE = Path(__file__).parents[2]
 BEAT_SECONDS = 1.0
 PACE_SECONDS = 0.25  # between two notes of how fast the device is
-USUAL_RATES = (8_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz; their filters are made before the first request
 
 LoadEngine = Callable[[Path, Settings, int, Path | None], Engine]
 

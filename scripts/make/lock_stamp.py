@@ -1,11 +1,11 @@
 """Stamps the locks, and tells whether they were made from the lists that pyproject.toml has now, without network.
 
-    .venv/bin/python -m scripts.make.lock_stamp                # status 1 and one line if a lock is stale
-    .venv/bin/python -m scripts.make.lock_stamp --write BOTH   # the last step of `make lock`
+    .venv/bin/python -m scripts.make.lock_stamp                   # status 1 and one line if a lock is stale
+    .venv/bin/python -m scripts.make.lock_stamp --write BULK ALL  # the last step of `make lock`
 
-A lock's first line holds the digest of the lists that it was made from. requirements-dev.lock holds only what
-development adds to requirements.lock. BOTH is the resolution of service and development together, made with
-requirements.lock as its constraints.
+A lock's first line holds the digest of the lists that it was made from. requirements-bulk.lock holds only what bulk
+transcription adds to requirements.lock, requirements-dev.lock only what development adds to both. BULK is the
+resolution of all extras, ALL that of development as well, each made with those before as its constraints.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS: dict[str, tuple[str, ...]] = {"requirements.lock": (), "requirements-dev.lock": ("dev",)}  # and their groups
+LOCKS: dict[str, tuple[str, ...]] = {  # and their groups
+    "requirements.lock": (),
+    "requirements-bulk.lock": (),
+    "requirements-dev.lock": ("dev",),
+}
 STAMP = re.compile(r"# Made by `make lock` from lists with sha256:([0-9a-f]{64})\n")
 ENTRY = re.compile(r"^[A-Za-z0-9].*\n(?:[ \t].*\n)*", re.MULTILINE)  # a pin, its hashes, and comments that say for whom
 
@@ -50,19 +54,19 @@ def pins(lock: str) -> dict[str, str]:
     return {re.sub(r"^\s*#.*\n", "", entry, flags=re.MULTILINE): entry for entry in ENTRY.findall(lock)}
 
 
-def additions(both: str, service: str) -> str:
-    """The entries that `both` has and `service` has not.
+def additions(whole: str, base: str) -> str:
+    """The entries that `whole` has and `base` has not.
 
-    Raises StaleLock if a package of `service` is not pinned in `both` exactly as it is there: what is tested would not
-    be what is served.
+    Raises StaleLock if a package of `base` is not pinned in `whole` exactly as it is there: what is tested would not be
+    what is served.
     """
-    served, all_pins = pins(service), pins(both)
+    served, all_pins = pins(base), pins(whole)
     added = {pin: entry for pin, entry in all_pins.items() if pin not in served}
     different = {_name(pin) for pin in served.keys() - all_pins.keys()} | (
         {_name(pin) for pin in added} & {_name(pin) for pin in served}
     )
     if different:
-        raise StaleLock(f"development pins other versions, markers or hashes of {', '.join(sorted(different))}")
+        raise StaleLock(f"another lock pins other versions, markers or hashes of {', '.join(sorted(different))}")
     return "".join(added.values())
 
 
@@ -95,14 +99,17 @@ def write(folder: Path) -> None:
 def main() -> None:
     """Check or write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", type=Path, metavar="BOTH")
-    both: Path | None = parser.parse_args().write
+    parser.add_argument("--write", type=Path, nargs=2, metavar=("BULK", "ALL"))
+    resolved: list[Path] | None = parser.parse_args().write
     try:
-        if both is None:
+        if resolved is None:
             check(ROOT)
         else:
-            service = (ROOT / "requirements.lock").read_text("utf-8")
-            (ROOT / "requirements-dev.lock").write_text(additions(both.read_text("utf-8"), service), "utf-8")
+            base = (ROOT / "requirements.lock").read_text("utf-8")
+            for name, file in zip(("requirements-bulk.lock", "requirements-dev.lock"), resolved, strict=True):
+                added = additions(file.read_text("utf-8"), base)
+                (ROOT / name).write_text(added, "utf-8")
+                base += added
             write(ROOT)
     except StaleLock as exc:
         sys.exit(str(exc))

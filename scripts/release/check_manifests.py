@@ -6,7 +6,8 @@
 Renders each overlay, and compares every resource with the strict JSON schemas of two versions: the oldest Kubernetes
 that the manifests claim to run on, and the newest that kubernetes_validate has. The rendering needs no kustomize: it
 covers the part of kustomize that the overlays use, and refuses any other. --kustomize compares the result with that of
-the real one.
+the real one. Of KubeRay's RayJob, whose schema Kubernetes does not have, the pods are compared with the schemas, and
+everything else with the fields of KubeRay's own definition.
 """
 
 from __future__ import annotations
@@ -26,6 +27,15 @@ ROOT = Path(__file__).parents[2]
 OVERLAYS = sorted((ROOT / "deploy" / "kubernetes" / "overlays").iterdir())
 OLDEST = "1.30"  # preStop's `sleep`, and fields of the rest
 NEWEST = kubernetes_validate.latest_version()
+
+RAYJOB = ROOT / "deploy" / "kuberay" / "rayjob.yaml"
+# Of https://github.com/ray-project/kuberay, ray-operator/config/crd/bases/ray.io_rayjobs.yaml of 1.1 and later.
+RAYJOB_FIELDS = {
+    "entrypoint", "entrypointNumCpus", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "backoffLimit",
+    "rayClusterSpec",
+}  # fmt: skip
+CLUSTER_FIELDS = {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+GROUP_FIELDS = {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
 
 Resource = dict[str, Any]
 
@@ -92,6 +102,24 @@ def find_problem(resource: Resource, version: str) -> str | None:
     return None
 
 
+def find_rayjob_problem(job: Resource, version: str) -> str | None:
+    """Why KubeRay, or this version of Kubernetes, refuses a RayJob; None if nothing is known against it."""
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    unknown = job["spec"].keys() - RAYJOB_FIELDS | cluster.keys() - CLUSTER_FIELDS
+    for group in groups:
+        unknown |= group.keys() - GROUP_FIELDS
+        if not all(isinstance(value, str) for value in group["rayStartParams"].values()):
+            return f"rayStartParams: {group['rayStartParams']} are not all text"
+    if (job["apiVersion"], job["kind"]) != ("ray.io/v1", "RayJob") or unknown:
+        return f"fields that a RayJob does not have: {', '.join(sorted(unknown))}"
+    pods = [
+        {"apiVersion": "v1", "kind": "PodTemplate", "metadata": job["metadata"], "template": group["template"]}
+        for group in groups
+    ]
+    return next((problem for pod in pods if (problem := find_problem(pod, version))), None)
+
+
 def by_name(resources: list[Resource]) -> dict[tuple[str, str], Resource]:
     """The resources by kind and name."""
     return {(one["kind"], one["metadata"]["name"]): one for one in resources}
@@ -116,6 +144,10 @@ def main() -> int:
             same = by_name(list(yaml.safe_load_all(rendered))) == by_name(resources)
             failures += not same
             print(f"  `{command}` renders {'the same' if same else 'SOMETHING ELSE'}")
+    for version in (OLDEST, NEWEST):
+        problem = find_rayjob_problem(yaml.safe_load(RAYJOB.read_text()), version)
+        failures += problem is not None
+        print(f"{RAYJOB.relative_to(ROOT)} {version} {problem or 'valid'}")
     return 1 if failures else 0
 
 

@@ -19,10 +19,22 @@ from bentoml._internal.cloud.schemas.schemasv2 import CreateDeploymentSchema
 from bentoml._internal.configuration.v2 import _SERVICE_CONFIG
 from bentoml._internal.utils.cattr import bentoml_cattr
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
+from parakeet_stt.cli.app import app
 from parakeet_stt.server.settings import Settings
 from scripts.release.check_dashboard import COMPOSE, DASHBOARD, Query, read_alerts, read_queries
-from scripts.release.check_manifests import NEWEST, OLDEST, OVERLAYS, Resource, by_name, find_problem, render
+from scripts.release.check_manifests import (
+    NEWEST,
+    OLDEST,
+    OVERLAYS,
+    RAYJOB,
+    Resource,
+    by_name,
+    find_problem,
+    find_rayjob_problem,
+    render,
+)
 from service import ParakeetSTT
 from tests.conftest import ROOT, SAMPLES, Server
 
@@ -277,3 +289,28 @@ def test_the_page_of_operations_has_every_metric_of_a_real_server(exposed: dict[
     page = (ROOT / "docs" / "operations.md").read_text()
     bare = {re.sub("_(bucket|sum|count)$", "", name) for name in exposed if name.startswith("stt_")}
     assert {name for name in bare if f"| `{name}` |" not in page} == set()
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_kuberay_takes_the_job(version: str) -> None:
+    job = yaml.safe_load(RAYJOB.read_text())
+    assert find_rayjob_problem(job, version) is None
+    for path, wrong in [("entrypint", "x"), ("rayClusterSpec", {**job["spec"]["rayClusterSpec"], "heads": []})]:
+        assert find_rayjob_problem({**job, "spec": {**job["spec"], path: wrong}}, version)
+    cluster = copy.deepcopy(job)
+    cluster["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["images"] = "x"
+    assert find_rayjob_problem(cluster, version)
+
+
+def test_the_job_runs_the_command_on_the_ray_of_the_lock() -> None:
+    spec = yaml.safe_load(RAYJOB.read_text())["spec"]
+    version = re.search(r"^ray==(\S+)", (ROOT / "requirements-bulk.lock").read_text(), re.MULTILINE)
+    assert version
+    assert spec["rayClusterSpec"]["rayVersion"] == version[1]
+    program, *arguments = spec["entrypoint"].split()
+    assert program == "parakeet"
+    help_text = CliRunner().invoke(app, [arguments[0], "--help"]).output
+    assert all(one in help_text for one in arguments if one.startswith("--"))
+    for group in [spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]]:
+        (container,) = group["template"]["spec"]["containers"]
+        assert {one["name"] for one in container["env"]} - {"RAY_USAGE_STATS_ENABLED"} <= SETTINGS.keys()

@@ -97,17 +97,25 @@ def test_a_gpu_and_a_cpu_install_the_same_lock() -> None:
     assert not [version for _, version in locked if "+" in version]
     assert {"triton", "nvidia-cublas", "nvidia-cudnn-cu13"} <= {name for name, _ in locked}
     assert sorted(path.name for path in ROOT.glob("requirements*")) == [
-        "requirements-dev.lock", "requirements-uv.lock", "requirements.lock",
+        "requirements-bulk.lock", "requirements-dev.lock", "requirements-uv.lock", "requirements.lock",
     ]  # fmt: skip
 
 
+LOCKS = ("requirements.lock", "requirements-bulk.lock", "requirements-dev.lock")
+
+
 def test_what_is_tested_is_what_is_served() -> None:
-    """The developers' lock only adds packages, and both are installed together."""
-    served, added = ({name for name, _ in pins(lock)} for lock in ("requirements.lock", "requirements-dev.lock"))
+    """The other locks only add packages, and all are installed together."""
+    served, bulk, added = ({name for name, _ in pins(lock)} for lock in LOCKS)
     assert served
     assert added
-    assert not served & added
-    assert "$(UV) -r requirements.lock -r requirements-dev.lock\n" in (ROOT / "Makefile").read_text()
+    assert "ray" in bulk
+    assert len(served | bulk | added) == len(served) + len(bulk) + len(added)
+    assert "$(UV) " + " ".join(f"-r {lock}" for lock in LOCKS) + "\n" in (ROOT / "Makefile").read_text()
+
+
+def test_the_service_is_served_without_ray() -> None:
+    assert "ray" not in {name for name, _ in pins("requirements.lock")}
 
 
 SERVICE = "anyio==4.16.0 \\\n    --hash=sha256:aa\n    # via starlette\nuvloop==0.22.1 ; sys_platform == 'linux'\n"

@@ -1,0 +1,75 @@
+"""One run with the stand-in recognizer, as a program that can be killed.
+
+    python -m scripts.bench.bulk.once SOURCE OUT --speed 100 [--address HOST:PORT] [--actors 2] [--mark]
+
+Ends with one JSON line on standard output: what was done, and the seconds from the first row to the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+
+from parakeet_stt.bulk.pipeline import Actors, Totals
+from parakeet_stt.bulk.recognition import load_decoder
+from parakeet_stt.bulk.run import BulkRun
+from scripts.bench.bulk.stand_in import LoadStandIn
+
+
+class Clock:
+    """Notes when the first rows and the last are done; see `run.Watcher`."""
+
+    def __init__(self) -> None:
+        self.first: tuple[float, float] | None = None  # time, and seconds of audio done by then
+        self.last = (0.0, 0.0)
+
+    def begin(self, finished: int, actors: Actors) -> None:
+        """Nothing."""
+
+    def count(self, recordings: int) -> None:
+        """Nothing."""
+
+    def advance(self, totals: Totals) -> None:
+        """Rows are done."""
+        self.last = (time.monotonic(), totals.seconds)
+        self.first = self.first or self.last
+
+    @property
+    def speed(self) -> float:
+        """Seconds of audio in a second, between the first rows and the last."""
+        if self.first is None or self.last[0] == self.first[0]:
+            return float("nan")
+        return (self.last[1] - self.first[1]) / (self.last[0] - self.first[0])
+
+
+def main() -> None:
+    """Run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("out")
+    parser.add_argument("--speed", type=float, help="of the stand-in, in padded seconds a second; without: the model")
+    parser.add_argument("--address", help="of a Ray cluster")
+    parser.add_argument("--actors", type=int, default=0)
+    parser.add_argument("--cpus", type=int, help="that Ray is to believe in")
+    parser.add_argument("--mark", action="store_true", help="the node that decoded a recording, as its code_sha256")
+    given = parser.parse_args()
+    load = LoadStandIn(given.speed, given.mark) if given.speed else load_decoder
+    clock, began = Clock(), time.monotonic()
+    work = BulkRun(
+        given.source,
+        given.out,
+        max_failures=1.0,
+        actors=given.actors,
+        address=given.address,
+        cpus=given.cpus,
+        load=load,
+    )
+    totals = work.execute(clock)
+    seconds = time.monotonic() - began
+    print(json.dumps({**dataclasses.asdict(totals), "run_seconds": seconds, "speed": clock.speed}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

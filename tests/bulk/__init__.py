@@ -1,0 +1,1 @@
+"""Tests of parakeet_stt/bulk: without Ray but for test_pipeline.py."""
