@@ -19,7 +19,7 @@ from omegaconf import OmegaConf, open_dict
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
 from parakeet_stt.engines import devices
-from parakeet_stt.engines.cpu import int8, packing
+from parakeet_stt.engines.cpu import int8_layer, packing
 from parakeet_stt.engines.cpu.memory import MemoryTrimmer
 from parakeet_stt.errors import StartupError
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
@@ -345,7 +345,7 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype, *, quantize: 
         part.to(dtype)  # weights, not autocast; the mel front end stays float32
     if device.type == "cpu":
         if quantize:
-            int8.quantize(model.encoder)
+            int8_layer.quantize_encoder(model.encoder)
         else:
             packing.pack(model.encoder)
         recurrent = model.decoder.prediction["dec_rnn"]

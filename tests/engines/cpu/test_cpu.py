@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from parakeet_stt.engines import devices
-from parakeet_stt.engines.cpu import int8, packing, precision
+from parakeet_stt.engines.cpu import int8, int8_layer, packing, precision
 from parakeet_stt.errors import StartupError
 
 
@@ -71,6 +73,59 @@ def test_quantized_layers_compute_nearly_what_the_plain_ones_do() -> None:
     assert torch.equal(alone, found[0][:1])  # what else is in a batch changes nothing
     assert not any(type(layer) is nn.Linear for layer in plain)
     assert type(convolutions[1]) is nn.Conv1d  # one of width three stays
+
+
+class _Exact(nn.Module):
+    """A linear layer in place of a quantized one."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        super().__init__()
+        self._weight, self._bias = weight, bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self._weight, self._bias)
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_layer_for_int8_is_nemos_layer(monkeypatch: pytest.MonkeyPatch, has_bias: bool) -> None:
+    """With exact products, what is between them is the same arithmetic; with quantized ones, nearly the same."""
+    encoder = _make_encoder(has_bias)
+    sound = torch.randn(2, 16, 160), torch.tensor([160, 90])
+    short = sound[0][:1, :, :100], torch.tensor([100])  # its positions are those in the middle of the longer audio's
+    with torch.inference_mode():
+        expected, frames = encoder.forward_internal(*sound)
+        expected_short, _ = encoder.forward_internal(*short)
+        exact = copy.deepcopy(encoder)
+        with monkeypatch.context() as patch:
+            patch.setattr(int8_layer, "QuantizedLinear", _Exact)
+            int8_layer.quantize_encoder(exact)
+        found, found_frames = exact.forward_internal(*sound)
+        found_short, _ = exact.forward_internal(*short)
+        int8_layer.quantize_encoder(encoder)
+        rounded, _ = encoder.forward_internal(*sound)
+    assert all(isinstance(layer, int8_layer.QuantizedLayer) for layer in encoder.layers)
+    assert found_frames.tolist() == frames.tolist()
+    for item, count in enumerate(frames.tolist()):  # beyond its frames an item's output means nothing
+        spread = expected[item, :, :count].square().mean()
+        assert (found[item, :, :count] - expected[item, :, :count]).square().mean() < 0.03**2 * spread
+        assert (rounded[item, :, :count] - expected[item, :, :count]).square().mean() < 0.06**2 * spread
+    assert (found_short - expected_short).square().mean() < 0.03**2 * expected_short.square().mean()
+
+
+def _make_encoder(has_bias: bool) -> Any:
+    from nemo.collections.asr.modules import ConformerEncoder
+
+    torch.manual_seed(0)
+    encoder = ConformerEncoder(
+        feat_in=16, n_layers=2, d_model=64, n_heads=4, subsampling="dw_striding", subsampling_conv_channels=8,
+        subsampling_factor=8, ff_expansion_factor=4, conv_kernel_size=9, use_bias=has_bias, xscaling=False,
+    ).eval()  # fmt: skip
+    for name, tensor in encoder.state_dict().items():
+        if "batch_norm" in name and tensor.is_floating_point():
+            tensor.uniform_(0.5, 2.0)
+        if "pos_bias" in name:
+            tensor.normal_()
+    return encoder
 
 
 def test_products_of_the_largest_codes_are_exact() -> None:
