@@ -18,7 +18,7 @@ from parakeet_stt.engines.cpu.int8 import QuantizedLinear, quantize
 MASKED = -10_000.0  # score of a frame that is not looked at; NeMo's
 
 
-def quantize_encoder(encoder: nn.Module) -> None:
+def quantize_encoder(encoder: Any) -> None:
     """Quantize a FastConformer encoder of NeMo's. Layers of another build keep their form, with linear layers in int8.
 
     A layer of this form has no cache of NeMo's streaming, which nothing here uses.
