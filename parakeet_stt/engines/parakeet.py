@@ -19,7 +19,7 @@ from omegaconf import OmegaConf, open_dict
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
 from parakeet_stt.engines import devices
-from parakeet_stt.engines.cpu import int8_layer, packing
+from parakeet_stt.engines.cpu import int8, int8_layer, packing
 from parakeet_stt.engines.cpu.memory import MemoryTrimmer
 from parakeet_stt.errors import StartupError
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
@@ -349,7 +349,8 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype, *, quantize: 
         else:
             packing.pack(model.encoder)
         recurrent = model.decoder.prediction["dec_rnn"]
-        recurrent.lstm = packing.SteppedLSTM(recurrent.lstm)
+        is_half = quantize and int8.HalfLSTM.is_possible()
+        recurrent.lstm = (int8.HalfLSTM if is_half else packing.SteppedLSTM)(recurrent.lstm)
     model.freeze()
     model.eval()
     return model

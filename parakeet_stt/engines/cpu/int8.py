@@ -1,4 +1,4 @@
-"""Linear layers in int8: weights of 8 bits with a scale for each output, inputs quantized as they come.
+"""Linear layers in int8: weights of 8 bits with a scale for each output, inputs quantized as they come; an LSTM beside.
 
 Of an encoder of Parakeet's size nine tenths of the arithmetic are linear layers. What is between them stays float32.
 docs/decisions/0004-cpu-engine.md has the figures, and the other ways that were measured.
@@ -7,6 +7,7 @@ docs/decisions/0004-cpu-engine.md has the figures, and the other ways that were 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -58,6 +59,51 @@ class QuantizedLinear(nn.Module):
         if self._bias is not None:
             product.add_(self._bias)
         return product.reshape(*x.shape[:-1], len(self._scales))
+
+
+class HalfLSTM(nn.Module):
+    """An LSTM with weights of 16 bits, in FBGEMM's order. Its steps have no time but for reading their weights.
+
+    In 8 bits a step takes as long, for its inputs are quantized. lstm: of float32, over (steps, batch, features).
+    """
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        self._layers = [
+            (_to_half(into, before + after), _to_half(onward, torch.zeros_like(after)))
+            for into, onward, before, after in lstm.all_weights
+        ]
+        self._size = lstm.hidden_size
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Whether torch has FBGEMM here, which is for x86 only."""
+        return "fbgemm" in torch.backends.quantized.supported_engines
+
+    def forward(
+        self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """x: shape (steps, batch, features). state: hidden and cells, each of shape (layers, batch, hidden)."""
+        if state is None:
+            zeros = x.new_zeros(len(self._layers), x.shape[1], self._size)
+            state = zeros, zeros
+        hidden, cells = [], []
+        for (into, onward), output, cell in zip(self._layers, *state, strict=True):
+            outputs = []
+            for step in torch.ops.quantized.linear_dynamic_fp16(x, into):
+                gates = torch.ops.quantized.linear_dynamic_fp16(output, onward).add_(step)
+                enters, stays, new, leaves = gates.chunk(4, -1)
+                cell = stays.sigmoid() * cell + enters.sigmoid() * new.tanh()
+                output = leaves.sigmoid() * cell.tanh()
+                outputs.append(output)
+            x = torch.stack(outputs)
+            hidden.append(output)
+            cells.append(cell)
+        return x, (torch.stack(hidden), torch.stack(cells))
+
+
+def _to_half(weight: torch.Tensor, bias: torch.Tensor) -> Any:
+    return torch.ops.quantized.linear_prepack_fp16(weight.detach(), bias.detach())
 
 
 def _to_codes(rows: torch.Tensor, scale_and_zero: tuple[float, int]) -> torch.Tensor:

@@ -36,10 +36,11 @@ def test_packed_layers_compute_what_the_plain_ones_do(dtype: torch.dtype) -> Non
     assert [type(layer) is nn.Conv1d for layer in convolutions] == [not packs, True]  # one of width three stays
 
 
-def test_an_lstm_in_steps_is_the_lstm() -> None:
+@pytest.mark.parametrize(("make", "tolerance"), [(packing.SteppedLSTM, 1e-6), (int8.HalfLSTM, 1e-3)])
+def test_an_lstm_in_steps_is_the_lstm(make: Any, tolerance: float) -> None:
     torch.manual_seed(0)
     lstm = nn.LSTM(12, 16, num_layers=2).eval()
-    stepped = packing.SteppedLSTM(lstm)
+    stepped = make(lstm)
     sound = torch.randn(5, 3, 12)
     with torch.inference_mode():
         whole, (hidden, cells) = lstm(sound)
@@ -48,9 +49,12 @@ def test_an_lstm_in_steps_is_the_lstm() -> None:
         for step in range(1, 5):
             output, state = stepped(sound[step : step + 1], state)
             outputs.append(output)
-    assert torch.allclose(torch.cat(outputs), whole, atol=1e-6)
-    assert torch.allclose(state[0], hidden, atol=1e-6)
-    assert torch.allclose(state[1], cells, atol=1e-6)
+        at_once, last = stepped(sound, None)
+    assert torch.allclose(torch.cat(outputs), whole, atol=tolerance)
+    assert torch.allclose(at_once, whole, atol=tolerance)
+    for found in (state, last):
+        assert torch.allclose(found[0], hidden, atol=tolerance)
+        assert torch.allclose(found[1], cells, atol=tolerance)
 
 
 def test_quantized_layers_compute_nearly_what_the_plain_ones_do() -> None:
