@@ -90,7 +90,8 @@ class Parakeet:
         if not durations:
             raise StartupError(f"{path} is a transducer without durations, not a Parakeet-TDT model")
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        self._dtype = devices.weight_type(precision, self._device, parameters)
+        choice = devices.weight_type(precision, self._device, parameters)
+        self._dtype, self._precision_reason = choice.dtype, choice.reason
         self._is_quantized = precision == "int8"
         self._model = _prepare(model, self._device, self._dtype, quantize=self._is_quantized)
         self._encoder = Encoder(self._model, self._device, mode=encoder)
@@ -118,6 +119,11 @@ class Parakeet:
     def precision(self) -> str:
         """The type of the weights: float32, bfloat16, float16; int8 if those of the encoder's linear layers are."""
         return "int8" if self._is_quantized else str(self._dtype).removeprefix("torch.")
+
+    @property
+    def precision_reason(self) -> str:
+        """Why that type, with what was measured."""
+        return self._precision_reason
 
     @property
     def config(self) -> str:

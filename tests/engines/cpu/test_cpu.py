@@ -153,12 +153,12 @@ def test_the_type_of_the_weights_is_measured_for_a_large_network_only(
 ) -> None:
     host, gpu = torch.device("cpu"), torch.device("cuda", 0)
     monkeypatch.setattr(precision, "measure_gain", lambda: 2.0)
-    assert devices.weight_type("auto", host, precision.LARGE - 1) == torch.float32
+    assert devices.weight_type("auto", host, precision.LARGE - 1).dtype == torch.float32
     assert not list(cache.iterdir())
-    assert devices.weight_type("auto", host, precision.LARGE) == torch.bfloat16
-    assert devices.weight_type("auto", gpu, 1) == torch.bfloat16
-    assert devices.weight_type("float16", gpu, 1) == torch.float16
-    assert devices.weight_type("int8", host, 1) == torch.float32  # of what is not quantized
+    assert devices.weight_type("auto", host, precision.LARGE).dtype == torch.bfloat16
+    assert devices.weight_type("auto", gpu, 1).dtype == torch.bfloat16
+    assert devices.weight_type("float16", gpu, 1).dtype == torch.float16
+    assert devices.weight_type("int8", host, 1).dtype == torch.float32  # of what is not quantized
     with pytest.raises(StartupError, match="STT_PRECISION=int8 is for a CPU"):
         devices.weight_type("int8", gpu, 1)
 
@@ -167,18 +167,23 @@ def test_a_machine_chooses_the_same_at_every_start(monkeypatch: pytest.MonkeyPat
     """The choice was measured at each start, and changed with what else the machine did meanwhile: so did the texts."""
     gains = iter([1.25, 1.4, 2.0])
     monkeypatch.setattr(precision, "measure_gain", lambda: next(gains))
-    assert [precision.is_bfloat16_faster() for _ in range(10)] == [False] * 10
+    assert {precision.choose(precision.LARGE).dtype for _ in range(10)} == {torch.float32}
     monkeypatch.setattr(precision, "processor_name", lambda: "another processor")
-    assert [precision.is_bfloat16_faster() for _ in range(10)] == [True] * 10
+    assert {precision.choose(precision.LARGE).dtype for _ in range(10)} == {torch.bfloat16}
     next(cache.rglob("*.json")).write_text("{")  # damaged: measured again
-    assert precision.is_bfloat16_faster()
+    choice = precision.choose(precision.LARGE)
+    assert choice.dtype == torch.bfloat16
+    assert (
+        choice.reason
+        == "bfloat16 was measured 2.00 times as fast as float32 on another processor; above 1.3 it is used"
+    )
     assert next(gains, None) is None
 
 
 def test_a_choice_that_cannot_be_kept_is_made_all_the_same(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     (cache / "parakeet-stt").write_text("a file where the folder would be")
     monkeypatch.setattr(precision, "measure_gain", lambda: 2.0)
-    assert precision.is_bfloat16_faster()
+    assert precision.choose(precision.LARGE).dtype == torch.bfloat16
 
 
 @pytest.mark.skipif(not packing.can_pack(torch.bfloat16), reason="this processor has no bfloat16 to be measured")
