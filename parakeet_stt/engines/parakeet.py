@@ -81,7 +81,7 @@ class Parakeet:
             devices.use_threads(threads)
         typecheck.set_typecheck_enabled(enabled=False)  # 5 ms a call
         try:
-            model = nemo_archive.restore(path)
+            model = nemo_archive.restore(path, mapped=True)
         except Exception as exc:  # NeMo raises whatever tar, YAML, Hydra and torch raise
             raise StartupError(f"{path} can't be loaded as a NeMo speech model: {devices.first_line(exc)}") from exc
         durations = OmegaConf.select(model.cfg, "decoding.durations")
@@ -94,6 +94,7 @@ class Parakeet:
         self._dtype, self._precision_reason = choice.dtype, choice.reason
         self._is_quantized = precision == "int8"
         self._model = _prepare(model, self._device, self._dtype, quantize=self._is_quantized)
+        nemo_archive.copy_mapped(self._model)
         self._encoder = Encoder(self._model, self._device, mode=encoder)
         self._durations = list(durations)
         self._scorer = Scorer(self._model, self._durations, self._device)
