@@ -49,7 +49,7 @@ class QuantizedLinear(nn.Module):
         self._scales = weight.abs().amax(1).clamp_min(SMALLEST) / WEIGHT_LEVELS
         codes = (weight / self._scales[:, None]).round().to(torch.int8)
         self._weight = _reorder(codes, self._scales, self._range)
-        self._bias = None if bias is None else bias.detach()
+        self._bias = None if bias is None else bias.detach().clone()  # not where the file is mapped
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
