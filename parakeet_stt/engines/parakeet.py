@@ -20,7 +20,7 @@ from omegaconf import OmegaConf, open_dict
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
 from parakeet_stt.engines import devices
 from parakeet_stt.engines.cpu import int8, int8_layer, packing
-from parakeet_stt.engines.cpu.memory import MemoryTrimmer
+from parakeet_stt.engines.cpu.memory import MemoryTrimmer, keep_freed_memory
 from parakeet_stt.errors import StartupError
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
@@ -102,6 +102,8 @@ class Parakeet:
         self._trimmer = MemoryTrimmer() if self._device.type == "cpu" else None
         self._waits = self._device.type == "cpu"  # where reading a number costs nothing, it is read
         self._pieces = Pieces(model.tokenizer)
+        if self._device.type == "cpu":
+            keep_freed_memory()
 
     @cached_property
     def _states(self) -> StateCache:
