@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from parakeet_stt.engines.cpu.int8 import QuantizedLinear, quantize
+from parakeet_stt.engines.cpu.packing import pack
 
 MASKED = -10_000.0  # score of a frame that is not looked at; NeMo's
 
@@ -21,12 +22,14 @@ MASKED = -10_000.0  # score of a frame that is not looked at; NeMo's
 def quantize_encoder(encoder: Any) -> None:
     """Quantize a FastConformer encoder of NeMo's. Layers of another build keep their form, with linear layers in int8.
 
-    A layer of this form has no cache of NeMo's streaming, which nothing here uses.
+    What comes before the layers stays float32: of the arithmetic it is a fiftieth, and of the error in int8 a third. A
+    layer of this form has no cache of NeMo's streaming, which nothing here uses.
     """
+    pack(encoder.pre_encode)
     for number, layer in enumerate(encoder.layers):
         if _is_known(layer):
             encoder.layers[number] = QuantizedLayer(layer)
-    quantize(encoder)
+    quantize(encoder.layers)
 
 
 def _is_known(layer: Any) -> bool:
