@@ -168,6 +168,7 @@ class ParakeetSTT:
             is_demo=source.is_demo,
             device=welcome.device,
             precision=welcome.precision,
+            precision_reason=welcome.precision_reason,
             config=welcome.config,
             digests=Digests(**welcome.digests),
             tells_speakers=welcome.speakers is not None,

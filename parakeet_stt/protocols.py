@@ -140,7 +140,12 @@ class Recognizer(Protocol):
 
     @property
     def precision(self) -> str:
-        """The type of the weights: float32, bfloat16, float16."""
+        """The type of the weights: float32, bfloat16, float16, int8."""
+        ...
+
+    @property
+    def precision_reason(self) -> str:
+        """Why that type, for the operator."""
         ...
 
     @property

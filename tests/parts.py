@@ -46,7 +46,7 @@ from parakeet_stt.server.settings import Settings
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis
 
-SERVED = ServedModel("test", ("en",), "test", 0, True, "cpu", "float32", "", Digests("", "", ""))
+SERVED = ServedModel("test", ("en",), "test", 0, True, "cpu", "float32", "", "", Digests("", "", ""))
 MEDIA_PROGRAM = "parakeet_stt.processes.media"
 T = TypeVar("T")
 
@@ -54,7 +54,8 @@ T = TypeVar("T")
 class FakeRecognizer:
     """A recognizer that a test overrides in part: `protocols.Recognizer` without a model."""
 
-    device, precision, config, frame_samples = "cpu", "float32", "", FRAME_SAMPLES
+    device, precision, precision_reason, config = "cpu", "float32", "a test says so", ""
+    frame_samples = FRAME_SAMPLES
     vocabulary: Sequence[str] = ()
 
     def warm_up(self, max_items: int, max_seconds: float) -> None:
@@ -148,7 +149,8 @@ class RunningDevice:
             recognizer, self._detector, self._budget, on_report=self.metrics.record, diarizer=self._diarizer
         )
         welcome = Welcome(
-            VERSION, recognizer.device, recognizer.precision, recognizer.config, list(recognizer.vocabulary),
+            VERSION, recognizer.device, recognizer.precision, recognizer.precision_reason, recognizer.config,
+            list(recognizer.vocabulary),
             self._detector is not None, {"source": "", "lock": "", "model": ""},
             dataclasses.astuple(self._diarizer.layout) if self._diarizer else None,
         )  # fmt: skip

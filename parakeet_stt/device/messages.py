@@ -111,13 +111,15 @@ class Cancel(_Message, frozen=True):
 class Welcome(_Message, frozen=True):
     """The device is loaded and takes requests. The first message on every connection.
 
-    device, precision, config, vocabulary: see `protocols.Recognizer`. detects: whether it has a detector. digests: of
-    the code, the lock and the model. speakers: `protocols.SpeakerLayout` of its diarizer; None if it has none.
+    device, precision, precision_reason, config, vocabulary: see `protocols.Recognizer`. detects: whether it has a
+    detector. digests: of the code, the lock and the model. speakers: `protocols.SpeakerLayout` of its diarizer; None if
+    it has none.
     """
 
     version: int
     device: str
     precision: str
+    precision_reason: str
     config: str
     vocabulary: list[str]
     detects: bool

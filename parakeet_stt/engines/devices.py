@@ -10,9 +10,11 @@ from typing import Literal
 import torch
 
 from parakeet_stt.engines.cpu import precision as measured
+from parakeet_stt.engines.cpu.precision import Choice
 from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+SET = "STT_PRECISION says so"
 
 
 def use_threads(count: int) -> None:
@@ -51,7 +53,7 @@ def resolve(device: str) -> torch.device:
     return found
 
 
-def weight_type(precision: Precision, device: torch.device, parameters: int) -> torch.dtype:
+def weight_type(precision: Precision, device: torch.device, parameters: int) -> Choice:
     """What a precision setting means for a network of so many parameters; the type of what int8 leaves as it is.
 
     `auto` is bfloat16 on a GPU; on a CPU it is float32, or bfloat16 for a large network where that is faster.
@@ -60,14 +62,12 @@ def weight_type(precision: Precision, device: torch.device, parameters: int) -> 
     if precision == "int8":
         if device.type != "cpu":
             raise StartupError("STT_PRECISION=int8 is for a CPU: set STT_PRECISION=bfloat16")
-        return torch.float32
+        return Choice(torch.float32, SET)
     if precision != "auto":
-        dtype: torch.dtype = getattr(torch, precision)
-        return dtype
+        return Choice(getattr(torch, precision), SET)
     if device.type == "cpu":
-        large = parameters >= measured.LARGE
-        return torch.bfloat16 if large and measured.is_bfloat16_faster() else torch.float32
-    return torch.bfloat16
+        return measured.choose(parameters)
+    return Choice(torch.bfloat16, "GPUs have it")
 
 
 @contextmanager

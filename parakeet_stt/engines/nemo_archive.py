@@ -3,8 +3,8 @@
 NeMo's own `restore_from` unpacks the archive into a temporary folder and fills every weight with random numbers before
 it overwrites them: of its time at 0.6B parameters, little is the loading. Here NeMo still reads the configuration,
 chooses the class and checks the names of the weights; only those two steps are left out, and copies of the list of
-tokens. The weights are copied into the network from where they lie in the archive. Nothing of the file is needed once
-`restore` has returned.
+tokens. The weights are first where they lie in the archive, which is mapped into memory. Whoever casts, packs or
+quantizes them so needs no copy of all of them as well.
 """
 
 from __future__ import annotations
@@ -24,13 +24,33 @@ from torch.overrides import TorchFunctionMode
 ZIP_MAGIC = b"PK\x03\x04"
 
 
-def restore(path: Path) -> Any:
+def restore(path: Path, *, mapped: bool = False) -> Any:
     """The NeMo speech model of the archive at `path`, on the CPU, with the types that its configuration gives it.
 
     An archive that is compressed as a whole, as NeMo wrote them before 1.7, is unpacked in NeMo's own way.
+
+    mapped: leave the weights in the file until `copy_mapped`, which must not be written to meanwhile. Otherwise nothing
+    of the file is needed any more.
     Raises whatever tar, YAML, Hydra and torch raise, also if a weight is missing or is one too many.
     """
-    return ASRModel.restore_from(str(path), map_location="cpu", save_restore_connector=_Connector())
+    model = ASRModel.restore_from(str(path), map_location="cpu", save_restore_connector=_Connector())
+    if not mapped:
+        copy_mapped(model)
+    return model
+
+
+def copy_mapped(model: Any) -> None:
+    """Copy all weights that the network still has, on a CPU, so that it needs no file. Shared ones remain shared."""
+    copies: dict[int, torch.UntypedStorage] = {}
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.device.type != "cpu":
+                continue
+            storage = tensor.untyped_storage()
+            place = storage.data_ptr()
+            if place not in copies:
+                copies[place] = storage.clone()
+            tensor.set_(copies[place], tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
 class _Connector(SaveRestoreConnector):  # type: ignore[misc]
@@ -65,8 +85,12 @@ class _Connector(SaveRestoreConnector):  # type: ignore[misc]
         return state
 
     def load_instance_with_state_dict(self, instance: Any, state_dict: dict[str, Any], strict: bool) -> None:
-        super().load_instance_with_state_dict(instance, state_dict, strict)
-        state_dict.clear()  # OmegaConf's caught exceptions keep NeMo's frames, and with them the mapped file
+        types = {key: tensor.dtype for key, tensor in instance.state_dict().items()}
+        state = {key: tensor.to(types.get(key, tensor.dtype)) for key, tensor in state_dict.items()}
+        instance.load_state_dict(state, strict=strict, assign=True)
+        instance._set_model_restore_state(is_being_restored=False)
+        for kept in (state_dict, state):
+            kept.clear()  # OmegaConf's caught exceptions keep NeMo's frames, and with them the mapped file
 
 
 class _LeftUnfilled(TorchFunctionMode):
@@ -136,7 +160,9 @@ def _placed(pages: mmap.mmap, start: int, described: torch.Tensor) -> torch.Tens
         count=storage.nbytes() // described.element_size(),
         offset=start + storage._checkpoint_offset,
     )
-    return stored.as_strided(described.size(), described.stride(), described.storage_offset())
+    # Not a view, which would keep the mapping through its base.
+    found = torch.empty(0, dtype=described.dtype)
+    return found.set_(stored.untyped_storage(), described.storage_offset(), described.size(), described.stride())
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

@@ -19,8 +19,8 @@ from omegaconf import OmegaConf, open_dict
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
 from parakeet_stt.engines import devices
-from parakeet_stt.engines.cpu import int8, packing
-from parakeet_stt.engines.cpu.memory import MemoryTrimmer
+from parakeet_stt.engines.cpu import int8, int8_layer, packing
+from parakeet_stt.engines.cpu.memory import MemoryTrimmer, keep_freed_memory
 from parakeet_stt.errors import StartupError
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
@@ -81,7 +81,7 @@ class Parakeet:
             devices.use_threads(threads)
         typecheck.set_typecheck_enabled(enabled=False)  # 5 ms a call
         try:
-            model = nemo_archive.restore(path)
+            model = nemo_archive.restore(path, mapped=True)
         except Exception as exc:  # NeMo raises whatever tar, YAML, Hydra and torch raise
             raise StartupError(f"{path} can't be loaded as a NeMo speech model: {devices.first_line(exc)}") from exc
         durations = OmegaConf.select(model.cfg, "decoding.durations")
@@ -90,9 +90,11 @@ class Parakeet:
         if not durations:
             raise StartupError(f"{path} is a transducer without durations, not a Parakeet-TDT model")
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        self._dtype = devices.weight_type(precision, self._device, parameters)
+        choice = devices.weight_type(precision, self._device, parameters)
+        self._dtype, self._precision_reason = choice.dtype, choice.reason
         self._is_quantized = precision == "int8"
         self._model = _prepare(model, self._device, self._dtype, quantize=self._is_quantized)
+        nemo_archive.copy_mapped(self._model)
         self._encoder = Encoder(self._model, self._device, mode=encoder)
         self._durations = list(durations)
         self._scorer = Scorer(self._model, self._durations, self._device)
@@ -100,6 +102,8 @@ class Parakeet:
         self._trimmer = MemoryTrimmer() if self._device.type == "cpu" else None
         self._waits = self._device.type == "cpu"  # where reading a number costs nothing, it is read
         self._pieces = Pieces(model.tokenizer)
+        if self._device.type == "cpu":
+            keep_freed_memory()
 
     @cached_property
     def _states(self) -> StateCache:
@@ -118,6 +122,11 @@ class Parakeet:
     def precision(self) -> str:
         """The type of the weights: float32, bfloat16, float16; int8 if those of the encoder's linear layers are."""
         return "int8" if self._is_quantized else str(self._dtype).removeprefix("torch.")
+
+    @property
+    def precision_reason(self) -> str:
+        """Why that type, with what was measured."""
+        return self._precision_reason
 
     @property
     def config(self) -> str:
@@ -345,11 +354,12 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype, *, quantize: 
         part.to(dtype)  # weights, not autocast; the mel front end stays float32
     if device.type == "cpu":
         if quantize:
-            int8.quantize(model.encoder)
+            int8_layer.quantize_encoder(model.encoder)
         else:
             packing.pack(model.encoder)
         recurrent = model.decoder.prediction["dec_rnn"]
-        recurrent.lstm = packing.SteppedLSTM(recurrent.lstm)
+        is_half = quantize and int8.HalfLSTM.is_possible()
+        recurrent.lstm = (int8.HalfLSTM if is_half else packing.SteppedLSTM)(recurrent.lstm)
     model.freeze()
     model.eval()
     return model

@@ -104,6 +104,7 @@ def _serve(paths: Paths, number: int, restarts: int, lifeline: Lifeline, load: L
         VERSION,
         recognizer.device,
         recognizer.precision,
+        recognizer.precision_reason,
         recognizer.config,
         list(recognizer.vocabulary),
         engine.detector is not None,
@@ -127,7 +128,7 @@ def _serve(paths: Paths, number: int, restarts: int, lifeline: Lifeline, load: L
 
     measure()
     if not restarts and not number:
-        announce(source.name, recognizer.device, recognizer.precision, is_demo=source.is_demo)
+        announce(source.name, recognizer, is_demo=source.is_demo)
     threading.Thread(target=_beat, args=(lifeline,), daemon=True).start()
     gc.collect()
     gc.freeze()  # no later collection looks at what was loaded

@@ -21,6 +21,7 @@ class ServedModel:
     is_demo: bool
     device: str
     precision: str
+    precision_reason: str
     config: str
     digests: Digests
     aliases: frozenset[str] = frozenset()

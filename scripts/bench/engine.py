@@ -167,7 +167,7 @@ def load_onnx(path: Path, threads: int, device: str) -> Iterator[Decode]:
         raise RuntimeError("compared on the CPU only: the installed ONNX Runtime has no GPU support")
     (ROOT / "build").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / "build") as name:
-        _export(path, Path(name))
+        export_onnx(path, Path(name))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -180,7 +180,8 @@ def load_onnx(path: Path, threads: int, device: str) -> Iterator[Decode]:
         yield work
 
 
-def _export(path: Path, folder: Path) -> None:
+def export_onnx(path: Path, folder: Path) -> None:
+    """Write the model in `folder` as onnx-asr takes it, in float32."""
     model = nemo_archive.restore(path)
     model.freeze()
     model.eval()

@@ -92,6 +92,16 @@ def test_the_weights_outlive_the_file(tmp_path: Path, expected: Any) -> None:
     assert_same(model, expected)
 
 
+def test_mapped_weights_need_the_file_until_they_are_copied(tmp_path: Path, expected: Any) -> None:
+    path, maps = tmp_path / "copy.nemo", Path("/proc/self/maps")
+    shutil.copy(BUNDLED_FILE, path)
+    model = nemo_archive.restore(path, mapped=True)
+    assert not maps.exists() or str(path) in maps.read_text()
+    nemo_archive.copy_mapped(model)
+    assert not maps.exists() or str(path) not in maps.read_text()
+    assert_same(model, expected)
+
+
 def test_the_weights_are_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
     unpacked: list[str] = []
     extract = tarfile.TarFile.extract

@@ -131,6 +131,8 @@ def test_half_precision_hears_the_same_words(precision: str, engine: Parakeet, s
     half = Parakeet(BUNDLED_FILE, device="cpu", precision=precision)  # type: ignore[arg-type]
     audio = samples["short"].audio()
     assert half.precision == precision
+    maps = Path("/proc/self/maps")
+    assert not maps.exists() or str(BUNDLED_FILE) not in maps.read_text()
     assert str(next(half._model.encoder.parameters()).dtype) == f"torch.{precision.replace('int8', 'float32')}"
     (full,), (rounded,) = engine.recognize([audio]), half.recognize([audio])
     assert [token.id for token in rounded.tokens] == [token.id for token in full.tokens]

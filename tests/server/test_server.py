@@ -315,6 +315,8 @@ class TestModelsAndHealth:
         body = httpx.get(f"{server.url}/healthz").json()
         assert body["status"] == "ok"
         assert (body["model"], body["demo"], body["precision"]) == ("parakeet-tdt-tiny", True, "float32")
+        assert body["precision_reason"] == "networks under 100 million parameters have it"
+        assert f"in float32: {body['precision_reason']}\n" in server.log.read_text()
         assert httpx.get(f"{server.url}/readyz").status_code == 200
 
     def test_the_log_says_that_the_tiny_model_is_not_parakeet(self, server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Linear layers in int8: weights of 8 bits with a scale for each output, inputs quantized as they come.
+"""Linear layers in int8: weights of 8 bits with a scale for each output, inputs quantized as they come; an LSTM beside.
 
 Of an encoder of Parakeet's size nine tenths of the arithmetic are linear layers. What is between them stays float32.
 docs/decisions/0004-cpu-engine.md has the figures, and the other ways that were measured.
@@ -7,6 +7,7 @@ docs/decisions/0004-cpu-engine.md has the figures, and the other ways that were 
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,15 +30,13 @@ def input_levels() -> int:
     Without VNNI's instructions oneDNN adds pairs of products in 16 bits, as `vpmaddubsw` does: 255 × 127 twice is more
     than fits. Half the levels can't overflow. Asked of the kernel itself, for flags do not say which one oneDNN takes.
     """
-    inputs, largest = 64, 255
-    weight = torch.full((1, inputs), WEIGHT_LEVELS, dtype=torch.int8)
+    inputs, outputs, largest = 64, 8, 255
+    weight = torch.full((outputs, inputs), WEIGHT_LEVELS, dtype=torch.int8)
+    scales = torch.ones(outputs)
     found = _product(
-        torch.full((1, inputs), largest, dtype=torch.uint8),
-        (1.0, 0),
-        torch.ops.onednn.qlinear_prepack(weight, None),
-        torch.ones(1),
+        torch.full((1, inputs), largest, dtype=torch.uint8), (1.0, 0), _reorder(weight, scales, (1.0, 0)), scales
     )
-    return 127 if float(found) == inputs * largest * WEIGHT_LEVELS else 63
+    return 127 if float(found.min()) == inputs * largest * WEIGHT_LEVELS else 63
 
 
 class QuantizedLinear(nn.Module):
@@ -45,45 +44,97 @@ class QuantizedLinear(nn.Module):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
+        levels = input_levels()
+        self._range = (1 / levels, levels + 1)
         self._scales = weight.abs().amax(1).clamp_min(SMALLEST) / WEIGHT_LEVELS
         codes = (weight / self._scales[:, None]).round().to(torch.int8)
-        self._weight = torch.ops.onednn.qlinear_prepack(codes, None)
-        self._bias = None if bias is None else bias.detach()
-        self._levels = input_levels()
+        self._weight = _reorder(codes, self._scales, self._range)
+        self._bias = None if bias is None else bias.detach().clone()  # not where the file is mapped
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
         largest = rows.abs().amax(1, keepdim=True).clamp_min_(SMALLEST)
-        product = _product(
-            _to_codes(rows * (1 / largest), self._levels),
-            (1 / self._levels, self._levels + 1),
-            self._weight,
-            self._scales,
-        )
+        product = _product(_to_codes(rows * (1 / largest), self._range), self._range, self._weight, self._scales)
         product.mul_(largest)
         if self._bias is not None:
             product.add_(self._bias)
-        return product.reshape(*x.shape[:-1], -1)
+        return product.reshape(*x.shape[:-1], len(self._scales))
 
 
-def _to_codes(rows: torch.Tensor, levels: int) -> torch.Tensor:
-    """Values from -1 to 1 as uint8, levels + 1 being zero.
+class HalfLSTM(nn.Module):
+    """An LSTM with weights of 16 bits, in FBGEMM's order. Its steps have no time but for reading their weights.
+
+    In 8 bits a step takes as long, for its inputs are quantized. lstm: of float32, over (steps, batch, features).
+    """
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        self._layers = [
+            (_to_half(into, before + after), _to_half(onward, torch.zeros_like(after)))
+            for into, onward, before, after in lstm.all_weights
+        ]
+        self._size = lstm.hidden_size
+
+    @staticmethod
+    def is_possible() -> bool:
+        """Whether torch has FBGEMM here, which is for x86 only."""
+        return "fbgemm" in torch.backends.quantized.supported_engines
+
+    def forward(
+        self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        """x: shape (steps, batch, features). state: hidden and cells, each of shape (layers, batch, hidden)."""
+        if state is None:
+            zeros = x.new_zeros(len(self._layers), x.shape[1], self._size)
+            state = zeros, zeros
+        hidden, cells = [], []
+        for (into, onward), output, cell in zip(self._layers, *state, strict=True):
+            outputs = []
+            for step in torch.ops.quantized.linear_dynamic_fp16(x, into):
+                gates = torch.ops.quantized.linear_dynamic_fp16(output, onward).add_(step)
+                enters, stays, new, leaves = gates.chunk(4, -1)
+                cell = stays.sigmoid() * cell + enters.sigmoid() * new.tanh()
+                output = leaves.sigmoid() * cell.tanh()
+                outputs.append(output)
+            x = torch.stack(outputs)
+            hidden.append(output)
+            cells.append(cell)
+        return x, (torch.stack(hidden), torch.stack(cells))
+
+
+def _to_half(weight: torch.Tensor, bias: torch.Tensor) -> Any:
+    return torch.ops.quantized.linear_prepack_fp16(weight.detach(), bias.detach())
+
+
+def _to_codes(rows: torch.Tensor, scale_and_zero: tuple[float, int]) -> torch.Tensor:
+    """Values from -1 to 1 as uint8.
 
     torch's conversions to uint8 use no vector instructions and take four times as long as its quantization, whose
     result has the same bytes under a type that oneDNN's operator does not take.
     """
-    quantized = torch.quantize_per_tensor(rows, 1 / levels, levels + 1, torch.quint8)
+    quantized = torch.quantize_per_tensor(rows, *scale_and_zero, torch.quint8)
     codes = torch.empty(0, dtype=torch.uint8)
     return codes.set_(quantized.untyped_storage(), 0, quantized.shape, quantized.stride())
+
+
+# The product is asked of oneDNN as a convolution of width one over rows that lie as channels last. Without VNNI's
+# instructions its product of matrices brings the weights into its order at each call, and its convolution only once.
+_SHAPE: tuple[list[int], list[int], list[int], int] = ([1, 1], [0, 0], [1, 1], 1)  # stride, padding, dilation, groups
+
+
+def _reorder(weight: torch.Tensor, scales: torch.Tensor, scale_and_zero: tuple[float, int]) -> torch.Tensor:
+    """Codes of weights, int8, shape (outputs, inputs), in oneDNN's own order. scale_and_zero: of the inputs."""
+    found: torch.Tensor = torch.ops.onednn.qconv_prepack(weight[:, :, None, None], scales, *scale_and_zero, *_SHAPE)
+    return found
 
 
 def _product(
     codes: torch.Tensor, scale_and_zero: tuple[float, int], weight: torch.Tensor, scales: torch.Tensor
 ) -> torch.Tensor:
-    """The product in float32. codes: uint8, shape (rows, inputs). weight: in oneDNN's order. scales: of the outputs."""
-    scale, zero = scale_and_zero
+    """The product in float32. codes: uint8, shape (rows, inputs). weight: of `_reorder`. scales: of the outputs."""
     zeros = torch.zeros(len(scales), dtype=torch.int64)
-    found: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-        codes, scale, zero, weight, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return found
+    found: torch.Tensor = torch.ops.onednn.qconv_pointwise(
+        codes[None, None].permute(0, 3, 1, 2), *scale_and_zero, weight, scales, zeros, None, *_SHAPE,
+        1.0, 0, torch.float32, "none", [], "",
+    )  # fmt: skip
+    return found.permute(0, 2, 3, 1)[0, 0]

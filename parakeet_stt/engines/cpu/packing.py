@@ -53,7 +53,7 @@ class PackedLinear(nn.Module):
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        self._bias = None if bias is None else bias.detach()
+        self._bias = None if bias is None else bias.detach().clone()  # not where the file is mapped
 
     def forward(self, x: torch.Tensor) -> Any:
         return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")

@@ -13,6 +13,7 @@ import os
 import platform
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,23 +28,34 @@ FRAMES, FEATURES = 500, 1024  # of the measured product: 40 s of audio in one of
 ROUNDS = 9
 
 
-def is_bfloat16_faster() -> bool:
-    """Whether this processor multiplies faster in bfloat16, by GAIN. Takes 0.3 s of one thread, once for each machine.
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A type of the weights, and why it was chosen, for the operator."""
+
+    dtype: torch.dtype
+    reason: str
+
+
+def choose(parameters: int) -> Choice:
+    """The type for a network of so many parameters: bfloat16 if it is large, and the processor is faster by GAIN.
+
+    Takes 0.3 s of one thread, once for each machine.
 
     Having the instructions for it says nothing: an AMD EPYC with avx512_bf16 is three times as fast with them, an Intel
     Xeon with avx512_bf16 and without AMX is slower than in float32.
     """
+    processor = processor_name()
+    if parameters < LARGE:
+        return Choice(torch.float32, f"networks under {LARGE // 1_000_000} million parameters have it")
     if not can_pack(torch.bfloat16):
-        return False
-    kept, machine = _file(), {"processor": processor_name(), "torch": torch.__version__}
+        return Choice(torch.float32, f"{processor} has no instructions for bfloat16")
+    kept, machine = _file(), {"processor": processor, "torch": torch.__version__}
     gain = _read(kept, machine)
     if gain is None:
         gain = measure_gain()
         _write(kept, {**machine, "bfloat16_gain": gain})
-    logger.info(
-        "bfloat16 is %.2f times as fast as float32 on %s; from %.1f on it is used", gain, machine["processor"], GAIN
-    )
-    return gain > GAIN
+    reason = f"bfloat16 was measured {gain:.2f} times as fast as float32 on {processor}; above {GAIN} it is used"
+    return Choice(torch.bfloat16 if gain > GAIN else torch.float32, reason)
 
 
 def measure_gain() -> float:

@@ -211,7 +211,13 @@ def health(context: RequestContext | None) -> JSONResponse:
     if context is None or not context.is_alive():
         return JSONResponse({"status": "unavailable"}, 503)
     model = context.model
-    details = {"model": model.name, "demo": model.is_demo, "device": model.device, "precision": model.precision}
+    details = {
+        "model": model.name,
+        "demo": model.is_demo,
+        "device": model.device,
+        "precision": model.precision,
+        "precision_reason": model.precision_reason,
+    }
     return JSONResponse({"status": "ok", **details, "digests": model.digests.named()})
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+from parakeet_stt.protocols import Recognizer
 from parakeet_stt.server.settings import Settings
 
 logger = logging.getLogger("parakeet_stt")
@@ -57,9 +58,13 @@ def configure(level: str) -> None:
     logger.setLevel(level.upper())
 
 
-def announce(name: str, device: str, precision: str, *, is_demo: bool) -> None:
+def announce(name: str, recognizer: Recognizer, *, is_demo: bool) -> None:
     """Print what is served, at any log level, so that nobody mistakes the tiny model for Parakeet."""
-    print(f"parakeet-stt: serving {name} on {device} in {precision}", file=sys.stderr, flush=True)
+    print(
+        f"parakeet-stt: serving {name} on {recognizer.device} in {recognizer.precision}: {recognizer.precision_reason}",
+        file=sys.stderr,
+        flush=True,
+    )
     if is_demo:
         print(DEMO_NOTICE, file=sys.stderr, flush=True)
 

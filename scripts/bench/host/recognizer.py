@@ -26,7 +26,8 @@ def tokens_of(start: float, end: float) -> TokenArrays:
 class EndlessRecognizer:
     """A recognizer that answers at once; see `protocols.Recognizer`."""
 
-    device, precision, config, frame_samples, vocabulary = "endless", "none", "endless: true", FRAME_SAMPLES, PIECES
+    device, precision, precision_reason, config = "endless", "none", "it has no weights", "endless: true"
+    frame_samples, vocabulary = FRAME_SAMPLES, PIECES
 
     def warm_up(self, max_items: int, max_seconds: float) -> None:
         """There is nothing to warm up."""
