@@ -35,7 +35,7 @@ const check = (segments) => {
   return segments.map((one) => one.text).join(" ");
 };
 const body = await diarize();
-assert.deepEqual([body.task, body.text, body.usage.type], ["transcribe", check(body.segments), "duration"]);
+assert.deepEqual([body.task, body.text, body.usage.type], ["transcribe", check(body.segments), "tokens"]);
 said("speakers", body.text);
 const seen = { "transcript.text.segment": [], "transcript.text.delta": [], "transcript.text.done": [] };
 for await (const event of await diarize({ stream: true })) seen[event.type].push(event);
