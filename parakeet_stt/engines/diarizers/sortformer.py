@@ -32,7 +32,7 @@ CHUNK, RIGHT, QUEUE, UPDATE, CACHE = 340, 40, 40, 300, 188
 LEFT = 1  # frames before a chunk that its first frames are computed with
 MARGIN = 1  # frame of audio more on either side, so that the spectrogram has no edge there
 MELS_A_FRAME = 8
-VOICE_LAYER = 1  # of the encoder: where the training brings frames of one voice together
+VOICE_LAYER = 0  # of the encoder: where means of one voice are most alike, of those that were tried
 ALONE = 0.5  # only one speaker is likelier than this
 Rows = npt.NDArray[np.float32]
 
