@@ -23,6 +23,7 @@ from parakeet_stt.vad import Probabilities, Windows
 FRAME_SAMPLES = round(ENCODER_FRAME_SECONDS * SAMPLE_RATE)  # of one encoder frame; every engine has to have it
 T = TypeVar("T")
 Result = TypeVar("Result", covariant=True)
+SpeakerVoices = npt.NDArray[np.float32]
 DecoderState = object  # where the search of an utterance stands; only the engine reads it. Can be pickled
 
 
@@ -60,13 +61,15 @@ class SpeakerLayout:
     """How a diarizer takes a recording, in samples, and how many speakers it can tell apart.
 
     chunk: the part that each call is about; only a recording's last one may be shorter. left_context, right_context: of
-    audio before and after it, except where the recording begins or ends.
+    audio before and after it, except where the recording begins or ends. same_voice: cosine of two `voices` from which
+    they are one person's; None if the network gives no voices.
     """
 
     speakers: int
     chunk: int
     left_context: int
     right_context: int
+    same_voice: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,10 +88,15 @@ class SpeakerChunk:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpeakerResult:
-    """The probability that each speaker speaks, in each frame of 80 ms of the part. state: for the next part."""
+    """The probability that each speaker speaks, in each frame of 80 ms of the part. state: for the next part.
+
+    voices: how each speaker sounds in the part, shape (speakers, width): a sum over frames in which only they speak, of
+    which only the direction counts; zeros if there are none. None if the network gives no voices.
+    """
 
     probabilities: SpeakerProbabilities
     state: object | None
+    voices: SpeakerVoices | None = None
 
 
 class Priority(IntEnum):

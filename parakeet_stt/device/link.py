@@ -234,8 +234,9 @@ class DeviceLink:
         )  # fmt: skip
 
         def read(found: Diarized) -> SpeakerResult:
-            values = np.frombuffer(found.probabilities, np.float32)
-            return SpeakerResult(values.reshape(-1, layout.speakers), found.state)
+            values = np.frombuffer(found.probabilities, np.float32).reshape(-1, layout.speakers)
+            voices = None if found.voices is None else np.frombuffer(found.voices, np.float32)
+            return SpeakerResult(values, found.state, None if voices is None else voices.reshape(layout.speakers, -1))
 
         request = self._request(message, read)
         request.priority, request.length = priority, clip.length

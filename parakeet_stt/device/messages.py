@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from parakeet_stt.text.transcript import Token, TokenArrays
 
-VERSION = 2
+VERSION = 3
 
 
 class _Message(msgspec.Struct, array_like=True, frozen=True, gc=False, tag=True):
@@ -124,7 +124,7 @@ class Welcome(_Message, frozen=True):
     vocabulary: list[str]
     detects: bool
     digests: dict[str, str]
-    speakers: tuple[int, int, int, int] | None = None
+    speakers: tuple[int, int, int, int, float | None] | None = None
 
 
 class Started(_Message, frozen=True):
@@ -167,11 +167,15 @@ class Detected(_Message, frozen=True):
 
 
 class Diarized(_Message, frozen=True):
-    """Probabilities of a part, float32, shape (frames, speakers); and the next state. See `protocols.SpeakerResult`."""
+    """Probabilities of a part, float32, shape (frames, speakers); and the next state. See `protocols.SpeakerResult`.
+
+    voices: float32, shape (speakers, width).
+    """
 
     request: int
     probabilities: bytes
     state: bytes | None
+    voices: bytes | None = None
 
 
 class Made(_Message, frozen=True):

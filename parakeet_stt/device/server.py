@@ -354,7 +354,8 @@ class _Front:
 def _render_speakers(request: int, found: Any) -> Told:
     probabilities = np.ascontiguousarray(found.probabilities, np.float32).tobytes()
     state = None if found.state is None else pickle.dumps(found.state, pickle.HIGHEST_PROTOCOL)
-    return Diarized(request, probabilities, state)
+    voices = None if found.voices is None else np.ascontiguousarray(found.voices, np.float32).tobytes()
+    return Diarized(request, probabilities, state, voices)
 
 
 def _render_detection(request: int, found: Any) -> Told:

@@ -1,7 +1,8 @@
 """The way of one recording past the diarizer: chunk after chunk as it is read, each with the last one's state.
 
 References of known speakers go first. The network numbers speakers in the order in which they speak, so each of them
-has a number before the recording begins (docs/decisions/0013-known-speakers.md).
+has a number before the recording begins. Once the number is heard in the recording, the voice has to be the
+reference's, or the name is taken off again (docs/decisions/0013-known-speakers.md).
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from parakeet_stt.audio import SAMPLE_RATE, AudioStore, Clip
-from parakeet_stt.protocols import FRAME_SAMPLES, SpeakerChunk, SpeakerLayout, SpeakerResult
+from parakeet_stt.protocols import FRAME_SAMPLES, SpeakerChunk, SpeakerLayout, SpeakerResult, SpeakerVoices
 from parakeet_stt.text.speakers import SpeakerFrames
 
 Diarize = Callable[[SpeakerChunk], Awaitable[SpeakerResult]]
@@ -31,13 +34,14 @@ class Diarization:
     """The speakers of one recording, as they become known.
 
     audio: what takes the place of the recording's audio for everybody else who discards of it. frames: probabilities so
-    far. names: of the numbers of known speakers.
+    far. names: of the numbers of known speakers whose voices were not found to be others.
     """
 
     def __init__(self, audio: AudioStore, layout: SpeakerLayout, diarize: Diarize) -> None:
         self.audio = _HeldAudio(audio)
         self.frames = SpeakerFrames(layout.speakers)
         self.names: dict[int, str] = {}
+        self._references: dict[int, SpeakerVoices] = {}  # of numbers that were not heard in the recording yet
         self._layout = layout
         self._diarize = diarize
         self._state: object | None = None
@@ -50,8 +54,13 @@ class Diarization:
         """
         found = await reference.diarize(SpeakerChunk(reference.audio, 0, 0, self._state))
         self._state = found.state
-        if len(found.probabilities):
-            self.names.setdefault(int(found.probabilities.sum(0).argmax()), reference.name)
+        if not len(found.probabilities):
+            return
+        number = int(found.probabilities.sum(0).argmax())
+        if number not in self.names:
+            self.names[number] = reference.name
+            if found.voices is not None:
+                self._references[number] = found.voices[number]
 
     async def advance(self) -> None:
         """Tell the speakers in what has been read, as far as there is audio after it."""
@@ -70,10 +79,28 @@ class Diarization:
         start = max(0, self._done - self._layout.left_context)
         clip = self.audio.clip(start, self._done + part + right)
         found = await self._diarize(SpeakerChunk(clip, self._done - start, right, self._state))
+        self._check_names(found)
         self.frames.append(found.probabilities)
         self._state = found.state
         self._done += part
         self.audio.hold_from(max(0, self._done - self._layout.left_context))
+
+    def _check_names(self, found: SpeakerResult) -> None:
+        """Take the names off numbers that are heard for the first time, in a voice that is not the reference's."""
+        if found.voices is None or self._layout.same_voice is None:
+            return
+        for number, reference in list(self._references.items()):
+            if not found.voices[number].any():
+                continue
+            if _cosine(reference, found.voices[number]) < self._layout.same_voice:
+                del self.names[number]
+            del self._references[number]
+
+
+def _cosine(one: SpeakerVoices, other: SpeakerVoices) -> float:
+    """Of two voices; 1 where one of them is not known."""
+    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / lengths if lengths else 1.0
 
 
 class _HeldAudio:

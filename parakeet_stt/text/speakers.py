@@ -92,7 +92,7 @@ def _distance(words: Sequence[Word], one: int, other: int) -> float:
 class Labels:
     """Labels of speakers: their names if they are known, and others A, B, C in the order in which they are asked for.
 
-    names: of the speakers who are known; they may become known until the first label is asked for.
+    names: of the speakers who are known; each may change until that speaker's label is asked for.
     """
 
     def __init__(self, names: Mapping[int, str]) -> None:
@@ -102,10 +102,8 @@ class Labels:
 
     def __call__(self, speaker: int) -> str:
         """The label of a speaker."""
-        if speaker in self._names:
-            return self._names[speaker]
         if speaker not in self._labels:
-            self._labels[speaker] = next(self._letters)
+            self._labels[speaker] = self._names.get(speaker) or next(self._letters)
         return self._labels[speaker]
 
 

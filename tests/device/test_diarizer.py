@@ -25,7 +25,7 @@ class EchoDiarizer:
     deadly: lengths that end the device process, once each.
     """
 
-    layout = SpeakerLayout(speakers=3, chunk=10 * FRAME_SAMPLES, left_context=0, right_context=0)
+    layout = SpeakerLayout(speakers=3, chunk=10 * FRAME_SAMPLES, left_context=0, right_context=0, same_voice=0.5)
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -45,7 +45,8 @@ class EchoDiarizer:
             number = chunk.state or 0
             assert isinstance(number, int)
             frames = (chunk.audio.length - chunk.left_context - chunk.right_context) // FRAME_SAMPLES
-            results.append(SpeakerResult(np.eye(3, dtype=np.float32)[[number % 3] * frames], number + 1))
+            said = np.eye(3, dtype=np.float32)[[number % 3] * frames]
+            results.append(SpeakerResult(said, number + 1, np.arange(6, dtype=np.float32).reshape(3, 2)))
         return results
 
 
@@ -78,6 +79,8 @@ async def follow(device: RunningDevice, parts: Sequence[int]) -> list[int]:
             clip = audio.clip(done * FRAME_SAMPLES, (done + part) * FRAME_SAMPLES)
             found = await queue.diarize(SpeakerChunk(clip, 0, 0, state))
             assert found.probabilities.shape == (part, 3)
+            assert found.voices is not None
+            assert found.voices.tolist() == [[0, 1], [2, 3], [4, 5]]
             told.append(int(found.probabilities[0].argmax()))
             state, done = found.state, done + part
     return told

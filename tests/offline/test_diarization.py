@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import numpy as np
 import pytest
@@ -16,9 +17,13 @@ LAYOUT = SpeakerLayout(speakers=3, chunk=10 * F, left_context=2 * F, right_conte
 
 
 class Recorder:
-    """A diarizer that says what it heard: in each frame, the speaker whose number its first sample is."""
+    """A diarizer that says what it heard: in each frame, the speaker whose number its first sample is.
 
-    def __init__(self) -> None:
+    A fraction is how they sound: speaker 2.25 is the second in another voice than 2.0.
+    """
+
+    def __init__(self, *, has_voices: bool = False) -> None:
+        self.has_voices = has_voices
         self.taken: list[tuple[int, int, int]] = []  # samples of each part, with context before and after it
         self.states: list[object] = []
 
@@ -28,10 +33,13 @@ class Recorder:
         self.taken.append((part, chunk.left_context, chunk.right_context))
         self.states.append(chunk.state)
         own = chunk.audio.samples[chunk.left_context : chunk.left_context + part]
-        return SpeakerResult(np.eye(3, dtype=np.float32)[own[::F].astype(int)], len(self.states))
+        said = np.eye(3, dtype=np.float32)[own[::F].astype(int)]
+        turned = 2 * np.pi * (own[::F] % 1)
+        voices = said.T @ np.stack([np.cos(turned), np.sin(turned)], 1) if self.has_voices else None
+        return SpeakerResult(said, len(self.states), voices)
 
 
-def speech(*runs: tuple[int, int]) -> Samples:
+def speech(*runs: tuple[int, float]) -> Samples:
     """So many frames of each speaker."""
     return np.concatenate([np.full(frames * F, speaker, np.float32) for frames, speaker in runs])
 
@@ -95,3 +103,29 @@ def test_references_come_first_and_name_the_numbers_that_they_get() -> None:
 
     asyncio.run(run())
     assert recorder.states == [None, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("has_voices", "same_voice", "expected"),
+    [
+        (True, 0.5, {2: "Cem"}),
+        (True, None, {0: "Ann", 1: "Bob", 2: "Cem"}),
+        (False, 0.5, {0: "Ann", 1: "Bob", 2: "Cem"}),
+    ],
+)
+def test_a_number_that_sounds_like_somebody_else_has_no_name(
+    has_voices: bool, same_voice: float | None, expected: dict[int, str]
+) -> None:
+    recorder = Recorder(has_voices=has_voices)
+    audio = AudioBuffer()
+    diarization = Diarization(audio, dataclasses.replace(LAYOUT, same_voice=same_voice), recorder)
+
+    async def run() -> None:
+        for number, name in enumerate(("Ann", "Bob", "Cem")):
+            await diarization.introduce(Reference(name, Audio(speech((30, number))), recorder))
+        # Ann's number is heard in another voice, Cem's in nearly the same; Bob's later, in another one too.
+        audio.append(speech((9, 0.3), (6, 2.05), (20, 1.5), (9, 2.4)))
+        await diarization.finish()
+
+    asyncio.run(run())
+    assert diarization.names == expected

@@ -86,6 +86,14 @@ def test_letters_follow_the_order_of_speaking_and_leave_out_names() -> None:
     assert [labels(number) for number in (3, 0, 1, 2, 3)] == ["A", "Ann", "C", "B", "A"]
 
 
+def test_a_label_that_was_given_stays() -> None:
+    names = {0: "Ann", 1: "Bob"}
+    labels = Labels(names)
+    assert labels(0) == "Ann"
+    names.clear()
+    assert [labels(number) for number in (0, 1)] == ["Ann", "A"]
+
+
 def test_a_segment_is_final_once_its_sentence_and_its_frames_are_known() -> None:
     words, found = WordList(), SpeakerFrames(4)
     turns = Turns(words, found, {})

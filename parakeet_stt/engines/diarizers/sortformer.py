@@ -23,7 +23,7 @@ from parakeet_stt.engines import devices, nemo_archive
 from parakeet_stt.engines.cpu import packing
 from parakeet_stt.engines.cpu.memory import MemoryTrimmer
 from parakeet_stt.errors import StartupError
-from parakeet_stt.protocols import FRAME_SAMPLES, SpeakerChunk, SpeakerLayout, SpeakerResult
+from parakeet_stt.protocols import FRAME_SAMPLES, SpeakerChunk, SpeakerLayout, SpeakerResult, SpeakerVoices
 
 # Frames of a chunk, of context after it, of the queue before it, between two updates of the cache, and of the cache.
 # Source: the model card of nvidia/diar_streaming_sortformer_4spk-v2; the preset of the lowest error, with 30.4 s of
@@ -32,6 +32,8 @@ CHUNK, RIGHT, QUEUE, UPDATE, CACHE = 340, 40, 40, 300, 188
 LEFT = 1  # frames before a chunk that its first frames are computed with
 MARGIN = 1  # frame of audio more on either side, so that the spectrogram has no edge there
 MELS_A_FRAME = 8
+VOICE_LAYER = 0  # of the encoder: where means of one voice are most alike, of those that were tried
+ALONE = 0.5  # only one speaker is likelier than this
 Rows = npt.NDArray[np.float32]
 
 
@@ -69,7 +71,11 @@ class Sortformer:
             chunk=CHUNK * FRAME_SAMPLES,
             left_context=(LEFT + MARGIN) * FRAME_SAMPLES,
             right_context=(RIGHT + MARGIN) * FRAME_SAMPLES,
+            same_voice=model.cfg.get("same_voice"),
         )
+        self._middle: torch.Tensor | None = None
+        if self.layout.same_voice is not None:
+            self._model.encoder.layers[VOICE_LAYER].register_forward_hook(self._keep_middle)
 
     def warm_up(self) -> None:
         """Run once what the first batch would be slow at."""
@@ -94,7 +100,9 @@ class Sortformer:
         features, sizes = self._features(batch, left)
         frames = -(-sizes // MELS_A_FRAME) - left
         modules = self._model.sortformer_modules
-        state = self._load([_state_of(chunk) for chunk in batch])
+        states_before = [_state_of(chunk) for chunk in batch]
+        state = self._load(states_before)
+        starts = [0 if one is None else len(one.cache) + len(one.queue) for one in states_before]
         right = max(0, int(frames.max()) - CHUNK)
         if frames.max() <= 0:  # less than a frame of the spectrogram
             empty = np.zeros((0, modules.n_spk), np.float32)
@@ -110,7 +118,25 @@ class Sortformer:
         probabilities = said.float().cpu().numpy()
         counts = frames.clamp(0, CHUNK).tolist()
         states = self._save(after)
-        return [SpeakerResult(probabilities[row, :count].copy(), states[row]) for row, count in enumerate(counts)]
+        results = []
+        for row, count in enumerate(counts):
+            own = probabilities[row, :count].copy()
+            results.append(SpeakerResult(own, states[row], self._voices(row, starts[row] + left, own)))
+        return results
+
+    def _keep_middle(self, _layer: object, _given: object, found: torch.Tensor) -> None:
+        self._middle = found
+
+    def _voices(self, row: int, start: int, probabilities: Rows) -> SpeakerVoices | None:
+        """Sums of what the middle layer gives for each speaker alone, in the part that begins at `start` of a row."""
+        if self._middle is None:
+            return None
+        ordered = np.sort(probabilities, axis=1)
+        alone = (ordered[:, -1] > ALONE) & (ordered[:, -2] < ALONE)
+        chosen = (probabilities.argmax(1)[:, None] == np.arange(probabilities.shape[1])) & alone[:, None]
+        vectors = self._middle[row, start : start + len(probabilities)].float().cpu().numpy()
+        voices: SpeakerVoices = chosen.T.astype(np.float32) @ vectors
+        return voices
 
     def _features(self, batch: Sequence[SpeakerChunk], left: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The spectrogram of each chunk with its context, shape (batch, mel frames, mels), and the number of frames."""

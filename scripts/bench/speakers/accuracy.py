@@ -2,7 +2,7 @@
 
     python -m scripts.bench.speakers.accuracy frames                       # diarization error rate, by pyannote.metrics
     python -m scripts.bench.speakers.accuracy words                        # of words, through a server
-    python -m scripts.bench.speakers.accuracy known                        # known speakers, through a server
+    python -m scripts.bench.speakers.accuracy known                        # known speakers
     python -m scripts.bench.speakers.accuracy long                         # two hours, through a server
 
 Each prints a table. Conversations are of espeak-ng's and flite's voices, which have to be installed.
@@ -11,17 +11,20 @@ Each prints a table. Conversations are of espeak-ng's and flite's voices, which 
 from __future__ import annotations
 
 import argparse
-import base64
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import numpy.typing as npt
 
-from parakeet_stt.audio import Audio, Samples
+from parakeet_stt.audio import Audio, AudioBuffer, Samples
 from parakeet_stt.engines import catalogue
-from parakeet_stt.protocols import SpeakerChunk
+from parakeet_stt.offline.diarization import PAUSE_SAMPLES, Diarization, Reference
+from parakeet_stt.protocols import SpeakerChunk, SpeakerResult
+from parakeet_stt.text.speakers import SILENCE
 from scripts.bench.serving import add_server_arguments, describe, read_health, serve, wait_until_ready
 from scripts.bench.speakers.talks import (
     FRAME_SECONDS,
@@ -44,6 +47,16 @@ REFERENCE_SECONDS = 5
 EDGE_SECONDS = 600  # at the beginning and the end of a long talk
 
 
+def load(name: str) -> Any:
+    """A diarizer on one thread of the CPU."""
+    import torch
+
+    from parakeet_stt.engines.diarizers.sortformer import Sortformer
+
+    torch.set_num_threads(1)
+    return Sortformer(catalogue.resolve(name, kind=catalogue.DIARIZER).path, device="cpu")
+
+
 def diarize(engine: Any, samples: Samples) -> Any:
     """Probabilities of every frame, as the service asks for them: chunk after chunk."""
     layout, state, found = engine.layout, None, []
@@ -60,13 +73,9 @@ def diarize(engine: Any, samples: Samples) -> Any:
 
 def measure_frames(given: argparse.Namespace) -> None:
     """Diarization error rates without a server."""
-    import torch
     from pyannote.metrics.diarization import DiarizationErrorRate
 
-    from parakeet_stt.engines.diarizers.sortformer import Sortformer
-
-    torch.set_num_threads(1)
-    engine = Sortformer(catalogue.resolve(given.diarizer, kind=catalogue.DIARIZER).path, device="cpu")
+    engine = load(given.diarizer)
     print(f"diarization error rate of {given.diarizer} in %, {given.talks} talks of {given.seconds:.0f} s each")
     print("voices    speakers  overlap  without collar (miss, false, confused)  collar 0.25 s")
     for held_out in (False, True):
@@ -138,26 +147,51 @@ def measure_long(url: str, given: argparse.Namespace) -> None:
         print(f"{name} ten minutes: {_share([errors])}; labels are {same}")
 
 
-def measure_known(url: str, given: argparse.Namespace) -> None:
-    """How often a known speaker gets their name, and nobody the name of somebody who is not there."""
+def measure_known(given: argparse.Namespace) -> None:
+    """How often a known speaker gets their name, and nobody the name of somebody who is not there. Without a server.
+
+    Named is who has the name in more than half of the frames in which only they speak, the other one in less than half
+    of theirs. Of somebody who is not there, the name may not be in more than a tenth of the frames with speech.
+    """
+    engine = load(given.diarizer)
     for held_out in (False, True):
         mixer = make_mixer(given.work, held_out=held_out, seed=37)
         named = wrong = 0
         for reference, talk, is_there in _introductions(mixer, given):
-            known = {"known_speaker_names[]": "Known", "known_speaker_references[]": _data_url(reference)}
-            words = transcribe(url, talk.samples, **known)["words"]
+            own = asyncio.run(find_named(engine, reference, talk))
+            speaking = talk.speaking[: len(own)] > 0.5
+            alone = speaking.sum(1) == 1
             if is_there:
-                own = [word["speaker"] for word in words if _says(talk, SECOND, word)]
-                others = [word["speaker"] for word in words if not _says(talk, SECOND, word)]
-                named += own.count("Known") > len(own) / 2 and others.count("Known") < len(others) / 2
+                theirs, others = alone & speaking[:, SECOND], alone & ~speaking[:, SECOND]
+                named += bool(own[theirs].mean() > 0.5 > own[others].mean())
             else:
-                wrong += [word["speaker"] for word in words].count("Known") > len(words) / 10
+                wrong += bool(own[speaking.any(1)].mean() > 0.1)
         name = "held out" if held_out else "heard"
         print(
             f"{name:9}: the known speaker is named in {named} of {given.conversations} talks; somebody who is not "
             f"there is named in {wrong} of {given.conversations}",
             flush=True,
         )
+
+
+async def find_named(engine: Any, reference: Samples, talk: Conversation) -> npt.NDArray[np.bool_]:
+    """For each frame of the talk, whether it has the name of the reference, as the service gives it."""
+
+    async def diarize(chunk: SpeakerChunk) -> SpeakerResult:
+        found: SpeakerResult = engine.diarize([chunk])[0]
+        return found
+
+    audio = AudioBuffer()
+    diarization = Diarization(audio, engine.layout, diarize)
+    pause = np.zeros(PAUSE_SAMPLES, np.float32)
+    await diarization.introduce(Reference("Known", Audio(np.concatenate([reference, pause])), diarize))
+    audio.append(talk.samples)
+    await diarization.finish()
+    frames = len(diarization.frames)
+    means = np.stack([diarization.frames.mean(at * FRAME_SECONDS, (at + 1) * FRAME_SECONDS) for at in range(frames)])
+    known = np.isin(means.argmax(1), list(diarization.names))
+    named: npt.NDArray[np.bool_] = known & (means.max(1) >= SILENCE)
+    return named
 
 
 def _introductions(mixer: Mixer, given: argparse.Namespace) -> Iterator[tuple[Samples, Conversation, bool]]:
@@ -173,15 +207,6 @@ def _speak(mixer: Mixer, speaker: Speaker) -> Samples:
     clips = [mixer.choose_utterance(speaker)[0] for _ in range(20)]
     samples = np.concatenate(clips)[: REFERENCE_SECONDS * SAMPLE_RATE]
     return samples * np.float32(0.3 / np.abs(samples).max())
-
-
-def _says(talk: Conversation, column: int, word: dict[str, Any]) -> bool:
-    frame = min(int((word["start"] + word["end"]) / 2 / FRAME_SECONDS), len(talk.speaking) - 1)
-    return bool(talk.speaking[frame, column] > 0.5)
-
-
-def _data_url(samples: Samples) -> str:
-    return "data:audio/wav;base64," + base64.b64encode(to_wav(samples)).decode()
 
 
 def _cut(talk: Conversation, start: float, seconds: float) -> Conversation:
@@ -207,13 +232,13 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, default=50, help="with a known speaker")
     parser.add_argument("--hours", type=float, default=2.0, help="of the long talk")
     given = parser.parse_args()
-    if given.what == "frames":
-        measure_frames(given)
+    if given.what in ("frames", "known"):
+        {"frames": measure_frames, "known": measure_known}[given.what](given)
         return
     with serve(given.url, given.model, changes={"STT_DIARIZER": given.diarizer}) as url:
         wait_until_ready(url)
         print(describe(read_health(url)), "with", given.diarizer, flush=True)
-        {"words": measure_words, "known": measure_known, "long": measure_long}[given.what](url, given)
+        {"words": measure_words, "long": measure_long}[given.what](url, given)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ One client needs Python 3.12; where `python3.12` is not on the PATH, --python na
 
 Each client is installed into a folder of its own, of PyPI or npm, at the versions of `clients.py`, and transcribes one
 recording in each way that it has; for sockets it lies between pauses of three seconds. The text has to be the
-recording's. Prints a line for each way, then one JSON line; status 1 if any text was wrong.
+recording's. Where speakers are asked for, it is a conversation, and the text has to be the one without speakers.
+Prints a line for each way, then one JSON line; status 1 if any text was wrong.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import numpy as np
 import soundfile
 import soxr
@@ -33,7 +36,9 @@ from scripts.bench.serving import ROOT, serve, wait_until_ready
 from scripts.release.check_clients.clients import CLIENTS, CURL, UNTIL, Client
 
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
+TALK = ROOT / "models" / "sortformer-tiny" / "samples" / "two-voices.flac"
 PAGE = ROOT / "docs" / "clients.md"
+DIARIZER = {"STT_DIARIZER": "sortformer-tiny"}
 BEGIN, END = "<!-- made by scripts/release/check_clients -->", "<!-- end -->"
 PAUSE_SECONDS = 3.0
 LIMIT_SECONDS = 600.0  # of one client; LiteLLM's proxy takes minutes to start on a busy machine
@@ -51,14 +56,14 @@ class Result:
 
 
 def make_recordings(folder: Path) -> list[str]:
-    """A wav file of speech at 16 kHz, and one at 24 kHz with pauses around it, as 16-bit samples."""
+    """A wav file of speech at 16 kHz, one at 24 kHz with pauses around it, as 16-bit samples; and a conversation."""
     sound, rate = soundfile.read(SAMPLES / "short.flac", dtype="float32")
     speech, pauses = folder / "speech.wav", folder / "pauses.wav"
     soundfile.write(speech, sound, rate, subtype="PCM_16")
     silence = np.zeros(int(PAUSE_SECONDS * rate), np.float32)
     around = soxr.resample(np.concatenate([silence, sound, silence]), rate, 24_000)
     soundfile.write(pauses, around, 24_000, subtype="PCM_16")
-    return [str(speech), str(pauses)]
+    return [str(speech), str(pauses), str(TALK)]
 
 
 def install(client: Client, folder: Path, newer: str | None) -> list[str]:
@@ -97,8 +102,10 @@ def _run(command: list[str], folder: Path | None = None) -> None:
         raise RuntimeError(f"{command[0]}: {(done.stderr or done.stdout).strip()[-300:]}")
 
 
-def try_client(client: Client, url: str, recordings: list[str], expected: str, newer: str | None) -> list[Result]:
-    """Install and run one client. newer: see `install`."""
+def try_client(
+    client: Client, url: str, recordings: list[str], expected: Mapping[str, str], newer: str | None
+) -> list[Result]:
+    """Install and run one client. expected: the text of each way that has another than "file". newer: see `install`."""
 
     def failed(reason: str) -> Result:
         return Result(client.name, client.version, "-", reason, False)
@@ -120,8 +127,21 @@ def try_client(client: Client, url: str, recordings: list[str], expected: str, n
             log.seek(0)
             errors = log.read().strip()[-500:]
     lines = [line.split("\t", 1) for line in done.stdout.splitlines() if "\t" in line]
-    found = [Result(client.name, client.version, way, text, text.strip() == expected) for way, text in lines]
+    found = [
+        Result(client.name, client.version, way, text, text.strip() == expected.get(way, expected["file"]))
+        for way, text in lines
+    ]
     return [*found, failed(errors)] if done.returncode or not found else found
+
+
+def expect(url: str, speech: str) -> dict[str, str]:
+    """The right texts: of the speech; of the conversation without speakers; and as events, whose cuts are others."""
+    request, files = f"{url}/v1/audio/transcriptions", {"file": TALK.read_bytes()}
+    whole = httpx.post(request, data={"model": "whisper-1"}, files=files, timeout=60).raise_for_status()
+    events = httpx.post(request, data={"model": "gpt-4o-transcribe", "stream": "true"}, files=files, timeout=60)
+    last = [line for line in events.raise_for_status().text.splitlines() if "transcript.text.done" in line][-1]
+    streamed = json.loads(last.removeprefix("data: "))["text"]
+    return {"file": speech, "speakers": whole.json()["text"], "events with speakers": streamed}
 
 
 def try_curl(url: str, speech: str, expected: str) -> Result:
@@ -158,19 +178,20 @@ def write_page(results: list[Result]) -> None:
 def main() -> int:
     """Try all clients, and print what each gave."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--url", help="a running server with the tiny model")
+    parser.add_argument("--url", help="a running server with the tiny model and the tiny diarizer")
     parser.add_argument("--only", help="clients whose name has this in it")
     parser.add_argument("--write", action="store_true", help="write docs/clients.md")
     parser.add_argument("--python", help="a Python for clients that need a newer one than this")
     asked = parser.parse_args()
     if asked.only and asked.write:
         parser.error("the page has all clients: --write goes without --only")
-    expected = next(
+    spoken = next(
         one["text"] for one in json.loads((SAMPLES / "samples.json").read_text()) if one["file"] == "short.flac"
     )
     results: list[Result] = []
-    with tempfile.TemporaryDirectory() as folder, serve(asked.url, None) as url:
+    with tempfile.TemporaryDirectory() as folder, serve(asked.url, None, changes=DIARIZER) as url:
         wait_until_ready(url)
+        expected = expect(url, spoken)
         recordings = make_recordings(Path(folder))
         chosen = [client for client in CLIENTS if not asked.only or asked.only.lower() in client.name.lower()]
         for client in chosen:
@@ -178,7 +199,7 @@ def main() -> int:
                 results.append(result)
                 _print(result)
         if not asked.only:
-            results.append(try_curl(url, recordings[0], expected))
+            results.append(try_curl(url, recordings[0], spoken))
             _print(results[-1])
     if asked.write:
         write_page(results)

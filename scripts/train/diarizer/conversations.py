@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,12 +68,18 @@ class Mixer:
         return samples * speaker.gain, utterance.speaking[np.minimum(steps, len(utterance.speaking) - 1)]
 
     def mix(
-        self, seconds: float, speakers: Sequence[Speaker], *, overlap: float = 0.3, opening: Sequence[int] = ()
+        self,
+        seconds: float,
+        speakers: Sequence[Speaker],
+        *,
+        overlap: float = 0.3,
+        opening: Sequence[int] = (),
+        absent: Collection[int] = (),
     ) -> Conversation:
         """A conversation of that length. At most two speak at once.
 
         overlap: share of the turns that begin before the one before has ended. opening: numbers of speakers who speak
-        first, in this order, one after the other.
+        first, in this order, one after the other. absent: numbers of speakers who speak only there.
         """
         pick, count, frames = self._pick, len(speakers), round(seconds * SAMPLE_RATE / FRAME_SAMPLES)
         audio = np.zeros(frames * FRAME_SAMPLES, np.float32)
@@ -81,15 +87,16 @@ class Mixer:
         end, end_before = pick.uniform(0, 0.8), 0.0  # of the last turn, and of the one that it overlaps; seconds
         last: int | None = None
         queue = list(opening)
-        fresh = [number for number in pick.sample(range(count), count) if number not in queue]
+        talkers = [number for number in range(count) if number not in absent]
+        fresh = [number for number in pick.sample(talkers, len(talkers)) if number not in queue]
         while end < seconds - 0.3:
             apart = bool(queue)
-            others = [number for number in range(count) if number != last]
+            others = [number for number in talkers if number != last]
             if queue:
                 number = queue.pop(0)
             elif fresh and pick.random() < 0.5:
                 number = fresh.pop()
-            elif last is not None and (pick.random() < 0.2 or not others):
+            elif last is not None and last in talkers and (pick.random() < 0.2 or not others):
                 number = last
             else:
                 number = pick.choice(others)

@@ -27,7 +27,6 @@ LEFT_OUT = frozenset(
     ("whisper", "whisperf", "croak", "Demonic", "UniRobot", "Tweaky", "anikaRobot", "fast", "announcer", "Storm", "Mr")
 )
 FLITE_FACTORS = (0.84, 0.92, 1.0, 1.09, 1.18)
-FLITE_SHARE = 4  # a person of flite has so many times the utterances, since there are few such persons
 LEVEL_FRAME = SAMPLE_RATE // 100  # speech is told from silence in steps of 10 ms
 SHORT_PAUSE = 20  # in such steps: a pause within a word or a phrase is speech
 
@@ -98,14 +97,19 @@ def find_speech(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return after - before <= SHORT_PAUSE
 
 
-def load_voices(path: Path, people: Sequence[Person], each: int, seed: int) -> list[list[Utterance]]:
-    """`each` utterances of every person (of flite's, more), synthesized once into `path`."""
+def load_voices(
+    path: Path, people: Sequence[Person], each: int, seed: int, *, flite_share: int = 4
+) -> list[list[Utterance]]:
+    """`each` utterances of every person, synthesized once into `path`.
+
+    A person of flite has `flite_share` times as many, since there are few such persons.
+    """
     if not path.exists():
         pick = random.Random(seed)
         owners = [
             index
             for index, person in enumerate(people)
-            for _ in range(each * (FLITE_SHARE if person.voice.engine == "flite" else 1))
+            for _ in range(each * (flite_share if person.voice.engine == "flite" else 1))
         ]
         clips = [say(make_text(pick), people[owner]).astype(np.float16) for owner in owners]
         np.savez(path, owners=owners, lengths=[len(clip) for clip in clips], samples=np.concatenate(clips))

@@ -18,15 +18,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 
-from scripts.train.diarizer.conversations import COLUMNS, Mixer
+from scripts.train.diarizer.conversations import COLUMNS, Conversation, Mixer
 from scripts.train.diarizer.sortformer import TINY, build
 from scripts.train.diarizer.tiny_voices import Utterance, load_voices, make_people
 from scripts.train.train_tiny_model import prefetch
 
 SEED = 1
+# Measured on what was trained: see docs/decisions/0013-known-speakers.md.
+SAME_VOICE = 0.84  # cosine of two means of the encoder's first layer from which they are one person's
 WARM_UP_STEPS, REPORT_STEPS, CHECKPOINT_STEPS = 60, 10, 20
-HEARD_PEOPLE, HELD_OUT_PEOPLE, UTTERANCES = 280, 48, 9
+VOICE_FRAMES = 12  # the fewest that a mean is of
+REFERENCES_FROM = 16  # seconds: a shorter conversation has no references before it
+HEARD_PEOPLE, UTTERANCES = 560, 7
 
 
 class Stage(NamedTuple):
@@ -54,6 +59,9 @@ STAGES = (
     Stage("pairs", 300, 64, (1, 6, 1, 0), (8, 12), (1.5e-3, 1e-3), False, (0.5, 0.6), (0.5, 0.4)),
     Stage("more pairs", 100, 64, (1, 6, 2, 1), (8, 12), (1.3e-3, 1.1e-3), False, (0.6, 0.7), (0.4, 0.3)),
     Stage("long", 110, 64, (1, 7, 1, 0), (12, 16), (1.1e-3, 2e-5), False, (0.7, 0.8), (0.2, 0.1)),
+    Stage("people", 300, 96, (1, 4, 3, 2), (8, 12, 16), (1e-3, 7e-4), False, (0.55, 0.65), (0.5, 0.3)),
+    Stage("minutes", 80, 96, (1, 4, 3, 2), (16, 24, 48), (7e-4, 4e-4), False, (0.65, 0.75), (0.3, 0.2)),
+    Stage("cache", 40, 120, (1, 4, 3, 2), (40, 60), (4e-4, 1e-5), True, (0.75, 0.8), (0.3, 0.3)),
 )
 
 
@@ -71,14 +79,31 @@ def make_batch(voices: list[list[Utterance]], stage: Stage, step: int) -> Batch:
     mixer, length = Mixer(voices, pick), pick.choice(stage.lengths)
     rows = []
     for count in pick.choices((1, 2, 3, 4), stage.shares, k=max(2, int(stage.seconds / length))):
-        # Some begin with every speaker in turn, twice: that is what a speaker cache looks like.
-        opening = pick.sample(range(count), count) * 2 if pick.random() < 0.25 else []
-        rows.append(mixer.mix(length, mixer.choose_speakers(count), overlap=pick.uniform(0.1, 0.6), opening=opening))
+        rows.append(_make_conversation(mixer, pick, length, count))
     return Batch(
         torch.from_numpy(np.stack([row.samples for row in rows])),
         torch.from_numpy(np.stack([row.speaking for row in rows])),
         torch.tensor([row.voices for row in rows]),
     )
+
+
+def _make_conversation(mixer: Mixer, pick: random.Random, length: float, count: int) -> Conversation:
+    """A conversation of `count` speakers. Some begin with what a speaker cache looks like, or with references."""
+    opening: list[int] = []
+    absent: list[int] = []
+    begin = pick.random()
+    if begin < 0.25:  # every speaker in turn, twice
+        opening = pick.sample(range(count), count) * 2
+    elif begin < 0.5 and length >= REFERENCES_FROM:
+        known = pick.sample(range(count), min(count, pick.randint(1, 2)))
+        if count < COLUMNS and pick.random() < 0.5:  # a reference of somebody who does not speak
+            absent = [count]
+            known.insert(pick.randint(0, len(known)), count)
+            del known[2:]
+        opening = [number for number in known for _ in range(pick.randint(1, 3))]
+        absent = [number for number in absent if number in known]
+    speakers = mixer.choose_speakers(max([count, *(number + 1 for number in absent)]))
+    return mixer.mix(length, speakers, overlap=pick.uniform(0.1, 0.6), opening=opening, absent=absent)
 
 
 def set_streaming(model: Any, chunk: int, right: int, fifo: int, update: int, cache: int) -> None:
@@ -102,20 +127,40 @@ def compute_probabilities(model: Any, audio: torch.Tensor, *, streaming: bool) -
 
 
 def contrast_loss(vectors: torch.Tensor, batch: Batch, pick: random.Random) -> torch.Tensor:
-    """Supervised contrast (Khosla et al., arXiv 2004.11362), temperature 0.1, over frames with one speaker.
-
-    Frames of one voice attract each other, in the whole batch, and repel all others. vectors: (rows, frames, width).
-    """
+    """Contrast over single frames with one speaker, in the whole batch. vectors: (rows, frames, width)."""
     chosen = []
     for row in batch.speaking:
         alone = torch.nonzero(row.sum(1) == 1).flatten().tolist()
         chosen.append(pick.sample(alone, min(20, len(alone))))
     picked = torch.cat([vectors[row, frames] for row, frames in enumerate(chosen)])
     labels = torch.cat([batch.voices[row, batch.speaking[row, frames].argmax(1)] for row, frames in enumerate(chosen)])
-    picked = torch.nn.functional.normalize(picked, dim=1)
+    return _contrast(picked, labels)
+
+
+def voice_loss(vectors: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Contrast over means: of each speaker's first frames alone and of their last ones. vectors: (rows, frames, width).
+
+    So that the mean of a reference is like the mean of what its speaker says later.
+    """
+    means, labels = [], []
+    for row, speaking in enumerate(batch.speaking[:, : vectors.shape[1]]):
+        for column in range(COLUMNS):
+            alone = torch.nonzero((speaking.sum(1) == 1) & (speaking[:, column] == 1)).flatten()
+            if len(alone) >= 2 * VOICE_FRAMES:
+                means += [half.mean(0) for half in vectors[row, alone].tensor_split(2)]
+                labels += [batch.voices[row, column]] * 2
+    return _contrast(torch.stack(means), torch.stack(labels)) if labels else vectors.sum() * 0
+
+
+def _contrast(vectors: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Supervised contrast (Khosla et al., arXiv 2004.11362), temperature 0.1.
+
+    Vectors of one label attract each other and repel all others. vectors: (count, width); labels: (count,).
+    """
+    vectors = torch.nn.functional.normalize(vectors, dim=1)
     itself = torch.eye(len(labels), dtype=torch.bool)
     same = (labels[:, None] == labels[None]) & ~itself
-    chances = (picked @ picked.T / 0.1).masked_fill(itself, -1e4).log_softmax(1)
+    chances = (vectors @ vectors.T / 0.1).masked_fill(itself, -1e4).log_softmax(1)
     return -((chances * same).sum(1) / same.sum(1).clamp(min=1))[same.any(1)].mean()
 
 
@@ -184,8 +229,8 @@ class Trainer:
             group["lr"] = (low + (high - low) * (1 + math.cos(math.pi * done)) / 2) * min(
                 1.0, (self._steps + 1) / WARM_UP_STEPS
             )
-        set_streaming(self.model, pick.choice((62, 124)), pick.choice((1, 7)), pick.choice((0, 62)), 62,
-                      pick.choice((94, 188)))  # fmt: skip
+        set_streaming(self.model, pick.choice((124, 248, 340)), pick.choice((7, 40)), pick.choice((0, 40)), 300,
+                      188)  # fmt: skip
         self._middle.clear()
         self.model.train()
         found = compute_probabilities(self.model, batch.audio, streaming=stage.streaming)
@@ -200,7 +245,9 @@ class Trainer:
         )
         share = stage.order[0] + (stage.order[1] - stage.order[0]) * done
         weight = stage.contrast[0] + (stage.contrast[1] - stage.contrast[0]) * done
-        same = contrast_loss(self._head(self._middle[0]), batch, pick) if weight else torch.zeros(())
+        middle = self._middle[0]
+        frames = contrast_loss(self._head(middle), batch, pick) if not stage.streaming else torch.zeros(())
+        same = frames + voice_loss(middle, batch)
         self._optimizer.zero_grad()
         (share * order + (1 - share) * free + weight * same).backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
@@ -217,12 +264,13 @@ class Trainer:
 def train(work: Path, out: Path, *, resume: bool) -> None:
     """Train, and write the model and a report into `out`."""
     work.mkdir(parents=True, exist_ok=True)
-    voices = load_voices(work / "heard.npz", make_people(HEARD_PEOPLE, 1, held_out=False), UTTERANCES, 1)
+    voices = load_voices(work / "heard.npz", make_people(HEARD_PEOPLE, 1, held_out=False), UTTERANCES, 1, flite_share=8)
     trainer = Trainer(work, voices)
     if resume:
         trainer.resume()
     report = trainer.train()
     out.mkdir(parents=True, exist_ok=True)
+    OmegaConf.update(trainer.model.cfg, "same_voice", SAME_VOICE, force_add=True)
     trainer.model.save_to(str(out / "sortformer-tiny.nemo"))
     (out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
 

@@ -1,6 +1,7 @@
-// The official Node client: files, events, and a realtime session, which insists on wss.
+// The official Node client: files, events, speakers, and a realtime session, which insists on wss.
+import assert from "node:assert/strict";
 import fs from "node:fs";
-const [url, speech, pauses] = process.argv.slice(2);
+const [url, speech, pauses, conversation] = process.argv.slice(2);
 
 // configure:
 import OpenAI from "openai";
@@ -20,6 +21,30 @@ let text = "";
 const events = await client.audio.transcriptions.create({ model: "gpt-4o-transcribe", file: file(), stream: true });
 for await (const event of events) text += event.delta ?? "";
 said("events", text);
+
+const speakers = { model: "gpt-4o-transcribe-diarize", response_format: "diarized_json", chunking_strategy: "auto" };
+const diarize = (more) =>
+  client.audio.transcriptions.create({ file: fs.createReadStream(conversation), ...speakers, ...more });
+const check = (segments) => {
+  assert.deepEqual([...new Set(segments.map((one) => one.speaker))].sort(), ["A", "B"]);
+  for (const one of segments) {
+    assert.deepEqual(Object.keys(one).sort(), ["end", "id", "speaker", "start", "text", "type"]);
+    assert.equal(one.type, "transcript.text.segment");
+    assert.ok(one.end > one.start);
+  }
+  return segments.map((one) => one.text).join(" ");
+};
+const body = await diarize();
+assert.deepEqual([body.task, body.text, body.usage.type], ["transcribe", check(body.segments), "tokens"]);
+said("speakers", body.text);
+const seen = { "transcript.text.segment": [], "transcript.text.delta": [], "transcript.text.done": [] };
+for await (const event of await diarize({ stream: true })) seen[event.type].push(event);
+const [done] = seen["transcript.text.done"];
+const deltas = seen["transcript.text.delta"];
+assert.equal(check(seen["transcript.text.segment"]), done.text);
+assert.equal(deltas.map((one) => one.delta).join(""), done.text);
+assert.deepEqual(deltas.map((one) => one.segment_id), seen["transcript.text.segment"].map((one) => one.id));
+said("events with speakers", done.text);
 
 const sound = fs.readFileSync(pauses).subarray(44);
 realtime.on("error", (error) => { said("realtime", error.message); process.exit(1); });

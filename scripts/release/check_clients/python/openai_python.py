@@ -12,7 +12,7 @@ from openai import OpenAI
 client = OpenAI(base_url=f"{sys.argv[1]}/v1", api_key="none")
 # end
 
-_, _, speech, pauses = sys.argv
+_, _, speech, pauses, conversation = sys.argv
 
 
 def realtime(**audio_input: object) -> str:
@@ -41,5 +41,16 @@ with open(speech, "rb") as file:
 with open(speech, "rb") as file:
     events = client.audio.transcriptions.create(model="gpt-4o-transcribe", file=file, stream=True)
     print("events", "".join(event.delta for event in events if event.type.endswith("delta")), sep="\t")
+speakers = {"model": "gpt-4o-transcribe-diarize", "response_format": "diarized_json", "chunking_strategy": "auto"}
+with open(conversation, "rb") as file:
+    diarized = client.audio.transcriptions.create(file=file, **speakers)
+assert {segment.speaker for segment in diarized.segments} == {"A", "B"}
+print("speakers", " ".join(segment.text for segment in diarized.segments), sep="\t")
+with open(conversation, "rb") as file:
+    events = list(client.audio.transcriptions.create(file=file, stream=True, **speakers))
+segments = [event for event in events if event.type == "transcript.text.segment"]
+assert {segment.speaker for segment in segments} == {"A", "B"}
+assert events[-1].type == "transcript.text.done"
+print("events with speakers", events[-1].text, sep="\t")
 print("realtime, commits", realtime(turn_detection=None), sep="\t")
 print("realtime, server_vad", realtime(turn_detection={"type": "server_vad"}), sep="\t")
