@@ -188,7 +188,7 @@ def threads():
 
 before = threads()
 from parakeet_stt.engines.silero_onnx import OnnxDetector
-from parakeet_stt.media.worker import MEMORY_BYTES
+from parakeet_stt.media.messages import WORKER_BYTES
 
 detector, folder = OnnxDetector(), Path(sys.argv[1])
 windows = np.load(folder / "windows.npy")
@@ -200,7 +200,7 @@ children = []
 for number in range(6):
     child = os.fork()
     if not child:
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_DATA, (WORKER_BYTES, WORKER_BYTES))
         for _ in range(3):
             found, _ = detector.detect(streams, states)
         np.save(folder / f"{number}.npy", np.concatenate(found))

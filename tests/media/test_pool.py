@@ -396,12 +396,14 @@ def test_nothing_stays_open_in_a_worker_after_a_file(media: Media, samples: dict
     async def read(pool: WorkerPool) -> None:
         await Reading(media.filters, data).all(pool)
         (worker,) = media.workers()
+        await asyncio.sleep(0.5)  # it answers before it closes the file
         before = psutil.Process(worker).num_fds()
         for one in files:
             reading = Reading(media.filters, one)
             await asyncio.gather(reading.all(pool), return_exceptions=True)
             assert reading.crashes == 0
         assert media.workers() == {worker}
+        await asyncio.sleep(0.5)
         assert psutil.Process(worker).num_fds() == before
 
     media.run(read)
