@@ -39,7 +39,7 @@ COMPUTE_SECONDS, STALL_SECONDS = 30.0, 90.0
 IDLE_SECONDS = 1.0  # without a file, after which a worker gives back the memory of the last
 BEAT_SECONDS = 1.0  # between two signs that the program is well
 NICENESS = 10  # a tenth of the processor share of the recognizer's threads
-FIRST_BLOCK_SAMPLES = 15 * 1000 // 32 * WINDOW_SAMPLES  # about 15 s: most clips are one block, and many files begin soon
+FIRST_BLOCK_SAMPLES = 15 * 1000 // 32 * WINDOW_SAMPLES  # about 15 s: clips are one block, many files begin soon
 BLOCK_SAMPLES = 30 * 1000 // 32 * WINDOW_SAMPLES  # about 30 s: of all that follow
 
 
