@@ -81,7 +81,7 @@ def detected(samples: Samples, detector: OnnxDetector) -> Probabilities:
 def test_sound_and_speech_are_the_same_as_without_another_process(
     container: str, codec: str, rate: int, media: Media, two_minutes: Samples, detector: OnnxDetector
 ) -> None:
-    data = encode(two_minutes[: 40 * SAMPLE_RATE], container=container, codec=codec, rate=rate)
+    data = encode(two_minutes[: 50 * SAMPLE_RATE], container=container, codec=codec, rate=rate)
     reading = media.read(data)
     assert len(reading.lengths) == 3
     assert np.array_equal(reading.samples, decoded_by_one_thread(data, media.filters))
