@@ -69,8 +69,7 @@ def start_processes(settings: Settings) -> Paths:
     """Start the device processes and the media program, which end with this process. Raises StartupError."""
     source = catalogue.resolve(settings.model, settings.languages)
     catalogue.check_archive(source.path)
-    if source.longest_utterance_seconds and "max_utterance_seconds" not in settings.model_fields_set:
-        os.environ["STT_MAX_UTTERANCE_SECONDS"] = str(source.longest_utterance_seconds)
+    os.environ["STT_MAX_UTTERANCE_SECONDS"] = str(settings.longest_utterance_seconds(source.longest_utterance_seconds))
     catalogue.read_ahead(source.path)
     diarizer = catalogue.resolve_diarizer(settings.diarizer)
     detects = [] if _has_gpu(settings) else ["--detect"]

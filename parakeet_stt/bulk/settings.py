@@ -33,9 +33,6 @@ class BulkSettings:
         """Those of the service. Raises StartupError if the model is not here."""
         source = catalogue.resolve(settings.model, settings.languages)
         catalogue.check_archive(source.path)
-        longest = settings.max_utterance_seconds
-        if source.longest_utterance_seconds and "max_utterance_seconds" not in settings.model_fields_set:
-            longest = source.longest_utterance_seconds
         return cls(
             model=settings.model,
             languages=tuple(settings.languages),
@@ -45,7 +42,7 @@ class BulkSettings:
             encoder=settings.encoder,
             max_batch=settings.max_batch,
             batch_seconds=settings.batch_seconds,
-            max_utterance_seconds=longest,
+            max_utterance_seconds=settings.longest_utterance_seconds(source.longest_utterance_seconds),
             max_audio_seconds=settings.max_audio_seconds,
             rules=SpeechRules(onset=settings.vad_threshold, offset=offset_for(settings.vad_threshold)),
         )

@@ -27,7 +27,7 @@ MAX_FAILURES = 3  # starts in a row after which a program was not ready
 RETRY_SECONDS = 1.0  # between two of them
 END_SECONDS = 1.0  # for a program to end by itself; none has anything to save
 # glibc's: a process keeps the memory of a clip. To give it back and get it again costs a media worker as much as
-# decoding, and the recognizer on a CPU 8 % of its time (it returns memory every two seconds: engines/cpu/memory.py).
+# decoding, and the recognizer on a CPU 8 % of its time (it keeps more itself: engines/cpu/memory.py).
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(16 << 20)}
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}  # numpy's products would spread over the cores, and wait for each other
 

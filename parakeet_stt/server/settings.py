@@ -291,6 +291,12 @@ class Settings(BaseSettings):
         """Threshold of `/ws` unless a client names one: as the operator sets it, or the old wrapper's."""
         return self.vad_threshold if "vad_threshold" in self.model_fields_set else OLD_LIVE_THRESHOLD
 
+    def longest_utterance_seconds(self, of_model: float | None) -> float:
+        """The setting if it is set; or else the model's own, if it has one."""
+        if of_model is None or "max_utterance_seconds" in self.model_fields_set:
+            return self.max_utterance_seconds
+        return of_model
+
     @cached_property
     def open_paths(self) -> frozenset[str]:
         """The paths that need no key because the operator says so."""

@@ -195,6 +195,7 @@ def _prepare(model: Any, device: torch.device) -> Any:
     modules = model.sortformer_modules
     modules.chunk_len, modules.chunk_left_context, modules.chunk_right_context = CHUNK, LEFT, RIGHT
     modules.fifo_len, modules.spkcache_update_period, modules.spkcache_len = QUEUE, UPDATE, CACHE
+    modules._check_streaming_parameters()
     model.streaming_mode, model.async_streaming = True, True  # rows of a batch may have caches of different lengths
     model.preprocessor.featurizer.dither = 0.0
     model.preprocessor.featurizer.pad_to = 0
