@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -208,13 +209,18 @@ def test_only_so_many_workers_are_kept_idle(
 
 
 def test_an_idle_worker_gives_back_what_its_last_file_took(media: Media, samples: dict[str, Sample]) -> None:
-    data = encode(samples["two-minutes"].audio().samples, container="flac", codec="flac", rate=44_100, layout="stereo")
+    data = encode(
+        samples["two-minutes"].audio().samples, container="wav", codec="pcm_s16le", rate=192_000, layout="stereo"
+    )
 
     async def read(pool: WorkerPool) -> None:
-        await Reading(media.filters, data).all(pool)
-        (worker,) = media.workers()
-        before = psutil.Process(worker).memory_full_info().uss
-        assert await soon(lambda: psutil.Process(worker).memory_full_info().uss < before - (3 << 20))
+        held = []
+        with closing(Reading(media.filters, data)) as reading:
+            reading.begin(pool)
+            while await reading.block():
+                (worker,) = media.workers()
+                held.append(psutil.Process(worker).memory_full_info().uss)
+        assert await soon(lambda: psutil.Process(worker).memory_full_info().uss < max(held) / 2)
 
     media.run(read)
 
