@@ -58,14 +58,13 @@ def _views(context: BrowserContext, work: Path) -> Iterator[tuple[str, Page]]:
     click_word(page, 35)
     page.wait_for_timeout(700)
     page.locator(".play").click()
-    page.mouse.move(5, 5)
+    _rest(page)
     yield "files", page
     tell_apart(page)
     page.locator(".play:enabled").wait_for()
     page.get_by_label("Name of speaker B").fill("Ann")
     page.wait_for_timeout(500)
-    page.evaluate("scrollTo(0, 0)")
-    page.mouse.move(5, 5)
+    _rest(page)
     yield "speakers", page
     row(page, notes.name).locator(".end").click()
     page.goto("/#microphone")
@@ -80,3 +79,9 @@ def _views(context: BrowserContext, work: Path) -> Iterator[tuple[str, Page]]:
     yield "server", page
     page.evaluate("document.getElementById('key-dialog').showModal()")
     yield "key", page
+
+
+def _rest(page: Page) -> None:
+    """At the top, where the head of the page covers no half of a button, which axe-core would find too small."""
+    page.evaluate("scrollTo(0, 0)")
+    page.mouse.move(5, 5)
