@@ -94,7 +94,7 @@ class Word:
 
     def shift(self, seconds: float) -> Word:
         """The same word, `seconds` later."""
-        tokens = tuple(token.shift(seconds) for token in self.tokens)
+        tokens = tuple([token.shift(seconds) for token in self.tokens])
         return Word(self.text, self.start + seconds, self.end + seconds, tokens)
 
 
