@@ -16,7 +16,7 @@ from parakeet_stt.server.http.drain import drain_on_signal
 from parakeet_stt.server.live import routes as live_routes
 from parakeet_stt.server.page import routes as page_routes
 
-ROUTERS = (file_routes.router, live_routes.router, info.router)
+ROUTERS = (live_routes.router, file_routes.router, info.router)
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 
