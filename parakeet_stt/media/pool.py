@@ -26,8 +26,8 @@ from parakeet_stt.vad import Probabilities
 
 logger = logging.getLogger(__name__)
 IDLE_SHARE = 1  # workers kept for later files, of about 40 MB each, for each that may compute
-# That more idle workers are kept, for the next of many long files: each is read by one worker to its end, and another
-# worker for the next costs as much as reading 20 s of mp3.
+# That more idle workers are kept, for the next of many long files: each is read by one worker to its end, and
+# to fork another for the next is a good part of reading a minute of mp3 (docs/benchmarks.md).
 SPARE_SECONDS = 2.0
 KEPT_BYTES = 64 << 20  # of its own, from which a worker is not kept for another file
 MEMORY_BYTES = 4 << 30  # of all workers of a front, unless it says otherwise
