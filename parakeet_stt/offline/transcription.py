@@ -201,7 +201,7 @@ def make_recording(
 ) -> Recording:  # what was found in a recording, each on its own
     """The result, of all words of a recording; see `Transcription`, and `Recording` for what becomes of the others."""
     language = language or detect_language(words.text)
-    # Most answers have no segments, and to look for ends of sentences costs as much as to join all words.
+    # Most answers have no segments, and to look for ends of sentences costs nearly as much as to join words.
     segments = turns.segments() if turns else DeferredSequence(partial(split_segments, words, language))
     transcript = Transcript(words, segments, duration, language, turns.speakers if turns else None)
     return Recording(transcript, probabilities, is_truncated, measure_coverage(probabilities, words, lost, onset))
