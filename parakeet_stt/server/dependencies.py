@@ -58,7 +58,7 @@ async def _client_secrets(connection: HTTPConnection) -> ClientSecrets:
 class PlainRoute(APIRoute):
     """A route whose function takes the request and parts of the service, and makes a whole Response.
 
-    FastAPI's own handler looks for parameters, a body and a type of the answer as well, which takes as long as checking the form.
+    FastAPI's own handler looks for parameters, a body and a type of the answer as well: a twentieth of a front's time.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
