@@ -16,7 +16,7 @@ serve: .venv/served ## serve on http://127.0.0.1:3000 (PORT=, HOST=)
 
 test: .venv/developed ## all tests, two at a time; then those that measure time, alone
 	$(RUN) -m pytest -q -n 2 --dist loadfile -m "not alone"
-	$(RUN) -m pytest -q -m alone
+	$(RUN) -m pytest -q -m alone $$(grep -rl "mark\.alone" tests)
 
 lint: .venv/developed ## lint, format, types
 	.venv/bin/ruff check .

@@ -154,3 +154,8 @@ class DeviceLost(RecognitionError):
 
 class StartupError(SpeechError):
     """The service can't start; the message is one line that says what to do."""
+
+
+def first_line(exc: BaseException) -> str:
+    """An error's message without the advice that libraries append to it."""
+    return next(iter(str(exc).splitlines()), type(exc).__name__)

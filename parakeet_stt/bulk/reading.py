@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +19,7 @@ from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.bulk.entries import Entry, find_filesystem
 from parakeet_stt.bulk.parts import End, Failure, Part
 from parakeet_stt.bulk.settings import BulkSettings
-from parakeet_stt.errors import SpeechError
+from parakeet_stt.errors import SpeechError, first_line
 from parakeet_stt.ipc.shared_audio import SharedAudio, SharedClip
 from parakeet_stt.media.filters import is_made, save_filter
 from parakeet_stt.media.pool import MediaReader, MediaSettings, WorkerPool
@@ -85,7 +85,8 @@ class Reader:
         except SpeechError as exc:
             yield Part(entry, number, failure=Failure(getattr(exc, "code", "server_error"), exc.message))
         except Exception as exc:  # what file systems raise of network, rights and names
-            yield Part(entry, number, failure=Failure("unreadable", f"The file can't be read: {_first_line(exc)}"))
+            reason = f"The file can't be read: {type(exc).__name__}: {first_line(exc)}"
+            yield Part(entry, number, failure=Failure("unreadable", reason))
         if self._failure:
             raise RuntimeError(self._failure)
 
@@ -155,9 +156,3 @@ async def _next(blocks: object) -> Probabilities | None:
 
 def _join(read: list[Probabilities]) -> Probabilities:
     return np.concatenate([np.zeros(0, np.float32), *read])
-
-
-def _first_line(exc: BaseException) -> str:
-    with suppress(StopIteration):
-        return f"{type(exc).__name__}: {next(iter(str(exc).splitlines()))}"
-    return type(exc).__name__

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from parakeet_stt.cli.exits import Exit, require
-from parakeet_stt.errors import StartupError
+from parakeet_stt.errors import StartupError, first_line
 
 if TYPE_CHECKING:
     from parakeet_stt.engines.catalogue import CatalogueEntry, Kind, ModelSource, PublishedFile
@@ -179,8 +179,3 @@ def compute_checksum(file: Path) -> str:
     """The file's sha256 in hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def first_line(exc: BaseException) -> str:
-    """An error's message without the advice that libraries append to it."""
-    return next(iter(str(exc).splitlines()), type(exc).__name__)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any, Literal
 
-from parakeet_stt.errors import StartupError
+from parakeet_stt.errors import StartupError, first_line
 
 _PACKAGE = Path(__file__).parents[1]
 # Beside the package in a checkout and in a Bento, inside it where a wheel is installed.
@@ -275,10 +275,9 @@ def _in_store(tag: str, kind: Kind) -> Any | None:
     except (NotFound, ValueError):  # ValueError: no model can have such a tag
         return None
     except (BentoMLException, OSError) as exc:
-        first_line = next(iter(str(exc).splitlines()), type(exc).__name__)
         raise StartupError(
-            f"the BentoML store can't give {tag!r} ({first_line}): set {kind.setting} to another tag, or to the path "
-            "of a .nemo file"
+            f"the BentoML store can't give {tag!r} ({first_line(exc)}): set {kind.setting} to another tag, or to the "
+            "path of a .nemo file"
         ) from exc
 
 

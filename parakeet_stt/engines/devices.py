@@ -11,7 +11,7 @@ import torch
 
 from parakeet_stt.engines.cpu import precision as measured
 from parakeet_stt.engines.cpu.precision import Choice
-from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
+from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError, first_line
 
 Precision = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 SET = "STT_PRECISION says so"
@@ -83,11 +83,6 @@ def model_errors(count: int, device: torch.device) -> Iterator[None]:
             raise OutOfMemory(message) from exc
         kind = DeviceLost if isinstance(exc, torch.AcceleratorError) else RecognitionError
         raise kind(message) from exc
-
-
-def first_line(exc: BaseException) -> str:
-    """An error's message without the advice that libraries append to it."""
-    return next(iter(str(exc).splitlines()), type(exc).__name__)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
 from parakeet_stt.engines import devices
 from parakeet_stt.engines.cpu import int8, int8_layer, packing
 from parakeet_stt.engines.cpu.memory import MemoryTrimmer, keep_freed_memory
-from parakeet_stt.errors import StartupError
+from parakeet_stt.errors import StartupError, first_line
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.transcript import Hypothesis
@@ -83,7 +83,7 @@ class Parakeet:
         try:
             model = nemo_archive.restore(path, mapped=True)
         except Exception as exc:  # NeMo raises whatever tar, YAML, Hydra and torch raise
-            raise StartupError(f"{path} can't be loaded as a NeMo speech model: {devices.first_line(exc)}") from exc
+            raise StartupError(f"{path} can't be loaded as a NeMo speech model: {first_line(exc)}") from exc
         durations = OmegaConf.select(model.cfg, "decoding.durations")
         if not isinstance(model, TRANSDUCERS):
             raise StartupError(f"{path} is a {type(model).__name__}, not a Parakeet-TDT model")

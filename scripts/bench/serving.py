@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from parakeet_stt.cli.files.private_server import free_port as free_port
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "models" / "parakeet-tdt-tiny" / "samples" / "two-minutes.flac"  # 16 kHz, mono
@@ -53,15 +53,6 @@ def serve(
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-
-
-def free_port() -> int:
-    """A port that nothing listens on, below those that the kernel gives to outgoing connections meanwhile."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def wait_until_ready(url: str) -> float:

@@ -20,6 +20,11 @@ SHAPES: dict[str, dict[str, Any]] = {
     for device, size in (("desktop", DESKTOP), ("phone", PHONE))
 }
 
+TO_TRANSCRIPT = """() => {
+  const top = document.querySelector(".detail").getBoundingClientRect().top + scrollY;
+  scrollTo(0, top > innerHeight / 2 ? top - document.querySelector(".top").offsetHeight - 16 : 0);
+}"""
+
 
 def check_looks(url: str, pictures: Path, work: Path, source: str) -> str:
     """Visit everything in every shape. pictures: a folder to write to. Raises AssertionError with what is wrong."""
@@ -58,14 +63,13 @@ def _views(context: BrowserContext, work: Path) -> Iterator[tuple[str, Page]]:
     click_word(page, 35)
     page.wait_for_timeout(700)
     page.locator(".play").click()
-    page.mouse.move(5, 5)
+    _rest(page)
     yield "files", page
     tell_apart(page)
     page.locator(".play:enabled").wait_for()
     page.get_by_label("Name of speaker B").fill("Ann")
     page.wait_for_timeout(500)
-    page.evaluate("scrollTo(0, 0)")
-    page.mouse.move(5, 5)
+    _rest(page)
     yield "speakers", page
     row(page, notes.name).locator(".end").click()
     page.goto("/#microphone")
@@ -80,3 +84,12 @@ def _views(context: BrowserContext, work: Path) -> Iterator[tuple[str, Page]]:
     yield "server", page
     page.evaluate("document.getElementById('key-dialog').showModal()")
     yield "key", page
+
+
+def _rest(page: Page) -> None:
+    """Where no button is half under the head of the page, which axe-core would find too small: at the top.
+
+    On a phone, where the list of files is above the transcript, at the transcript.
+    """
+    page.evaluate(TO_TRANSCRIPT)
+    page.mouse.move(5, 5)

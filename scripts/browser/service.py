@@ -1,17 +1,21 @@
-"""A service for a check of the page, that can be killed in the middle and started again at the same address."""
+"""A service for a check, that can be killed in the middle and started again at the same address; and its answers."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
 from scripts.bench.serving import ROOT, wait_until_ready
+
+LOGPROB_TOLERANCE = 1e-3
 
 
 class Service:
@@ -50,3 +54,16 @@ class Service:
     ) -> None:
         if self._process.poll() is None:
             self.kill()
+
+
+def have_same_segments(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two answers have the same segments, but for the last digits of log-probabilities.
+
+    These depend on which other utterances share a batch.
+    """
+    for mine, yours in zip(one["segments"], other["segments"], strict=True):
+        if {**mine, "avg_logprob": 0} != {**yours, "avg_logprob": 0}:
+            return False
+        if abs(mine["avg_logprob"] - yours["avg_logprob"]) > LOGPROB_TOLERANCE:
+            return False
+    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from os import environ
+from os import environ, read
 
 from parakeet_stt.cli.serve import serve_command
 
@@ -20,7 +20,8 @@ def main() -> None:
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as server:  # noqa: S603
 
         def end_with_caller() -> None:
-            sys.stdin.buffer.read()
+            while read(0, 1024):  # a lock of `sys.stdin` would be held when the server ends first
+                pass
             server.terminate()
 
         threading.Thread(target=end_with_caller, daemon=True).start()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from os import environ
 
@@ -20,7 +21,7 @@ from parakeet_stt.cli.files.client import NoServer
 
 START_SECONDS = 600.0  # for a large model from a slow disk
 END_SECONDS = 60.0
-LINES_SHOWN = 5  # of its log, if it does not start
+LINES_SHOWN = 20  # of its log, if it does not start
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class PrivateServer:
 async def private_server(given: Mapping[str, str]) -> AsyncIterator[PrivateServer]:
     """Serve while the context lasts. given: settings of the service. Raises NoServer if it does not start."""
     require("bentoml", "torch", extras=("engine", "serve"))
-    port, key = _free_port(), secrets.token_urlsafe()
+    port, key = free_port(), secrets.token_urlsafe()
     settings = {"STT_API_KEYS": key, "STT_FRONTS": "1", **given}
     command = [sys.executable, "-m", "parakeet_stt.cli.files.guard", str(port)]
     # The guard ends the server when this end of the pipe closes: also if this command is killed.
@@ -69,8 +70,10 @@ async def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: lis
     raise NoServer("the private server did not start:\n" + b"".join(log[-LINES_SHOWN:]).decode(errors="replace"))
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port() -> int:
+    """A port that nothing listens on, below those that the kernel gives to outgoing connections meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

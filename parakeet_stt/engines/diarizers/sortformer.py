@@ -22,7 +22,7 @@ from parakeet_stt.audio import Audio
 from parakeet_stt.engines import devices, nemo_archive
 from parakeet_stt.engines.cpu import packing
 from parakeet_stt.engines.cpu.memory import MemoryTrimmer
-from parakeet_stt.errors import StartupError
+from parakeet_stt.errors import StartupError, first_line
 from parakeet_stt.protocols import FRAME_SAMPLES, SpeakerChunk, SpeakerLayout, SpeakerResult, SpeakerVoices
 
 # Frames of a chunk, of context after it, of the queue before it, between two updates of the cache, and of the cache.
@@ -61,7 +61,7 @@ class Sortformer:
         try:
             model = nemo_archive.restore(path)
         except Exception as exc:  # NeMo raises whatever tar, YAML, Hydra and torch raise
-            raise StartupError(f"{path} can't be loaded as a NeMo diarizer: {devices.first_line(exc)}") from exc
+            raise StartupError(f"{path} can't be loaded as a NeMo diarizer: {first_line(exc)}") from exc
         if not isinstance(model, SortformerEncLabelModel):
             raise StartupError(f"{path} is a {type(model).__name__}, not a Sortformer: set STT_DIARIZER to one")
         self._model: Any = _prepare(model, self._device)
