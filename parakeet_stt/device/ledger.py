@@ -93,7 +93,7 @@ class Ledger:
 
     def waiting_seconds(self) -> float:
         """Seconds of audio of all fronts that have no answer yet."""
-        return sum(float(row[_Front.WAITING : _Front.UNREAD].sum()) for row in self._fronts()) / SAMPLE_RATE
+        return sum(sum(row[_Front.WAITING : _Front.UNREAD]) for row in self._fronts()) / SAMPLE_RATE
 
     @property
     def speed(self) -> float:
@@ -125,7 +125,7 @@ class Ledger:
         waiting = 0.0
         for row in self._fronts():
             samples = row[_Front.WAITING + Priority.LIVE] + row[_Front.WAITING + Priority.SHORT]
-            waiting += float(samples) / SAMPLE_RATE + UNREAD_SECONDS * float(row[_Front.UNREAD])
+            waiting += samples / SAMPLE_RATE + UNREAD_SECONDS * row[_Front.UNREAD]
         if waiting >= most:
             retry_after = max(1, math.ceil(waiting / speed)) if speed else RETRY_SECONDS
             raise Overloaded(
@@ -156,8 +156,9 @@ class Ledger:
         finally:
             self._own[_Front.SESSIONS] -= 1
 
-    def _fronts(self) -> Iterator[np.ndarray[tuple[int], np.dtype[np.float64]]]:
-        for row in self._rows[1:]:
+    def _fronts(self) -> Iterator[list[float]]:
+        """Copies of the rows of fronts that are running."""
+        for row in self._rows[1:][self._rows[1:, _Front.PROCESS] != 0].tolist():
             if is_running(int(row[_Front.PROCESS])):
                 yield row
 

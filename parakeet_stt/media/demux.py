@@ -17,6 +17,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import soundfile
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.layout import AudioLayout
 from av.audio.resampler import AudioResampler
@@ -175,13 +176,16 @@ def _without_python(source: BinaryIO) -> BinaryIO | int:
 
 def _wav_pieces(file: soundfile.SoundFile, max_seconds: float) -> Iterator[npt.NDArray[np.float32]]:
     """Its samples in pieces: float32, shape (channels, num_samples)."""
+    # libsndfile reads 16 bits at once as they are, and to make floats of them takes three times as long as numpy does.
+    is_short = file.subtype == "PCM_16"
     with file:
         read = 0
-        for piece in file.blocks(max(1, WAV_VALUES // file.channels), dtype="float32", always_2d=True):
+        dtype = "int16" if is_short else "float32"
+        for piece in file.blocks(max(1, WAV_VALUES // file.channels), dtype=dtype, always_2d=True):
             read += len(piece)
             if read > max_seconds * file.samplerate + 1e-6:
                 raise _too_long(max_seconds)
-            yield piece.T
+            yield piece.T * np.float32(1 / FULL_SCALE["s16"]) if is_short else piece.T
 
 
 def _by_ffmpeg(source: BinaryIO, max_seconds: float, mix: Mix) -> Track:
@@ -194,16 +198,12 @@ def _by_ffmpeg(source: BinaryIO, max_seconds: float, mix: Mix) -> Track:
     if container.format.name in ANNOUNCING_DEMUXERS or (container.format.name == "mp3" and counts_frames):
         announced = _announced_seconds(container, stream)
 
-    def check_end(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
-        seconds = 0.0
-        for frame in frames:
-            seconds += frame.samples / frame.sample_rate
-            yield frame
+    def check_end(seconds: float) -> None:
         cut_page = container.format.name == "ogg" and not has_last_page
         track.is_truncated = cut_page or seconds < announced - TRUNCATED_SECONDS
 
     track = Track(BRIDGE_RATE)
-    _set_pieces(track, check_end(_limit(_frames(container, stream), max_seconds)), mix)
+    _set_pieces(track, _limit(_frames(container, stream), max_seconds, on_end=check_end), mix)
     return track
 
 
@@ -312,8 +312,13 @@ def _frames(container: InputContainer, stream: AudioStream) -> Iterator[AudioFra
         raise failure
 
 
-def _limit(frames: Iterable[AudioFrame], max_seconds: float) -> Iterator[AudioFrame]:
-    """The same frames. Counts before any conversion, so that long audio in few bytes costs nothing."""
+def _limit(
+    frames: Iterable[AudioFrame], max_seconds: float, on_end: Callable[[float], None] = lambda _: None
+) -> Iterator[AudioFrame]:
+    """The same frames. Counts before any conversion, so that long audio in few bytes costs nothing.
+
+    on_end: called with the seconds of all frames after the last one.
+    """
     seconds = 0.0
     for frame in frames:
         if not resampling.LOWEST_RATE <= frame.sample_rate <= resampling.HIGHEST_RATE:
@@ -322,16 +327,17 @@ def _limit(frames: Iterable[AudioFrame], max_seconds: float) -> Iterator[AudioFr
         if seconds > max_seconds + 1e-6:  # the sum of many is not exact
             raise _too_long(max_seconds)
         yield frame
+    on_end(seconds)
 
 
 def _floats(frames: Iterable[AudioFrame], rate: int) -> Iterator[npt.NDArray[np.float32]]:
     """All frames at one rate, each with its own channels: float32, shape (channels, num_samples), about a second each.
 
-    A frame lasts 20 ms, and what Python does with each costs more than its decoding.
+    A frame lasts 20 ms, and what Python does with each costs more than its decoding: FFmpeg joins them.
     """
     for (name, layout, own_rate), alike in groupby(frames, key=lambda f: (f.format.name, f.layout.name, f.sample_rate)):
         if _is_plain(name, layout) and own_rate == rate:
-            yield from _seconds_of((_plain(frame, FULL_SCALE[name]) for frame in alike), rate)
+            yield from (_plain(joined, FULL_SCALE[name]) for joined in _seconds_of(alike, rate))
             continue
         resampler = AudioResampler(format="flt", layout=layout, rate=rate, frame_size=rate)
         for frame in chain(alike, [None]):
@@ -358,15 +364,11 @@ def _plain(frame: AudioFrame, full_scale: int) -> npt.NDArray[np.float32]:
     return samples if full_scale == 1 else samples * np.float32(1 / full_scale)
 
 
-def _seconds_of(pieces: Iterable[npt.NDArray[np.float32]], rate: int) -> Iterator[npt.NDArray[np.float32]]:
-    """The same samples, a second or a little more at once."""
-    waiting: list[npt.NDArray[np.float32]] = []
-    count = 0
-    for piece in pieces:
-        waiting.append(piece)
-        count += piece.shape[1]
-        if count >= rate:
-            yield np.concatenate(waiting, axis=1)
-            waiting, count = [], 0
-    if waiting:
-        yield np.concatenate(waiting, axis=1)
+def _seconds_of(frames: Iterable[AudioFrame], rate: int) -> Iterator[AudioFrame]:
+    """The same samples in frames of a second, the last one shorter. frames: all of one kind."""
+    fifo = AudioFifo()
+    for frame in frames:
+        frame.pts = None  # a frame may be missing, which a fifo does not expect
+        fifo.write(frame)
+        yield from fifo.read_many(rate)
+    yield from fifo.read_many(rate, partial=True)

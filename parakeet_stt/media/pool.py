@@ -26,6 +26,9 @@ from parakeet_stt.vad import Probabilities
 
 logger = logging.getLogger(__name__)
 IDLE_SHARE = 1  # workers kept for later files, of about 40 MB each, for each that may compute
+# That more idle workers are kept, for the next of many long files: each is read by one worker to its end, and
+# to fork another for the next is a good part of reading a minute of mp3 (docs/benchmarks.md).
+SPARE_SECONDS = 2.0
 KEPT_BYTES = 64 << 20  # of its own, from which a worker is not kept for another file
 MEMORY_BYTES = 4 << 30  # of all workers of a front, unless it says otherwise
 MAX_FILES = 100  # of one worker: what a file may have done to it does not last
@@ -69,6 +72,7 @@ class Worker:
         self.files = 0  # that it has been sent
         self.memory = 0  # bytes that it has taken for itself: by its last answer about this file, or at most
         self.asked_at = 0.0
+        self.returned = 0  # which of all returns to the pool its last one was
 
     async def ask(self, message: Decode | Next, descriptors: tuple[int, ...] = ()) -> NeedFilter | Block | End:
         """Its answer to a message. Raises WorkerLost."""
@@ -145,7 +149,8 @@ class WorkerPool:
         self._path = path
         self._memory = memory
         self._busy: set[Worker] = set()
-        self._idle: list[Worker] = []
+        self._idle: list[Worker] = []  # the one that was used last at the end
+        self._returns = 0
         self._max_idle = IDLE_SHARE * computing
         self._slots = _Slots(computing)
 
@@ -214,12 +219,20 @@ class WorkerPool:
 
     def put_back(self, worker: Worker) -> None:
         """Keep a worker for another file, once it has answered all about the last."""
-        is_small = worker.memory < KEPT_BYTES
-        if worker.is_alive and is_small and len(self._idle) < self._max_idle and worker.files < MAX_FILES:
-            self._busy.discard(worker)
-            self._idle.append(worker)
-        else:
+        if not worker.is_alive or worker.memory >= KEPT_BYTES or worker.files >= MAX_FILES:
             self.end(worker)
+            return
+        self._returns += 1
+        worker.returned = self._returns
+        self._busy.discard(worker)
+        self._idle.append(worker)
+        if len(self._idle) > self._max_idle:
+            asyncio.get_running_loop().call_later(SPARE_SECONDS, self._end_spare, self._returns)
+
+    def _end_spare(self, returns: int) -> None:
+        """End the idle workers that are too many and were not used since so many returns."""
+        while len(self._idle) > self._max_idle and self._idle[0].returned <= returns:
+            self._idle.pop(0).close()
 
     def end(self, worker: Worker) -> None:
         """End a worker, whatever it is doing."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from parakeet_stt.offline.coverage import Lost, measure_coverage
@@ -22,6 +23,7 @@ from parakeet_stt.offline.overlap import OverlapMerger
 from parakeet_stt.offline.utterances import Utterance, Utterances
 from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.text.alignment import split_segments
+from parakeet_stt.text.lazy_sequence import DeferredSequence
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.speakers import Turns
 from parakeet_stt.text.transcript import Recording, Segment, SpeechCoverage, Transcript, Word, WordList
@@ -199,6 +201,7 @@ def make_recording(
 ) -> Recording:  # what was found in a recording, each on its own
     """The result, of all words of a recording; see `Transcription`, and `Recording` for what becomes of the others."""
     language = language or detect_language(words.text)
-    segments = turns.segments() if turns else split_segments(words, language)
+    # Most answers have no segments, and to look for ends of sentences costs nearly as much as to join words.
+    segments = turns.segments() if turns else DeferredSequence(partial(split_segments, words, language))
     transcript = Transcript(words, segments, duration, language, turns.speakers if turns else None)
     return Recording(transcript, probabilities, is_truncated, measure_coverage(probabilities, words, lost, onset))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 
 import sentencex  # type: ignore[import-untyped]
 
@@ -30,13 +31,14 @@ def join_tokens(
     """
     groups = _group(tokens)
     words: list[Word] = []
+    has_unknown = any(token.piece == UNKNOWN for group in groups for token in group)
     for index, group in enumerate(groups):
-        own = _spell(group, words[-1].text if words else before)
+        own = _spell(group, words[-1].text if words else before) if has_unknown else group
         text = _text(own)
         latest = min(groups[index + 1][0].start, duration) if index + 1 < len(groups) else duration
         start = min(max(group[0].start, earliest), duration)
         # Punctuation is no sound: the model places it anywhere up to the next word.
-        spoken = next((t for t in reversed(group) if any(c.isalnum() for c in t.piece)), group[-1])
+        spoken = next((token for token in reversed(group) if _is_spoken(token.piece)), group[-1])
         end = max(start, min(spoken.end, latest))
         if text:
             words.append(Word(text, start, end, tuple(own)))
@@ -67,7 +69,12 @@ def _group(tokens: Sequence[Token]) -> list[list[Token]]:
 
 
 def _text(group: Sequence[Token]) -> str:
-    return "".join(token.piece for token in group).replace(WORD_START, " ").strip()
+    return "".join([token.piece for token in group]).replace(WORD_START, " ").strip()
+
+
+@lru_cache(maxsize=16_384)  # more than a vocabulary has
+def _is_spoken(piece: str) -> bool:
+    return any(c.isalnum() for c in piece)
 
 
 def _spell(group: Sequence[Token], before: str) -> Sequence[Token]:

@@ -5,7 +5,6 @@ All times are seconds from the start of the audio that the recognizer was given;
 
 from __future__ import annotations
 
-import dataclasses
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ class Token:
 
     def shift(self, seconds: float) -> Token:
         """The same token, `seconds` later."""
-        return dataclasses.replace(self, start=self.start + seconds, end=self.end + seconds)
+        return Token(self.id, self.piece, self.start + seconds, self.end + seconds, self.logprob)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +94,7 @@ class Word:
 
     def shift(self, seconds: float) -> Word:
         """The same word, `seconds` later."""
-        tokens = tuple(token.shift(seconds) for token in self.tokens)
+        tokens = tuple([token.shift(seconds) for token in self.tokens])
         return Word(self.text, self.start + seconds, self.end + seconds, tokens)
 
 

@@ -208,6 +208,29 @@ def test_only_so_many_workers_are_kept_idle(
     media.run(read)
 
 
+def test_the_workers_of_many_files_at_once_are_kept_a_moment_for_the_next(
+    media: Media, samples: dict[str, Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "SPARE_SECONDS", 300)
+    data = samples["two-minutes"].path.read_bytes()
+
+    async def read(pool: WorkerPool) -> None:
+        for _ in range(2):
+            readings = [Reading(media.filters, data) for _ in range(4)]
+            for reading in readings:
+                reading.begin(pool)
+                assert await reading.block()
+            workers.append(media.workers())
+            for reading in readings:
+                await reading.rest()
+                reading.close()
+
+    workers: list[set[int]] = []
+    media.run(read)
+    assert len(workers[0]) == 4
+    assert workers[1] == workers[0]
+
+
 def test_an_idle_worker_gives_back_what_its_last_file_took(media: Media, samples: dict[str, Sample]) -> None:
     data = encode(
         samples["two-minutes"].audio().samples, container="wav", codec="pcm_s16le", rate=192_000, layout="stereo"

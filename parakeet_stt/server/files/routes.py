@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from parakeet_stt.offline.transcription import SHORT_SECONDS, Transcription
-from parakeet_stt.server.dependencies import Config, Model, Transcriber
+from parakeet_stt.server.dependencies import Config, Model, PlainRoute, Transcriber
 from parakeet_stt.server.files import form, openapi
 from parakeet_stt.server.files.bento import NATIVE_PATH
 from parakeet_stt.server.files.form import TranscriptionRequest
@@ -27,7 +27,7 @@ from parakeet_stt.text.openai_json import Done, render_delta, render_done
 from parakeet_stt.text.transcript import Recording
 
 T = TypeVar("T")
-router = APIRouter(responses=ERRORS)
+router = APIRouter(responses=ERRORS, route_class=PlainRoute)
 
 
 @router.post("/v1/audio/transcriptions", **openapi.TRANSCRIPTION)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 from fastapi.responses import JSONResponse
@@ -13,7 +12,7 @@ from fastapi.responses import JSONResponse
 from parakeet_stt.text.lazy_sequence import LazySequence
 
 ITEMS_AT_ONCE = 1000  # of a lazy sequence, that exist at the same time
-_dumps = partial(json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # as JSONResponse has it
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode  # as JSONResponse has it
 
 
 class LazyJSONResponse(JSONResponse):
@@ -33,13 +32,13 @@ def json_bytes(value: Any) -> bytes:
 
 
 def _parts(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and _has_lazy(value):
         before = "{"
         for name, item in value.items():
             yield f"{before}{_dumps(name)}:"
             yield from _parts(item)
             before = ","
-        yield "}" if value else "{}"
+        yield "}"
     elif isinstance(value, LazySequence):
         yield "["
         for start in range(0, len(value), ITEMS_AT_ONCE):
@@ -47,3 +46,7 @@ def _parts(value: Any) -> Iterator[str]:
         yield "]"
     else:
         yield _dumps(value)
+
+
+def _has_lazy(value: Any) -> bool:
+    return isinstance(value, LazySequence) or (isinstance(value, Mapping) and any(map(_has_lazy, value.values())))
