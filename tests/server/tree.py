@@ -53,18 +53,31 @@ def front_of(serve: Serve, client: socket.socket) -> int:
 
 
 class Caller:
-    """A connection to one front, kept open. front: its process."""
+    """Connections to one front, one at a time, kept open. front: its process."""
 
     def __init__(self, serve: Serve, **headers: str) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", serve.port, timeout=120)
-        self._headers = headers
-        self.ask("GET", "/healthz")
+        self._serve, self._headers = serve, headers
+        self.front = self._connect()
+
+    def _connect(self) -> int:
+        """The process that takes the connection."""
+        self._connection = http.client.HTTPConnection("127.0.0.1", self._serve.port, timeout=120)
+        self._ask("GET", "/healthz")
         assert self._connection.sock is not None
         self._socket = self._connection.sock
-        self.front = front_of(serve, self._socket)
+        return front_of(self._serve, self._socket)
 
     def ask(self, method: str, path: str, body: bytes | None = None, kind: str = "application/json") -> tuple[int, str]:
-        """Status and text of an answer, which came over the same connection as the others."""
+        """Status and text of an answer of this front, over a new connection if the last was idle for too long."""
+        try:
+            return self._ask(method, path, body, kind)
+        except ConnectionError:
+            assert any(self._connect() == self.front for _ in range(100)), "another front took all connections"
+            return self._ask(method, path, body, kind)
+
+    def _ask(
+        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json"
+    ) -> tuple[int, str]:
         self._connection.request(method, path, body, {"content-type": kind, **self._headers})
         response = self._connection.getresponse()
         return response.status, response.read().decode()
