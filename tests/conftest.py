@@ -141,15 +141,15 @@ class Serve:
         self.server = Server(f"http://127.0.0.1:{self.port}", self.log, self.refused, self.process.pid)
 
     def __enter__(self) -> Server:
-        for _ in range(PORT_TRIES):
+        for left in reversed(range(PORT_TRIES)):
             if self.becomes_healthy():
                 return self.server
-            if "Address already in use" not in self.log.read_text():
-                break
             self.__exit__()
+            said = self.log.read_text()
+            if not left or "Address already in use" not in said:
+                break
             self._start()
-        self.__exit__()
-        raise AssertionError(f"the server did not start:\n{self.log.read_text()[-4000:]}")
+        raise AssertionError(f"the server did not start:\n{said[-4000:]}")
 
     def becomes_healthy(self) -> bool:
         """Whether it is there in time."""

@@ -85,8 +85,9 @@ class Reader:
         except SpeechError as exc:
             yield Part(entry, number, failure=Failure(getattr(exc, "code", "server_error"), exc.message))
         except Exception as exc:  # what file systems raise of network, rights and names
-            reason = f"The file can't be read: {type(exc).__name__}: {first_line(exc)}"
-            yield Part(entry, number, failure=Failure("unreadable", reason))
+            kind, said = type(exc).__name__, first_line(exc)
+            reason = kind if said == kind else f"{kind}: {said}"
+            yield Part(entry, number, failure=Failure("unreadable", f"The file can't be read: {reason}"))
         if self._failure:
             raise RuntimeError(self._failure)
 

@@ -158,7 +158,8 @@ class Ledger:
 
     def _fronts(self) -> Iterator[list[float]]:
         """Copies of the rows of fronts that are running."""
-        for row in self._rows[1:][self._rows[1:, _Front.PROCESS] != 0].tolist():
+        rows = self._rows[1:]
+        for row in rows[rows[:, _Front.PROCESS] != 0].tolist():
             if is_running(int(row[_Front.PROCESS])):
                 yield row
 

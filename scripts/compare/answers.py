@@ -25,7 +25,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -41,6 +40,7 @@ from typing import Any
 import httpx
 import soundfile
 
+from scripts.bench.serving import free_port
 from scripts.compare.http_answers import Answer, Named, http_answers, series
 from scripts.compare.live_answers import live_answers
 from scripts.compare.odd_files import Sound, odd_files
@@ -77,9 +77,7 @@ class Server:
     """A checkout that serves, for as long as a `with` lasts."""
 
     def __init__(self, checkout: Path, log: Path, fronts: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.address = f"127.0.0.1:{port}"
         self.http = httpx.Client(base_url=f"http://{self.address}", timeout=ANSWER_SECONDS)
         self._log = log

@@ -8,8 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +188,19 @@ def test_a_worker_is_kept_for_other_files_but_not_for_ever(
     media.run(read)
 
 
+@asynccontextmanager
+async def four_read_at_once(media: Media, pool: WorkerPool, data: bytes) -> AsyncIterator[None]:
+    """Inside, a block of each is read; at the end all of them."""
+    readings = [Reading(media.filters, data) for _ in range(4)]
+    for reading in readings:
+        reading.begin(pool)
+        assert await reading.block()
+    yield
+    for reading in readings:
+        await reading.rest()
+        reading.close()
+
+
 def test_only_so_many_workers_are_kept_idle(
     media: Media, samples: dict[str, Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,14 +208,8 @@ def test_only_so_many_workers_are_kept_idle(
     data = samples["two-minutes"].path.read_bytes()
 
     async def read(pool: WorkerPool) -> None:
-        readings = [Reading(media.filters, data) for _ in range(4)]
-        for reading in readings:
-            reading.begin(pool)
-            assert await reading.block()
-        assert len(media.workers()) == 4
-        for reading in readings:
-            await reading.rest()
-            reading.close()
+        async with four_read_at_once(media, pool, data):
+            assert len(media.workers()) == 4
         assert await soon(lambda: len(media.workers()) == 2)
 
     media.run(read)
@@ -216,14 +223,8 @@ def test_the_workers_of_many_files_at_once_are_kept_a_moment_for_the_next(
 
     async def read(pool: WorkerPool) -> None:
         for _ in range(2):
-            readings = [Reading(media.filters, data) for _ in range(4)]
-            for reading in readings:
-                reading.begin(pool)
-                assert await reading.block()
-            workers.append(media.workers())
-            for reading in readings:
-                await reading.rest()
-                reading.close()
+            async with four_read_at_once(media, pool, data):
+                workers.append(media.workers())
 
     workers: list[set[int]] = []
     media.run(read)
