@@ -19,7 +19,7 @@ from omegaconf import OmegaConf, open_dict
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
 from parakeet_stt.engines import devices
-from parakeet_stt.engines.cpu import int8, int8_layer, packing
+from parakeet_stt.engines.cpu import int8, int8_layer, packing, subsampling
 from parakeet_stt.engines.cpu.memory import MemoryTrimmer, keep_freed_memory
 from parakeet_stt.errors import StartupError, first_line
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
@@ -357,6 +357,7 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype, *, quantize: 
             int8_layer.quantize_encoder(model.encoder)
         else:
             packing.pack(model.encoder)
+        subsampling.replace_subsampling(model.encoder.pre_encode)
         recurrent = model.decoder.prediction["dec_rnn"]
         is_half = quantize and int8.HalfLSTM.is_possible()
         recurrent.lstm = (int8.HalfLSTM if is_half else packing.SteppedLSTM)(recurrent.lstm)

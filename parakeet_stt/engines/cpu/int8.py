@@ -51,11 +51,15 @@ class QuantizedLinear(nn.Module):
         self._weight = _reorder(codes, self._scales, self._range)
         self._bias = None if bias is None else bias.detach().clone()  # not where the file is mapped
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """onto: what the result is added to, of its shape; it stays as it is."""
         rows = x.reshape(-1, x.shape[-1])
-        largest = rows.abs().amax(1, keepdim=True).clamp_min_(SMALLEST)
+        largest = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_()).clamp_min_(SMALLEST)
         product = _product(_to_codes(rows * (1 / largest), self._range), self._range, self._weight, self._scales)
-        product.mul_(largest)
+        if onto is None:
+            product.mul_(largest)
+        else:
+            torch.addcmul(onto.reshape(product.shape), product, largest, out=product)
         if self._bias is not None:
             product.add_(self._bias)
         return product.reshape(*x.shape[:-1], len(self._scales))
@@ -92,9 +96,9 @@ class HalfLSTM(nn.Module):
             outputs = []
             for step in torch.ops.quantized.linear_dynamic_fp16(x, into):
                 gates = torch.ops.quantized.linear_dynamic_fp16(output, onward).add_(step)
-                enters, stays, new, leaves = gates.chunk(4, -1)
-                cell = stays.sigmoid() * cell + enters.sigmoid() * new.tanh()
-                output = leaves.sigmoid() * cell.tanh()
+                enters, stays, leaves = gates[:, : 3 * self._size].sigmoid_().chunk(3, -1)
+                cell = torch.addcmul(stays * cell, enters, gates[:, 3 * self._size :].tanh_())
+                output = leaves * cell.tanh()
                 outputs.append(output)
             x = torch.stack(outputs)
             hidden.append(output)
@@ -103,7 +107,10 @@ class HalfLSTM(nn.Module):
 
 
 def _to_half(weight: torch.Tensor, bias: torch.Tensor) -> Any:
-    return torch.ops.quantized.linear_prepack_fp16(weight.detach(), bias.detach())
+    """Both in FBGEMM's order, of torch's gates (in, forget, new, out) with the new cell's last."""
+    entering, staying, new, leaving = torch.arange(len(bias)).chunk(4)
+    order = torch.cat([entering, staying, leaving, new])
+    return torch.ops.quantized.linear_prepack_fp16(weight.detach()[order], bias.detach()[order])
 
 
 def _to_codes(rows: torch.Tensor, scale_and_zero: tuple[float, int]) -> torch.Tensor:

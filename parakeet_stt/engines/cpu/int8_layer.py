@@ -44,7 +44,10 @@ def _is_known(layer: Any) -> bool:
 
 
 class QuantizedLayer(nn.Module):
-    """A layer over (batch, frames, features): half feed forward, attention, convolution, half feed forward, norm."""
+    """A layer over (batch, frames, features): half feed forward, attention, convolution, half feed forward, norm.
+
+    Each part but the norm adds what it finds to its input.
+    """
 
     def __init__(self, layer: Any) -> None:
         """layer: NeMo's, which it takes the norms of, and copies the other weights."""
@@ -65,11 +68,10 @@ class QuantizedLayer(nn.Module):
         cache_last_time: None = None,
     ) -> torch.Tensor:
         """Called by NeMo, by these names. Masks are True for what is to be ignored, (batch, frames[, frames])."""
-        x = x + self._before(x)
-        x += self._attention(x, att_mask, pos_emb)
-        x += self._convolution(x, pad_mask)
-        x += self._after(x)
-        found: torch.Tensor = self._norm(x)
+        x = self._before(x)
+        x = self._attention(x, att_mask, pos_emb)
+        x = self._convolution(x, pad_mask)
+        found: torch.Tensor = self._norm(self._after(x))
         return found
 
 
@@ -82,7 +84,7 @@ class _FeedForward(nn.Module):
         self._narrow = _linear(plain.linear2, factor)
 
     def forward(self, x: torch.Tensor) -> Any:
-        return self._narrow(functional.silu(self._wide(self._norm(x)), inplace=True))
+        return self._narrow(functional.silu(self._wide(self._norm(x)), inplace=True), onto=x)
 
 
 class _Attention(nn.Module):
@@ -108,13 +110,17 @@ class _Attention(nn.Module):
         items, frames, features = x.shape
         projected = self._project(self._norm(x)).view(items, frames, 3, self._heads, -1)
         queries, keys, values = projected.unbind(2)
-        by_position = torch.matmul((queries + self._position_bias).transpose(1, 2), self._known_positions(pos_emb))
+        positions = self._known_positions(pos_emb)
+        wide = positions.shape[2]
+        rows = (queries + self._position_bias).permute(2, 0, 1, 3).reshape(self._heads, items * frames, -1)
+        by_position = torch.bmm(rows, positions)
         # Row i, column j: the score of the distance i - j, which is column frames - 1 - i + j.
-        wide = by_position.shape[3]
         scores = by_position.as_strided(
-            (items, self._heads, frames, frames), (*by_position.stride()[:2], wide - 1, 1), frames - 1
-        )
-        scores.masked_fill_(mask[:, None], MASKED)
+            (items, self._heads, frames, frames),
+            (frames * wide, items * frames * wide, wide - 1, 1), frames - 1,
+        )  # fmt: skip
+        if mask.any():
+            scores.masked_fill_(mask[:, None], MASKED)
         found = functional.scaled_dot_product_attention(
             (queries + self._content_bias).transpose(1, 2),
             keys.transpose(1, 2),
@@ -122,7 +128,7 @@ class _Attention(nn.Module):
             attn_mask=scores,
             scale=1.0,
         )
-        return self._out(found.transpose(1, 2).reshape(items, frames, features))
+        return self._out(found.transpose(1, 2).reshape(items, frames, features), onto=x)
 
     def _known_positions(self, pos_emb: torch.Tensor) -> torch.Tensor:
         """The positions' projection, shape (heads, features of one, positions).
@@ -152,12 +158,13 @@ class _Convolution(nn.Module):
         self._narrow = _pointwise(plain.pointwise_conv2)
 
     def forward(self, x: torch.Tensor, pad_mask: torch.Tensor) -> Any:
-        x = functional.glu(self._widen(self._norm(x)), -1)
-        x.masked_fill_(pad_mask[..., None], 0.0)
+        gated = functional.glu(self._widen(self._norm(x)), -1)
+        if pad_mask.any():
+            gated.masked_fill_(pad_mask[..., None], 0.0)
         # As an image of height 1 with the channels last, which is how the frames lie.
-        image = x.transpose(1, 2)[:, :, None]
+        image = gated.transpose(1, 2)[:, :, None]
         image = functional.conv2d(image, self._weight, self._bias, padding=(0, self._padding), groups=len(self._bias))
-        return self._narrow(functional.silu(image, inplace=True)[:, :, 0].transpose(1, 2))
+        return self._narrow(functional.silu(image, inplace=True)[:, :, 0].transpose(1, 2), onto=x)
 
 
 def _linear(plain: Any, factor: float = 1.0) -> QuantizedLinear:

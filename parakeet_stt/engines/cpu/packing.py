@@ -42,7 +42,7 @@ def replace_linear(network: nn.Module, make: MakeLinear) -> None:
             setattr(network, name, make(layer.weight.detach(), layer.bias))
         elif isinstance(layer, nn.Conv1d | nn.Conv2d) and set(layer.kernel_size) == {1} and layer.groups == 1:
             linear = make(layer.weight.detach().flatten(1).contiguous(), layer.bias)
-            setattr(network, name, _Pointwise(linear))
+            setattr(network, name, Pointwise(linear))
         elif next(layer.parameters(), None) is not None:
             replace_linear(layer, make)
 
@@ -59,7 +59,7 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
 
 
-class _Pointwise(nn.Module):
+class Pointwise(nn.Module):
     """A convolution of width one over (batch, features, …), as a linear layer over (batch, …, features)."""
 
     def __init__(self, linear: nn.Module) -> None:

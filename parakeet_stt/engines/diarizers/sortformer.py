@@ -20,7 +20,7 @@ from nemo.collections.asr.modules.sortformer_modules import StreamingSortformerS
 
 from parakeet_stt.audio import Audio
 from parakeet_stt.engines import devices, nemo_archive
-from parakeet_stt.engines.cpu import packing
+from parakeet_stt.engines.cpu import packing, subsampling
 from parakeet_stt.engines.cpu.memory import MemoryTrimmer
 from parakeet_stt.errors import StartupError, first_line
 from parakeet_stt.protocols import FRAME_SAMPLES, SpeakerChunk, SpeakerLayout, SpeakerResult, SpeakerVoices
@@ -202,6 +202,7 @@ def _prepare(model: Any, device: torch.device) -> Any:
     model.to(device)
     if device.type == "cpu":
         packing.pack(model.encoder)
+        subsampling.replace_subsampling(model.encoder.pre_encode)
         packing.pack(model.transformer_encoder)
     model.freeze()
     model.eval()

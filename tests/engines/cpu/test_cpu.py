@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from parakeet_stt.engines import devices
-from parakeet_stt.engines.cpu import int8, int8_layer, memory, packing, precision
+from parakeet_stt.engines.cpu import int8, int8_layer, memory, packing, precision, subsampling
 from parakeet_stt.errors import StartupError
 
 
@@ -88,8 +88,9 @@ class _Exact(nn.Module):
         super().__init__()
         self._weight, self._bias = weight, bias
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(x, self._weight, self._bias)
+    def forward(self, x: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        found = nn.functional.linear(x, self._weight, self._bias)
+        return found if onto is None else found + onto
 
 
 @pytest.mark.parametrize("has_bias", [True, False])
@@ -117,6 +118,24 @@ def test_a_layer_for_int8_is_nemos_layer(monkeypatch: pytest.MonkeyPatch, has_bi
         assert (found[item, :, :count] - expected[item, :, :count]).square().mean() < 1e-10 * spread
         assert (rounded[item, :, :count] - expected[item, :, :count]).square().mean() < 0.06**2 * spread
     assert (found_short - expected_short).square().mean() < 1e-10 * expected_short.square().mean()
+
+
+def test_convolutions_before_the_layers_are_nemos() -> None:
+    """Whatever the features beyond an item's end are; and the features stay as they were."""
+    plain = _make_encoder(True).pre_encode
+    ours = copy.deepcopy(plain)
+    for network in (plain, ours):
+        packing.pack(network)
+    subsampling.replace_subsampling(ours)
+    assert isinstance(ours.conv, subsampling.Subsampling)
+    features = torch.randn(3, 165, 16)
+    before, lengths = features.clone(), torch.tensor([165, 92, 1])
+    with torch.inference_mode():
+        expected, frames = plain(features, lengths)
+        found, found_frames = ours(features, lengths)
+    assert torch.allclose(found, expected, atol=1e-6, rtol=1e-6)
+    assert found_frames.tolist() == frames.tolist()
+    assert torch.equal(features, before)
 
 
 def _make_encoder(has_bias: bool) -> Any:
