@@ -15,7 +15,7 @@ from torch import nn
 from parakeet_stt.engines.cpu.packing import replace_linear
 
 WEIGHT_LEVELS = 127  # on each side of zero
-SMALLEST = 1e-8  # an input's largest value, where all are zero
+SMALLEST = 1e-8  # the range of inputs that are all the same
 
 
 def quantize(network: nn.Module) -> None:
@@ -24,42 +24,48 @@ def quantize(network: nn.Module) -> None:
 
 
 @cache
-def input_levels() -> int:
-    """Levels of an input on each side of zero: 127, or 63 where this processor's products of 8 bits saturate.
+def largest_code() -> int:
+    """Of an input: 255, or 127 where this processor's products of 8 bits saturate.
 
     Without VNNI's instructions oneDNN adds pairs of products in 16 bits, as `vpmaddubsw` does: 255 × 127 twice is more
-    than fits. Half the levels can't overflow. Asked of the kernel itself, for flags do not say which one oneDNN takes.
+    than fits. Half of it can't overflow. Asked of the kernel itself, for flags do not say which one oneDNN takes.
     """
     inputs, outputs, largest = 64, 8, 255
     weight = torch.full((outputs, inputs), WEIGHT_LEVELS, dtype=torch.int8)
     scales = torch.ones(outputs)
-    found = _product(
-        torch.full((1, inputs), largest, dtype=torch.uint8), (1.0, 0), _reorder(weight, scales, (1.0, 0)), scales
-    )
-    return 127 if float(found.min()) == inputs * largest * WEIGHT_LEVELS else 63
+    codes = torch.full((1, inputs), largest, dtype=torch.uint8)
+    found = _product(codes, 1.0, _reorder(weight, scales, 1.0), scales)
+    return largest if float(found.min()) == inputs * largest * WEIGHT_LEVELS else largest // 2
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer over (…, inputs), float32. Each row of inputs has its own scale: one loud frame costs no other."""
+    """A linear layer over (…, inputs), float32. Each row of inputs has its own range: one loud frame costs no other.
+
+    The lowest of a row is code 0: what comes out of an activation is hardly ever negative, and has all codes.
+    """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
-        levels = input_levels()
-        self._range = (1 / levels, levels + 1)
+        self._step = 1 / largest_code()
         self._scales = weight.abs().amax(1).clamp_min(SMALLEST) / WEIGHT_LEVELS
         codes = (weight / self._scales[:, None]).round().to(torch.int8)
-        self._weight = _reorder(codes, self._scales, self._range)
+        self._sums = codes.sum(1) * self._scales
+        self._weight = _reorder(codes, self._scales, self._step)
         self._bias = None if bias is None else bias.detach().clone()  # not where the file is mapped
 
     def forward(self, x: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
         """onto: what the result is added to, of its shape; it stays as it is."""
         rows = x.reshape(-1, x.shape[-1])
-        largest = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_()).clamp_min_(SMALLEST)
-        product = _product(_to_codes(rows * (1 / largest), self._range), self._range, self._weight, self._scales)
+        lowest = rows.amin(1, keepdim=True)
+        span = (rows.amax(1, keepdim=True) - lowest).clamp_min_(SMALLEST)
+        factor = 1 / span
+        codes = _to_codes(torch.addcmul(-lowest * factor, rows, factor), self._step)
+        product = _product(codes, self._step, self._weight, self._scales)
         if onto is None:
-            product.mul_(largest)
+            product.mul_(span)
         else:
-            torch.addcmul(onto.reshape(product.shape), product, largest, out=product)
+            torch.addcmul(onto.reshape(product.shape), product, span, out=product)
+        product.addcmul_(lowest, self._sums)
         if self._bias is not None:
             product.add_(self._bias)
         return product.reshape(*x.shape[:-1], len(self._scales))
@@ -113,13 +119,13 @@ def _to_half(weight: torch.Tensor, bias: torch.Tensor) -> Any:
     return torch.ops.quantized.linear_prepack_fp16(weight.detach()[order], bias.detach()[order])
 
 
-def _to_codes(rows: torch.Tensor, scale_and_zero: tuple[float, int]) -> torch.Tensor:
-    """Values from -1 to 1 as uint8.
+def _to_codes(rows: torch.Tensor, step: float) -> torch.Tensor:
+    """Values from 0 to 1 as uint8. step: between two codes.
 
     torch's conversions to uint8 use no vector instructions and take four times as long as its quantization, whose
     result has the same bytes under a type that oneDNN's operator does not take.
     """
-    quantized = torch.quantize_per_tensor(rows, *scale_and_zero, torch.quint8)
+    quantized = torch.quantize_per_tensor(rows, step, 0, torch.quint8)
     codes = torch.empty(0, dtype=torch.uint8)
     return codes.set_(quantized.untyped_storage(), 0, quantized.shape, quantized.stride())
 
@@ -129,19 +135,17 @@ def _to_codes(rows: torch.Tensor, scale_and_zero: tuple[float, int]) -> torch.Te
 _SHAPE: tuple[list[int], list[int], list[int], int] = ([1, 1], [0, 0], [1, 1], 1)  # stride, padding, dilation, groups
 
 
-def _reorder(weight: torch.Tensor, scales: torch.Tensor, scale_and_zero: tuple[float, int]) -> torch.Tensor:
-    """Codes of weights, int8, shape (outputs, inputs), in oneDNN's own order. scale_and_zero: of the inputs."""
-    found: torch.Tensor = torch.ops.onednn.qconv_prepack(weight[:, :, None, None], scales, *scale_and_zero, *_SHAPE)
+def _reorder(weight: torch.Tensor, scales: torch.Tensor, step: float) -> torch.Tensor:
+    """Codes of weights, int8, shape (outputs, inputs), in oneDNN's own order. step: of the inputs."""
+    found: torch.Tensor = torch.ops.onednn.qconv_prepack(weight[:, :, None, None], scales, step, 0, *_SHAPE)
     return found
 
 
-def _product(
-    codes: torch.Tensor, scale_and_zero: tuple[float, int], weight: torch.Tensor, scales: torch.Tensor
-) -> torch.Tensor:
+def _product(codes: torch.Tensor, step: float, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """The product in float32. codes: uint8, shape (rows, inputs). weight: of `_reorder`. scales: of the outputs."""
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     found: torch.Tensor = torch.ops.onednn.qconv_pointwise(
-        codes[None, None].permute(0, 3, 1, 2), *scale_and_zero, weight, scales, zeros, None, *_SHAPE,
+        codes[None, None].permute(0, 3, 1, 2), step, 0, weight, scales, zeros, None, *_SHAPE,
         1.0, 0, torch.float32, "none", [], "",
     )  # fmt: skip
     return found.permute(0, 2, 3, 1)[0, 0]

@@ -158,7 +158,11 @@ def test_products_of_the_largest_codes_are_exact() -> None:
     """Without VNNI's instructions oneDNN's sums of pairs saturate, and all loud frames were wrong by a tenth."""
     with torch.inference_mode():
         layer = int8.QuantizedLinear(torch.ones(8, 64), None)
-        assert torch.allclose(layer(torch.ones(5, 64)), torch.full((5, 8), 64.0), rtol=1e-5)
+        inputs = torch.ones(5, 64)
+        inputs[:, 0] = 0  # the lowest
+        assert torch.allclose(layer(inputs), torch.full((5, 8), 63.0), rtol=1e-5)
+        assert torch.allclose(layer(inputs - 3), torch.full((5, 8), 63.0 - 3 * 64), rtol=1e-5)
+        assert torch.allclose(layer(torch.full((5, 64), 2.0)), torch.full((5, 8), 128.0), rtol=1e-5)  # all the same
 
 
 @pytest.fixture
