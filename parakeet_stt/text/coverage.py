@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from parakeet_stt.audio import SAMPLE_RATE, Span
-from parakeet_stt.offline.retry import MISSED_ALL_SECONDS, MISSED_SECONDS, NEAR_SECONDS
 from parakeet_stt.text.transcript import SpeechCoverage, Uncovered, WordList
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
 
 WINDOW_SECONDS = WINDOW_SAMPLES / SAMPLE_RATE
+MISSED_SECONDS = 1.0  # of speech between, before or after words: more than a drawn-out vowel or a breath
+MISSED_ALL_SECONDS = 0.25  # of speech in an utterance without words: less than a short word
+NEAR_SECONDS = 0.2  # around a word: its own times are not more exact
 SECTION_SECONDS = 1.0  # of silence, which divides the speech between two words into sections
 ISLAND_SECONDS = 0.1  # of silence, which divides a section into islands: the shortest pause between two words
 Windows = npt.NDArray[np.int64]  # numbers of windows with speech, rising
