@@ -8,7 +8,7 @@ the time of a real one:
     whole   once, undisturbed: a row for each recording, a row of errors for each bad file
     kills   reading tasks, actors, media programs and drivers are killed at random; the driver is started again
     nodes   two raylets on this machine: both work, one is killed, the run ends right
-    s3      as kills, of tasks and drivers, from and to s3://, with moto's server in S3's place; it comes with
+    s3      as kills, of drivers, from and to s3://, with moto's server in S3's place; it comes with
             moto[server], in an environment of its own, whose moto_server is on the PATH or is given
 
 At the end each recording is there once, its row is that of the undisturbed run, and no file is half written. Prints a
@@ -219,9 +219,7 @@ def main() -> None:
         elif given.only in (None, "s3"):
             with serve_s3(given.moto):
                 fs.copy_files(str(folder), "s3://bucket/in")
-                killed = kill_at_random(
-                    "s3://bucket/in", "s3://bucket/out", given.kills, given.seed, ("task", "driver")
-                )
+                killed = kill_at_random("s3://bucket/in", "s3://bucket/out", given.kills, given.seed, ("driver",))
                 tell(f"s3: {listed(killed)}", compare("s3://bucket/out", whole))
     sys.exit(failed)
 
