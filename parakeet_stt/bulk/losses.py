@@ -29,7 +29,7 @@ class _Counts:
 
     def end(self, work: Hashable) -> None:
         self._begun[work] -= 1
-        if not self._begun[work]:
+        if self._begun[work] <= 0:  # negative if this actor was lost meanwhile, with its counts
             del self._begun[work]
 
 

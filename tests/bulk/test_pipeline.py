@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,3 +181,17 @@ def test_a_recording_that_ends_its_process_each_time_is_an_error_and_all_others_
         assert error["code"] == "server_error"
         assert f"process that {verb} this recording, and no other beside it, has ended 1 times" in error["reason"]
     assert not errors
+
+
+def test_counts_that_are_lost_themselves_begin_again() -> None:
+    counted = losses.Losses()
+    with counted.holding("work") as lost:
+        assert lost == 0
+        ray.kill(counted._counts, no_restart=False)
+    for _ in range(2):
+        with counted.holding("work") as lost:
+            assert lost == 0
+    with suppress(ZeroDivisionError), counted.holding("work"):
+        raise ZeroDivisionError
+    with counted.holding("work") as lost:
+        assert lost == 1
