@@ -182,6 +182,7 @@ REALTIME: dict[str, Schema] = {
         f"{TRANSCRIPTION}.completed",
         {**SPOKEN, "transcript": TEXT, "usage": an_object({"type": {"const": "duration"}, "seconds": SECONDS})},
         logprobs=LOGPROBS,
+        speech=SPEECH,  # not OpenAI's: where coverage is included
     ),
     **an_event(
         "error",

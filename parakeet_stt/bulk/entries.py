@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -95,7 +96,8 @@ def find_filesystem(address: str) -> tuple[Any, str]:
 def read_entries(source: str, shard: Shard, fields: Fields | None = None) -> Iterator[Entry]:
     """The entries of a shard of an archive, in its order. Raises BadManifest, OSError."""
     system, path = find_filesystem(source)
-    scheme = source.partition("://")[0] + "://" if "://" in source and not source.startswith(f"{LOCAL}:") else ""
+    is_bare = "://" in source and "://" not in path and not source.startswith(f"{LOCAL}:")  # the path has no scheme
+    scheme = source.partition("://")[0] + "://" if is_bare else ""
     info = system.get_file_info(path)
     if info.type == fs.FileType.NotFound:
         raise BadManifest(f"{source} does not exist")
@@ -161,7 +163,9 @@ class _Archive:
             seconds = duration or len(audio) / WAV_BYTES_A_SECOND
             return Entry(key, name, where, offset, duration if offset else None, audio, seconds)
         is_whole_address = "://" in audio or os.path.isabs(audio)
-        address = audio if is_whole_address else f"{self.scheme}{folder}/{audio}"
+        address = audio if is_whole_address else f"{folder}/{audio}"
+        if self.scheme and not is_whole_address:
+            address = self.scheme + posixpath.normpath(address)  # a store knows no ".."
         if not self.scheme and not is_whole_address and not os.path.exists(address):
             in_clips = f"{folder}/clips/{audio}"  # Common Voice
             address = in_clips if os.path.exists(in_clips) else address

@@ -12,7 +12,7 @@ import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,9 +27,11 @@ from ray.data.block import BlockMetadata
 
 from parakeet_stt.bulk.destination import Destination, DestinationError, write_whole
 from parakeet_stt.bulk.entries import Entry, Shard, find_filesystem, group_entries, read_entries
+from parakeet_stt.bulk.losses import Losses
 from parakeet_stt.bulk.parts import (
     DecodedPart,
     Gathering,
+    Part,
     from_decoded_table,
     from_table,
     to_decoded_table,
@@ -170,33 +172,50 @@ class _Readers:
         return cls.reader
 
 
-def _read(groups: Any, settings: BulkSettings, filters: Any) -> Iterator[Any]:
+def _read(groups: Any, settings: BulkSettings, filters: Any, losses: Losses) -> Iterator[Any]:
     reader = _Readers.get(settings, filters)
     for group in groups["entries"]:
-        for entry in pickle.loads(group.as_py()):  # noqa: S301
-            for part in reader.read(entry):
-                yield to_table([part])
+        entries: list[Entry] = pickle.loads(group.as_py())  # noqa: S301
+        with losses.holding("read", *(entry.key for entry in entries)) as lost:
+            for entry in entries:
+                for part in _read_alone(reader, entry, losses) if lost else reader.read(entry):
+                    yield to_table([part])
+
+
+def _read_alone(reader: Reader, entry: Entry, losses: Losses) -> Iterator[Part]:
+    with losses.holding("read alone", entry.key) as lost:
+        failure = losses.explain(lost, "read")
+        yield from [Part(entry, 0, failure=failure)] if failure else reader.read(entry)
 
 
 class _Decode:
     """An actor: one recognizer, and all that it decodes."""
 
-    def __init__(self, settings: BulkSettings, load: Callable[[BulkSettings], PartDecoder]) -> None:
+    def __init__(self, settings: BulkSettings, load: Callable[[BulkSettings], PartDecoder], losses: Losses) -> None:
         self._decoder = load(settings)
+        self._losses = losses
 
-    def __call__(self, parts: Any) -> Any:
+    def __call__(self, table: Any) -> Any:
+        parts = list(from_table(table))
         try:
-            return to_decoded_table(self._decoder.decode(list(from_table(parts))))
+            with self._losses.holding("decode", *((part.entry.key, part.number) for part in parts)) as lost:
+                return to_decoded_table(map(self._decode_alone, parts) if lost else self._decoder.decode(parts))
         except DeviceLost:
-            ray.actor.exit_actor()  # Ray starts another, which decodes these parts again
+            os._exit(1)  # Ray starts another, which decodes these parts again; after its own exit_actor it starts none
+
+    def _decode_alone(self, part: Part) -> DecodedPart:
+        with self._losses.holding("decode alone", part.entry.key, part.number) as lost:
+            if failure := self._losses.explain(lost, "decoded"):
+                part = replace(part, utterances=(), end=None, failure=failure)
+            return self._decoder.decode([part])[0]
 
 
 def make_dataset(archive: Archive, job: Job) -> Dataset:
     """The decoded parts of an archive's recordings, in tables of `parts.DECODED`, as a Ray Dataset that streams."""
-    filters = _FILTERS_TASK.remote()
+    filters, losses = _FILTERS_TASK.remote(), Losses()
     groups = ray.data.read_datasource(_EntrySource(ray.put(archive)), override_num_blocks=1)
     parts = groups.repartition(target_num_rows_per_block=1).map_batches(
-        partial(_read, settings=job.settings, filters=filters),
+        partial(_read, settings=job.settings, filters=filters, losses=losses),
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=1,
@@ -204,7 +223,7 @@ def make_dataset(archive: Archive, job: Job) -> Dataset:
     )
     return parts.map_batches(
         _Decode,
-        fn_constructor_args=(job.settings, job.load),
+        fn_constructor_args=(job.settings, job.load, losses),
         batch_size=None,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=job.actors.count),

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from parakeet_stt.audio import SAMPLE_RATE, Clip, Span
-from parakeet_stt.offline.coverage import Lost
 from parakeet_stt.offline.retry import MOST_ATTEMPTS, find_missed, plan_attempts
 from parakeet_stt.offline.utterances import Utterance
 from parakeet_stt.protocols import HasAudio
 from parakeet_stt.text.alignment import join_tokens
+from parakeet_stt.text.coverage import Lost
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis, Word
 

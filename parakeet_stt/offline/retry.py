@@ -12,12 +12,10 @@ import numpy as np
 
 from parakeet_stt.audio import SAMPLE_RATE, Span
 from parakeet_stt.offline.utterances import Utterance
+from parakeet_stt.text.coverage import MISSED_ALL_SECONDS, MISSED_SECONDS, NEAR_SECONDS
 from parakeet_stt.text.transcript import Word
 from parakeet_stt.vad import WINDOW_SAMPLES
 
-MISSED_SECONDS = 1.0  # of speech between, before or after words: more than a drawn-out vowel or a breath
-MISSED_ALL_SECONDS = 0.25  # of speech in an utterance without words: less than a short word
-NEAR_SECONDS = 0.2  # around a word: its own times are not more exact
 HALVED_SECONDS = 1.0  # longer speech is also tried in two halves
 MOST_ATTEMPTS = 2
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
-from parakeet_stt.offline.coverage import Lost, measure_coverage
 from parakeet_stt.offline.decoding import Recognize, complete_words
 from parakeet_stt.offline.diarization import Diarization
 from parakeet_stt.offline.overlap import OverlapMerger
 from parakeet_stt.offline.utterances import Utterance, Utterances
 from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.text.alignment import split_segments
+from parakeet_stt.text.coverage import Lost, measure_coverage
 from parakeet_stt.text.lazy_sequence import DeferredSequence
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.speakers import Turns

@@ -22,7 +22,7 @@ from itertools import takewhile
 from parakeet_stt.audio import SAMPLE_RATE, AudioStore
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult, DecoderState
 from parakeet_stt.text.alignment import WORD_START, join_tokens, last_word
-from parakeet_stt.text.transcript import Token, Word
+from parakeet_stt.text.transcript import SpeechCoverage, Token, Word
 
 LONGEST_CHUNK = 300  # frames of a chunk's own part, at most
 NO_RESULT = ChunkResult((), (), None)  # of a chunk that the recognizer failed on
@@ -81,13 +81,17 @@ class Partial:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """All words of an utterance, the last event about it. start, end: in samples. rest: words that no Partial had."""
+    """All words of an utterance, the last event about it. start, end: in samples. rest: words that no Partial had.
+
+    speech: how much of a turn's speech has words; times from the start of the stream. Of utterances it is not known.
+    """
 
     item: int
     start: int
     end: int
     words: tuple[Word, ...]
     rest: tuple[Word, ...]
+    speech: SpeechCoverage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,7 @@ class Session:
         events: list[Event] = []
         self._decoder.received += count
         for probability in probabilities:
+            self._turns.push(probability >= self.endpoint_rules.onset)
             events += self._join(self._detect(probability))
         self._discard()
         return events

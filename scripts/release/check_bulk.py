@@ -1,6 +1,6 @@
 """Kills what transcribes an archive, again and again, and looks at what is there at the end.
 
-    python -m scripts.release.check_bulk [--files 300] [--seconds 24] [--kills 20] [--only kills]
+    python -m scripts.release.check_bulk [--files 300] [--seconds 24] [--kills 20] [--only kills] [--moto COMMAND]
 
 Makes an archive with a bad file among every ten, and runs over it with a recognizer that gives words at fixed places in
 the time of a real one:
@@ -8,6 +8,8 @@ the time of a real one:
     whole   once, undisturbed: a row for each recording, a row of errors for each bad file
     kills   reading tasks, actors, media programs and drivers are killed at random; the driver is started again
     nodes   two raylets on this machine: both work, one is killed, the run ends right
+    s3      as kills, of drivers, from and to s3://, with moto's server in S3's place; it comes with
+            moto[server], in an environment of its own, whose moto_server is on the PATH or is given
 
 At the end each recording is there once, its row is that of the undisturbed run, and no file is half written. Prints a
 line for each check, and ends with status 1 if one failed.
@@ -17,28 +19,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil  # type: ignore[import-untyped]
+from pyarrow import fs
 
 from scripts.bench.bulk.archive import make_archive, read_rows
-from scripts.bench.serving import ROOT
+from scripts.bench.serving import ROOT, free_port
 
 SPEED = 60.0  # padded seconds a second
 VICTIMS = {"task": "(_read)", "actor": "(_Decode)", "media": "parakeet_stt.processes.media"}
 KINDS = ("task", "actor", "driver", "media")
 START_SECONDS = 180.0
+CONNECT_TRIES = 10  # with httpx's growing pauses: 255 s
 STABLE = ("text", "words", "segments", "duration", "truncated")
 
 
-def start(folder: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
+def start(folder: Path | str, out: Path | str, *more: str) -> subprocess.Popen[bytes]:
     """A run in a process of its own."""
     command = [sys.executable, "-m", "scripts.bench.bulk.once", str(folder), str(out), "--speed", str(SPEED), *more]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -64,17 +73,19 @@ def victims(driver: int, kind: str) -> list[psutil.Process]:
     return found
 
 
-def kill_at_random(folder: Path, out: Path, kills: int, seed: int) -> Counter[str]:
-    """Run until all is done, killing so often; what was killed."""
+def kill_at_random(
+    folder: Path | str, out: Path | str, kills: int, seed: int, kinds: Sequence[str] = KINDS
+) -> Counter[str]:
+    """Run until all is done, killing one of these kinds so often; what was killed."""
     pick, killed = random.Random(seed), Counter[str]()
     process = start(folder, out)
     while process.poll() is None:
         wait(process, pick.uniform(1, 6))
-        kind = pick.choice(KINDS)
+        kind = pick.choice(kinds)
         if killed.total() >= kills or process.poll() is not None:
             continue
         if kind == "driver":
-            if not out.exists() or not any(out.rglob("part-*")):
+            if not count(out):
                 continue  # it has done nothing yet
             process.kill()
             process.wait()
@@ -92,6 +103,11 @@ def kill_at_random(folder: Path, out: Path, kills: int, seed: int) -> Counter[st
     return killed
 
 
+def listed(killed: Counter[str]) -> str:
+    """How many were killed, and how many of each kind."""
+    return f"{killed.total()} ({', '.join(f'{n} {kind}' for kind, n in killed.items())})"
+
+
 def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
     """Until it has ended, or so many seconds are over."""
     try:
@@ -100,12 +116,12 @@ def wait(process: subprocess.Popen[bytes], seconds: float) -> None:
         return
 
 
-def count(out: Path) -> int:
+def count(out: Path | str) -> int:
     """Rows of both tables that a reader sees now; raises if a file that it sees is not whole."""
-    return sum(len(read_rows(out, table)) for table in ("transcripts", "errors")) if out.exists() else 0
+    return sum(len(read_rows(out, table)) for table in ("transcripts", "errors"))
 
 
-def compare(out: Path, whole: Path) -> list[str]:
+def compare(out: Path | str, whole: Path) -> list[str]:
     """What differs from an undisturbed run; empty if nothing does."""
     wrong = []
     for table in ("transcripts", "errors"):
@@ -148,7 +164,23 @@ def lose_a_node(folder: Path, out: Path) -> tuple[Counter[str], list[str]]:
 
 def nodes(out: Path) -> Counter[str]:
     """Rows by the node that has decoded them."""
-    return Counter(row["code_sha256"] for row in read_rows(out)) if out.exists() else Counter()
+    return Counter(row["code_sha256"] for row in read_rows(out))
+
+
+@contextmanager
+def serve_s3(command: str) -> Iterator[None]:
+    """An S3 with a bucket named `bucket`, for all that this program starts meanwhile."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    log = subprocess.DEVNULL
+    server = subprocess.Popen([command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=log)
+    os.environ |= {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "check", "AWS_SECRET_ACCESS_KEY": "check"}
+    try:
+        httpx.Client(transport=httpx.HTTPTransport(retries=CONNECT_TRIES)).put(f"{url}/bucket").raise_for_status()
+        yield
+    finally:
+        server.kill()
+        server.wait()
 
 
 def main() -> None:
@@ -158,7 +190,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=24.0)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=("kills", "nodes"))
+    parser.add_argument("--only", choices=("kills", "nodes", "s3"))
+    parser.add_argument("--moto", default="moto_server", help="the command of moto's server")
     given = parser.parse_args()
     bad, failed = given.files // 10, False
 
@@ -174,14 +207,20 @@ def main() -> None:
         wrong = [] if (said.get("transcribed"), said.get("failed")) == (given.files - bad, bad) else [str(said)]
         tell(f"whole: {given.files - bad} recordings and {bad} bad files", wrong)
         if given.only in (None, "kills"):
-            out = Path(name, "kills")
-            killed = kill_at_random(folder, out, given.kills, given.seed)
-            listed = ", ".join(f"{n} {kind}" for kind, n in killed.items())
-            tell(f"kills: {killed.total()} ({listed})", compare(out, whole))
+            local = Path(name, "kills")
+            killed = kill_at_random(folder, local, given.kills, given.seed)
+            tell(f"kills: {listed(killed)}", compare(local, whole))
         if given.only in (None, "nodes"):
-            out = Path(name, "nodes")
-            by_node, wrong = lose_a_node(folder, out)
-            tell(f"nodes: rows {' and '.join(map(str, by_node.values()))}", wrong + compare(out, whole))
+            local = Path(name, "nodes")
+            by_node, wrong = lose_a_node(folder, local)
+            tell(f"nodes: rows {' and '.join(map(str, by_node.values()))}", wrong + compare(local, whole))
+        if given.only in (None, "s3") and not shutil.which(given.moto):
+            tell(f"s3: no {given.moto} here; it comes with moto[server]", ["not checked"])
+        elif given.only in (None, "s3"):
+            with serve_s3(given.moto):
+                fs.copy_files(str(folder), "s3://bucket/in")
+                killed = kill_at_random("s3://bucket/in", "s3://bucket/out", given.kills, given.seed, ("driver",))
+                tell(f"s3: {listed(killed)}", compare("s3://bucket/out", whole))
     sys.exit(failed)
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from contextlib import closing
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec  # type: ignore[import-untyped]
@@ -82,8 +85,9 @@ def test_an_archive_may_be_anywhere_that_fsspec_reads(tmp_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe("/bucket/in/a.wav", b"audio")
     memory.pipe("/bucket/m.jsonl", b'{"audio_filepath": "in/a.wav"}\n')
+    memory.pipe("/bucket/lists/m.jsonl", b'{"audio_filepath": "../in/a.wav"}\n')
     try:
-        for source in ("memory://bucket/in", "memory://bucket/m.jsonl"):
+        for source in ("memory://bucket/in", "memory://bucket/m.jsonl", "memory://bucket/lists/m.jsonl"):
             [entry] = read_entries(source, ALL)
             with open_entry(entry) as file:
                 file.seek(0)
@@ -94,6 +98,22 @@ def test_an_archive_may_be_anywhere_that_fsspec_reads(tmp_path: Path) -> None:
             assert table.finished()["transcripts"] == {make_key("a")}
     finally:
         memory.rm("/bucket", recursive=True)
+
+
+def test_an_archive_may_be_on_a_web_server(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"audio")
+    (tmp_path / "m.jsonl").write_text('{"audio_filepath": "a.wav"}\n')
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            for name in ("a.wav", "m.jsonl"):
+                [entry] = read_entries(f"http://127.0.0.1:{server.server_port}/{name}", ALL)
+                with open_entry(entry) as file:
+                    file.seek(0)
+                    assert file.read() == b"audio"
+        finally:
+            server.shutdown()
 
 
 def test_what_is_no_archive_is_refused_by_name(tmp_path: Path) -> None:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import pytest
 import ray
 import soundfile
 
-from parakeet_stt.bulk import pipeline
+from parakeet_stt.audio import Audio
+from parakeet_stt.bulk import losses, pipeline
+from parakeet_stt.bulk.parts import Maker
 from parakeet_stt.bulk.pipeline import Actors, TooManyFailures, Totals
+from parakeet_stt.bulk.recognition import PartDecoder
 from parakeet_stt.bulk.run import BulkRun
 from parakeet_stt.bulk.settings import BulkSettings
+from parakeet_stt.errors import DeviceLost
 from parakeet_stt.server.settings import Settings
-from scripts.bench.bulk.stand_in import LoadStandIn
+from parakeet_stt.text.phrases import Phrases
+from parakeet_stt.text.transcript import Hypothesis
+from scripts.bench.bulk.stand_in import LoadStandIn, StandIn
 from tests.conftest import Sample
 
 
@@ -30,6 +42,50 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def spoken(samples: dict[str, Sample]) -> np.ndarray:
     return samples["two-minutes"].audio().samples
+
+
+PLAIN, DEADLY = 0.5, 0.9  # highest samples of a recording
+
+
+class Mortal(StandIn):
+    """Ends with some recordings: as a device that fails, or alone with them as a process that is killed."""
+
+    def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
+        peak = max((float(abs(audio.samples).max()) for audio in batch), default=0)
+        if peak > (PLAIN + DEADLY) / 2:
+            if len(batch) > 1:
+                raise DeviceLost("the device is gone")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().recognize(batch, phrases)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadMortal:
+    def __call__(self, settings: BulkSettings) -> PartDecoder:
+        return PartDecoder(Mortal(), settings, Maker("mortal", {}))
+
+
+@contextmanager
+def readers_are_killed(path: Path) -> Iterator[None]:
+    """End whichever reading task has this file open."""
+    is_over = threading.Event()
+
+    def kill() -> None:
+        while not is_over.wait(0.02):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    if "(_read)" in " ".join(process.cmdline()) and str(path) in [
+                        one.path for one in process.open_files()
+                    ]:
+                        process.kill()
+                except psutil.Error:
+                    continue
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    yield
+    is_over.set()
+    killer.join()
 
 
 class Watch:
@@ -49,10 +105,12 @@ class Watch:
         assert totals.transcribed + totals.failed > 0
 
 
-def run(folder: Path, out: Path, *, max_failures: float = 1.0) -> tuple[Totals, Watch]:
+def run(
+    folder: Path, out: Path, *, max_failures: float = 1.0, load: LoadStandIn | LoadMortal | None = None
+) -> tuple[Totals, Watch]:
     watch = Watch()
     work = BulkRun(
-        str(folder), str(out), max_failures=max_failures, subtitles=("vtt",), load=LoadStandIn(),
+        str(folder), str(out), max_failures=max_failures, subtitles=("vtt",), load=load or LoadStandIn(),
         settings=BulkSettings.of(Settings()),
     )  # fmt: skip
     return work.execute(watch), watch
@@ -99,3 +157,41 @@ def test_too_many_failures_stop_a_run_and_what_was_done_stays(tmp_path: Path, sp
         run(folder, out, max_failures=0.4)
     assert names(out, "transcripts") == ["good.wav"]
     assert names(out, "errors") == ["bad.wav"]
+
+
+def test_a_recording_that_ends_its_process_each_time_is_an_error_and_all_others_are_transcribed(
+    tmp_path: Path, spoken: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "MAX_LOSSES", 1)  # each takes some seconds
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    clip = spoken[:48_000] / abs(spoken[:48_000]).max()
+    for number in range(6):
+        soundfile.write(folder / f"{number}.wav", clip * PLAIN, 16_000)
+    soundfile.write(folder / "2-deadly.wav", clip * DEADLY, 16_000)
+    soundfile.write(folder / "4-unreadable.wav", spoken * PLAIN, 16_000)
+
+    with readers_are_killed(folder / "4-unreadable.wav"):
+        totals, _ = run(folder, out, load=LoadMortal())
+    assert (totals.transcribed, totals.failed) == (6, 2)
+    assert names(out, "transcripts") == [f"{number}.wav" for number in range(6)]
+    errors = {row["recording"]: row for row in pq.read_table(out / "errors").to_pylist()}
+    for name, verb in (("2-deadly.wav", "decoded"), ("4-unreadable.wav", "read")):
+        error = errors.pop(name)
+        assert error["code"] == "server_error"
+        assert f"process that {verb} this recording, and no other beside it, has ended 1 times" in error["reason"]
+    assert not errors
+
+
+def test_counts_that_are_lost_themselves_begin_again() -> None:
+    counted = losses.Losses()
+    with counted.holding("work") as lost:
+        assert lost == 0
+        ray.kill(counted._counts, no_restart=False)
+    for _ in range(2):
+        with counted.holding("work") as lost:
+            assert lost == 0
+    with suppress(ZeroDivisionError), counted.holding("work"):
+        raise ZeroDivisionError
+    with counted.holding("work") as lost:
+        assert lost == 1

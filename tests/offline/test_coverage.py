@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Span
-from parakeet_stt.offline.coverage import Lost, measure_coverage
-from parakeet_stt.offline.retry import MISSED_ALL_SECONDS, NEAR_SECONDS
 from parakeet_stt.protocols import HasAudio
+from parakeet_stt.text.coverage import MISSED_ALL_SECONDS, NEAR_SECONDS, Lost, measure_coverage
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis, Recording, SpeechCoverage, Token, Word, WordList
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities

@@ -28,12 +28,12 @@ from parakeet_stt.server.files.speakers import ReferenceReader
 from parakeet_stt.server.files.spoken_language import LanguageDetector
 from parakeet_stt.server.monitoring.metrics import Metrics, time_iteration
 from parakeet_stt.server.settings import Settings
+from parakeet_stt.text.coverage import LoggedSpans
 from parakeet_stt.text.transcript import Recording, SpeechCoverage
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities, offset_for
 
 # Above this, attention over the whole recording would need gigabytes: 1.6 GB at five minutes for 0.6B (docs/limits.md).
 LONGEST_UNCUT_SECONDS = 300
-LOGGED_SPANS = 5
 DEFAULTS = TranscriptionOptions()
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -98,11 +98,10 @@ class FileTranscriber:
     def _report(self, speech: SpeechCoverage) -> None:
         """Count a recording's speech; log where it has no words after second tries, with the request's id."""
         self._metrics.count_speech(speech)
-        tried = [one for one in speech.uncovered if one.tries > 1]
-        if tried:
-            places = ", ".join(f"{one.start:.2f} to {one.end:.2f} s" for one in tried[:LOGGED_SPANS])
-            more = f", and {len(tried) - LOGGED_SPANS} more" if len(tried) > LOGGED_SPANS else ""
-            logger.warning("speech without words, also in second tries: %s%s", places, more)
+        tried = LoggedSpans()
+        tried.add([one for one in speech.uncovered if one.tries > 1])
+        if tried.count:
+            logger.warning("speech without words, also in second tries: %s", tried)
 
     def close(self) -> None:
         """End the media workers."""

@@ -25,8 +25,8 @@ from parakeet_stt.server.model import ServedModel
 from parakeet_stt.streaming.chunk_decoder import Failed, Final, Partial
 from parakeet_stt.streaming.endpointer import EndpointRules
 from parakeet_stt.streaming.turns import Event, SpeechStarted, SpeechStopped
-from parakeet_stt.text.openai_json import delta_text, render_logprobs, round_seconds
-from parakeet_stt.text.transcript import Word
+from parakeet_stt.text.openai_json import delta_text, render_coverage, render_logprobs, round_seconds
+from parakeet_stt.text.transcript import SpeechCoverage, Word
 
 SESSION_SECONDS = 1800  # in `expires_at`; sessions are not ended by it
 LEAST_COMMIT_MS = 100
@@ -118,7 +118,7 @@ class RealtimeProtocol:
                 deltas = self._delta(event.item, item_id, event.rest)
                 self._has_delta.discard(event.item)
                 seconds = (event.end - event.start) / SAMPLE_RATE
-                return (*deltas, self._completed(item_id, event.words, seconds))
+                return (*deltas, self._completed(item_id, event.words, seconds, event.speech))
             case Failed():
                 del self._item_ids[event.item]
                 self._has_delta.discard(event.item)
@@ -150,7 +150,7 @@ class RealtimeProtocol:
         if is_open:
             return ()
         item_id = _new_item_id()
-        return (*self._committed(item_id), self._completed(item_id, (), silence))
+        return (*self._committed(item_id), self._completed(item_id, (), silence, SpeechCoverage()))
 
     def _change(self, given: Mapping[str, Any]) -> None:
         after = configure(self._configuration, given, self._model)
@@ -176,11 +176,14 @@ class RealtimeProtocol:
             *(self._event(f"conversation.item.{kind}", previous_item_id=previous, item=item) for kind in kinds),
         )
 
-    def _completed(self, item_id: str, words: Sequence[Word], seconds: float) -> Outgoing:
+    def _completed(
+        self, item_id: str, words: Sequence[Word], seconds: float, speech: SpeechCoverage | None
+    ) -> Outgoing:
         body = {
             "transcript": " ".join(word.text for word in words),
             "usage": {"type": "duration", "seconds": round_seconds(seconds)},
             **self._logprobs(words, is_first=True),
+            **({"speech": render_coverage(speech)} if speech and self._configuration.has_coverage else {}),
         }
         return self._transcription("completed", item_id, body)
 

@@ -35,6 +35,7 @@ from parakeet_stt.vad import offset_for
 SESSION_OBJECT = "realtime.transcription_session"
 TRANSCRIPTION = "session.audio.input.transcription"
 LOGPROBS = "item.input_audio_transcription.logprobs"
+COVERAGE = "item.input_audio_transcription.coverage"  # not OpenAI's
 SILENCE_MS = {"low": 1200, "medium": 600, "auto": 600, "high": 300}  # of a pause, for each eagerness
 CHUNK_RULES = {
     "minimal": ChunkRules(right_context=4, length=6),
@@ -164,7 +165,9 @@ class Configuration(_Part):
 
     type: Literal["transcription"] = "transcription"
     audio: Audio = Audio()
-    include: list[Literal["item.input_audio_transcription.logprobs"]] | None = None
+    include: (
+        list[Literal["item.input_audio_transcription.logprobs", "item.input_audio_transcription.coverage"]] | None
+    ) = None
 
     def to_options(self, by_hand: EndpointRules, known: Sequence[str] = ()) -> LiveOptions:
         """The same for a stream. Raises InvalidField for too many or too long keywords.
@@ -191,6 +194,11 @@ class Configuration(_Part):
     def has_logprobs(self) -> bool:
         """Whether log-probabilities are included."""
         return LOGPROBS in (self.include or ())
+
+    @property
+    def has_coverage(self) -> bool:
+        """Whether it is said how much of the speech has words."""
+        return COVERAGE in (self.include or ())
 
 
 def configure(before: Configuration, given: Mapping[str, Any], model: ServedModel) -> Configuration:

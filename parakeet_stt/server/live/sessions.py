@@ -102,6 +102,8 @@ class LiveSessions:
                 idle_seconds=self._settings.session_idle_seconds,
                 final_seconds=self._settings.drain_seconds,
             )
+        if stream.missed.count:
+            logger.warning("session %s has speech without words: %s", running.session_id, stream.missed)
         if reason in DROPPED:
             self._metrics.sessions_dropped.labels(DROPPED[reason]).inc()
         seconds = time.monotonic() - began

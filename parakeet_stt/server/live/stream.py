@@ -20,6 +20,7 @@ from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final
 from parakeet_stt.streaming.endpointer import EndpointRules
 from parakeet_stt.streaming.session import Session
 from parakeet_stt.streaming.turns import Event, SpeechStopped
+from parakeet_stt.text.coverage import MISSED_SECONDS, LoggedSpans
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.vad import Probabilities
 
@@ -62,6 +63,7 @@ class LiveStream:
         self._stopped_at: dict[int, float] = {}  # when the end of an utterance was noticed
         self._decoding: asyncio.Future[ChunkResult] | None = None  # the chunk that is with the device
         self._is_over = False  # nothing more is decoded
+        self.missed = LoggedSpans()  # speech without words
 
     @property
     def received_seconds(self) -> float:
@@ -183,9 +185,18 @@ class LiveStream:
                 self._stopped_at[event.item] = time.perf_counter()
             elif isinstance(event, Final | Failed):
                 self._metrics.final_seconds.observe(time.perf_counter() - self._stopped_at.pop(event.item))
+            if isinstance(event, Final):
+                self._report(event)
             self._events.put_nowait(event)
         self._has_room.set()
         self._advance()
+
+    def _report(self, final: Final) -> None:
+        """Count a turn's speech. Of what has no words, note for the log what a file would be decoded again for."""
+        assert final.speech
+        self._metrics.count_speech(final.speech)
+        uncovered = final.speech.uncovered
+        self.missed.add([one for one in uncovered if not final.words or one.end - one.start >= MISSED_SECONDS])
 
     def _advance(self) -> None:
         """Have the next chunk decoded, if one is due and none is with the device."""

@@ -33,7 +33,7 @@ from parakeet_stt.server.options import (
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final, Partial
 from parakeet_stt.streaming.endpointer import EndpointRules
 from parakeet_stt.streaming.turns import Event, SpeechStarted, SpeechStopped
-from parakeet_stt.text.openai_json import round_seconds
+from parakeet_stt.text.openai_json import render_coverage, round_seconds
 from parakeet_stt.text.phrases import with_script
 from parakeet_stt.text.transcript import Word
 from parakeet_stt.vad import offset_for
@@ -56,6 +56,7 @@ class Hello(BaseModel):
     encoding: Encoding = "pcm_s16le"
     partials: bool = False
     words: bool = False
+    coverage: bool = False
     language: str | None = None
     keywords: Annotated[list[str], BeforeValidator(_split_commas)] = []
     prompt: str = ""
@@ -181,6 +182,8 @@ class WsProtocol:
                 }
                 if self._hello.words:
                     body["words"] = [_word(word) for word in event.words]
+                if self._hello.coverage and event.speech:
+                    body["speech"] = render_coverage(event.speech)
                 return (body,)
             case Failed():
                 del self._open[event.item]

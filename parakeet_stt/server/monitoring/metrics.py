@@ -77,9 +77,11 @@ class Metrics:
         self._retries = self._counter(
             "retries", "Spans of speech without words that were decoded again, by whether that found words.", "found"
         )
-        self._speech_seconds = self._counter("speech_seconds", "Speech in recordings, by the detector, in seconds.")
+        self._speech_seconds = self._counter(
+            "speech_seconds", "Speech in files and live turns, by the detector, in seconds."
+        )
         self._uncovered_seconds = self._counter(
-            "uncovered_speech_seconds", "Speech in recordings in which no words were found, in seconds."
+            "uncovered_speech_seconds", "Speech in files and live turns in which no words were found, in seconds."
         )
         self._rescues = self._counter("rescues", "The same as stt_retries, until version 0.3.", "found")
         self.out_of_memory = self._counter("out_of_memory", "Batches that did not fit into the device's memory.")
@@ -132,7 +134,7 @@ class Metrics:
             counter.labels("yes" if found else "no").inc()
 
     def count_speech(self, speech: SpeechCoverage) -> None:
-        """Count the speech of a recording, and that of it in which no words were found."""
+        """Count the speech of a recording or a live turn, and that of it in which no words were found."""
         self._speech_seconds.inc(speech.seconds)
         self._uncovered_seconds.inc(speech.uncovered_seconds)
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import soundfile
+from pyarrow import fs
 
 from parakeet_stt.audio import SAMPLE_RATE
+from parakeet_stt.bulk.entries import find_filesystem
 from scripts.bench.serving import SAMPLE
 
 BAD = b"ID3\x04" + bytes(range(256)) * 40  # looks like an mp3 file for ten bytes
@@ -39,9 +41,11 @@ def repeat_names(folder: Path, into: Path, times: int) -> Path:
     return into
 
 
-def read_rows(out: Path, table: str = "transcripts") -> list[dict[str, Any]]:
-    """All rows of a table, as any reader sees them."""
+def read_rows(out: Path | str, table: str = "transcripts") -> list[dict[str, Any]]:
+    """All rows of a table, as any reader sees them; none if it is not there. out: a folder or an address."""
+    system, path = find_filesystem(f"{out}/{table}")
+    files = system.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     found: list[dict[str, Any]] = (
-        pq.read_table(out / table).to_pylist() if any((out / table).rglob("*.parquet")) else []
+        pq.read_table(path, filesystem=system).to_pylist() if any(one.extension == "parquet" for one in files) else []
     )
     return found

@@ -36,7 +36,7 @@ def serving(detector: BreakingDetector) -> Iterator[Broken]:
 class Wire:
     """What a server gives an app for a socket. reads: how many messages are taken before nothing is."""
 
-    def __init__(self, messages: list[bytes], reads: int) -> None:
+    def __init__(self, messages: list[bytes | str], reads: int) -> None:
         self._messages = iter(messages)
         self._left = reads
         self.sent: list[Message] = []
@@ -45,7 +45,7 @@ class Wire:
         if self.sent and self.sent[0]["type"] == "websocket.accept":
             for data in self._messages:
                 await asyncio.sleep(0.005)
-                return {"type": "websocket.receive", "bytes": data}
+                return {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
             await asyncio.Event().wait()
         return {"type": "websocket.connect"}
 

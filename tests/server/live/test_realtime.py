@@ -132,6 +132,12 @@ class TestTheOfficialClient:
             browser.models.list()
 
 
+def speech_counted(server: Server) -> float:
+    """Seconds of speech, by the metrics."""
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith("stt_speech_seconds_total")).split()[-1])
+
+
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Serve(tmp_path_factory.mktemp("guarded") / "log", STT_API_KEYS="first-key") as running:
@@ -154,6 +160,32 @@ class TestTurns:
         assert "".join(token["token"] for token in tokens) == samples["short"].text
         deltas = [token for event in events if event["type"] == DELTA for token in event["logprobs"]]
         assert deltas == tokens
+
+    @pytest.mark.parametrize("turns", [{"type": "server_vad"}, None], ids=["detected", "by commits"])
+    def test_an_item_says_how_much_of_its_speech_has_words_if_that_is_asked_for(
+        self, server: Server, samples: dict[str, Sample], turns: dict[str, Any] | None
+    ) -> None:
+        before, commit = speech_counted(server), json.dumps({"type": "input_audio_buffer.commit"})
+        sound = at_24k(with_silence(samples["short"].audio().samples))
+        with Talk(server) as talk:
+            for include in (["item.input_audio_transcription.coverage"], None):
+                talk.say(configure({"turn_detection": turns}, include=include))
+                updated = talk.until("session.updated")[-1]
+                assert updated["session"]["include"] == include
+                talk.sound(sound, every(70))
+                talk.say(commit if turns is None else append(b""))
+                talk.until(COMPLETED)
+            talk.say(configure({}, include=["item.input_audio_transcription.coverage"]))
+            talk.sound(bytes(48_000), every(100))  # a second of silence
+            talk.say(commit)
+            talk.until(COMPLETED)
+        asked, plain, silent = [event for event in talk.events if event["type"] == COMPLETED]
+        assert "speech" not in plain
+        assert asked["transcript"] == plain["transcript"] == samples["short"].text
+        assert 0.5 * samples["short"].seconds < asked["speech"]["seconds"] == asked["speech"]["covered_seconds"]
+        assert asked["speech"]["uncovered"] == []
+        assert silent["speech"] == {"seconds": 0, "covered_seconds": 0, "uncovered": []}
+        assert speech_counted(server) - before == pytest.approx(2 * asked["speech"]["seconds"], abs=0.1)
 
     @pytest.mark.parametrize("eagerness", ["high", "low"])
     def test_eagerness_is_the_length_of_the_pause(

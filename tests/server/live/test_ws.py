@@ -157,6 +157,15 @@ class TestBeyondIt:
         for word, truth in zip(final["words"], sample.words, strict=True):
             assert word["start"] == pytest.approx(7 + truth["start"], abs=0.25)
 
+    def test_a_final_says_how_much_of_its_speech_has_words_if_that_is_asked_for(
+        self, server: Server, sound: bytes, usual: list[Message]
+    ) -> None:
+        messages = spoken(server, sound, query="?coverage=true")
+        assert in_order([{k: v for k, v in one.items() if k != "speech"} for one in messages]) == in_order(usual)
+        for final in [one for one in messages if one["type"] == "final"]:
+            assert 0 < final["speech"]["seconds"] == final["speech"]["covered_seconds"] < final["end"] - final["start"]
+            assert final["speech"]["uncovered"] == []
+
     @pytest.mark.parametrize("hello", [False, True], ids=["in the address", "in a hello"])
     def test_other_encodings_and_rates(self, server: Server, samples: dict[str, Sample], hello: bool) -> None:
         sample = samples["short"]

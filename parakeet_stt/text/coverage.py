@@ -1,4 +1,4 @@
-"""How much of a recording's speech has words: the speech detector's probabilities against the final words.
+"""How much of the speech of a recording, or of a live turn, has words: the speech detector against the final words.
 
 Listed is speech without words that lasts a second between two words, pauses up to a second left out; or a quarter of a
 second where no word is near it, or where a retry has left it. Less than that beside a word is the word's: word times
@@ -8,20 +8,24 @@ are not more exact, and a drawn-out vowel is one token.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from parakeet_stt.audio import SAMPLE_RATE, Span
-from parakeet_stt.offline.retry import MISSED_ALL_SECONDS, MISSED_SECONDS, NEAR_SECONDS
 from parakeet_stt.text.transcript import SpeechCoverage, Uncovered, WordList
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
 
 WINDOW_SECONDS = WINDOW_SAMPLES / SAMPLE_RATE
+MISSED_SECONDS = 1.0  # of speech between, before or after words: more than a drawn-out vowel or a breath
+MISSED_ALL_SECONDS = 0.25  # of speech in an utterance without words: less than a short word
+NEAR_SECONDS = 0.2  # around a word: its own times are not more exact
 SECTION_SECONDS = 1.0  # of silence, which divides the speech between two words into sections
 ISLAND_SECONDS = 0.1  # of silence, which divides a section into islands: the shortest pause between two words
+LOGGED_SPANS = 5
 Windows = npt.NDArray[np.int64]  # numbers of windows with speech, rising
+Times = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,24 @@ class Lost:
     tries: int
 
 
+@dataclass(slots=True)
+class LoggedSpans:
+    """Spans as a log line names them: the first few, and how many more there are."""
+
+    first: list[Uncovered] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, spans: Sequence[Uncovered]) -> None:
+        """More of them."""
+        self.first += spans[: LOGGED_SPANS - len(self.first)]
+        self.count += len(spans)
+
+    def __str__(self) -> str:
+        places = ", ".join(f"{one.start:.2f} to {one.end:.2f} s" for one in self.first)
+        more = self.count - len(self.first)
+        return places + (f", and {more} more" if more else "")
+
+
 def measure_coverage(
     probabilities: Probabilities, words: WordList, lost: Sequence[Lost], onset: float
 ) -> SpeechCoverage:
@@ -39,9 +61,16 @@ def measure_coverage(
 
     probabilities: of speech, of all windows. onset: lowest probability that counts as speech.
     """
-    speech: Windows = np.flatnonzero(probabilities >= onset)
-    times = words.times
-    afters, befores = np.append(0.0, times[:, 1]), np.append(times[:, 0], len(probabilities) * WINDOW_SECONDS)
+    return compare(np.flatnonzero(probabilities >= onset), Span(0, len(probabilities)), words.times, lost)
+
+
+def compare(speech: Windows, within: Span, times: Times, lost: Sequence[Lost] = ()) -> SpeechCoverage:
+    """Compare speech with words. speech: its windows, all of them in `within`, also in windows.
+
+    times: start and end of each word in seconds, rising, shape (words, 2); words outside of `within` may be among them.
+    """
+    begin, end = within.start * WINDOW_SECONDS, within.end * WINDOW_SECONDS
+    afters, befores = np.append(begin, times[:, 1]), np.append(times[:, 0], end)
     near = np.full(len(afters), NEAR_SECONDS)
     near[0] = 0  # there is no word before the first gap, and none after the last
     firsts = np.searchsorted(speech, np.ceil((afters + near) / WINDOW_SECONDS))

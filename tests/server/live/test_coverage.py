@@ -1,0 +1,90 @@
+"""Live speech without words: listed in its final, counted, and logged with the session's id."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import pytest
+from starlette.websockets import WebSocket
+
+from parakeet_stt.engines.catalogue import BUNDLED_FILE
+from parakeet_stt.engines.parakeet import Parakeet
+from parakeet_stt.engines.steps.transfer import Deferred
+from parakeet_stt.protocols import Chunk, ChunkResult
+from parakeet_stt.server.live.stream import LiveStream
+from parakeet_stt.server.live.ws import Hello, WsProtocol
+from parakeet_stt.text.phrases import Phrases
+from tests.conftest import Sample
+from tests.parts import SERVED, Front, front_over
+from tests.server.live.test_connection import Wire, received_by
+from tests.sockets import END, every, frames, pcm
+
+SHORT, LONG, LOST = 2.5, 3.5, (1.0, 3.0)  # utterances that are short lose everything, long ones a part; in seconds
+WORD_SECONDS = 0.4  # a word's time and its neighbour's, each off by a fifth of a second
+
+
+class Lossy(Parakeet):
+    """The tiny model, which gives no words for some utterances, and for parts of others."""
+
+    def launch_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> Deferred[list[ChunkResult]]:
+        results = super().launch_chunks(batch, phrases).result()
+        found = [_lose(one, chunk.audio.duration) for one, chunk in zip(results, batch, strict=True)]
+        return Deferred(lambda: found)
+
+
+def _lose(found: ChunkResult, seconds: float) -> ChunkResult:
+    lost = (0.0, seconds if seconds < SHORT else 0.0) if seconds < LONG else LOST
+    return ChunkResult([one for one in found.stable if not lost[0] <= one.start < lost[1]], (), found.state)
+
+
+@pytest.fixture(scope="module")
+def front() -> Iterator[Front]:
+    made = front_over(lambda: Lossy(BUNDLED_FILE, device="cpu"))
+    yield made
+    made.close()
+
+
+def test_words_that_live_speech_has_lost_are_listed_and_operators_are_told(
+    front: Front, samples: dict[str, Sample], caplog: pytest.LogCaptureFixture
+) -> None:
+    length = 60
+    sound = pcm(samples["two-minutes"].audio().samples)[: length * 32_000]
+    wire = Wire([*frames(sound, every(100)), END], reads=1000)
+    hello = Hello(coverage=True, words=True)
+
+    async def main() -> None:
+        scope = {"type": "websocket", "path": "/ws", "query_string": b"", "headers": [], "server": ("test", 80)}
+
+        def make(stream: LiveStream) -> WsProtocol:
+            return WsProtocol(stream, hello, onset=0.6, model=SERVED)
+
+        await front.components.sessions.run(WebSocket(scope, wire.receive, wire.send), hello.to_options(0.6), make)
+
+    with caplog.at_level(logging.WARNING, "parakeet_stt"):
+        front.run(main())
+    finals = [one for one in received_by(wire) if one["type"] == "final"]
+    words = [word for one in finals for word in one["words"]]
+    listed = [span for one in finals for span in one["speech"]["uncovered"]]
+    assert len(listed) > 2
+    for span in listed:
+        assert not any(word["start"] < span["end"] - 0.002 and word["end"] > span["start"] + 0.002 for word in words)
+    lost = 0
+    for known in samples["two-minutes"].words:
+        middle = (known["start"] + known["end"]) / 2
+        if middle > length - 1:
+            break
+        is_there = any(word["start"] - WORD_SECONDS <= middle <= word["end"] + WORD_SECONDS for word in words)
+        assert is_there or any(one["start"] <= middle <= one["end"] for one in listed), known
+        lost += not is_there
+    assert lost > 5
+
+    (warned,) = [record.getMessage() for record in caplog.records]
+    first = f"{listed[0]['start']:.2f} to {listed[0]['end']:.2f} s"
+    assert warned.startswith(f"session - has speech without words: {first}, ")
+    lines = front.device.metrics.exposition()[0].decode().splitlines()
+    counted = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    seconds, covered = (sum(one["speech"][name] for one in finals) for name in ("seconds", "covered_seconds"))
+    near = 0.01 * len(finals)
+    assert float(counted["stt_speech_seconds_total"]) == pytest.approx(seconds, abs=near)
+    assert float(counted["stt_uncovered_speech_seconds_total"]) == pytest.approx(seconds - covered, abs=near)
