@@ -42,7 +42,7 @@ MAY_IMPORT = {
 COMMANDS = f"{NAME}.cli.app"
 # All of a device that the server may know.
 LINK = {f"{NAME}.device.{name}" for name in ("client", "ledger", "link", "reports")}
-HEAVY = {"torch", "torchaudio", "nemo", "silero_vad", "onnxruntime", "omegaconf"}
+HEAVY = {"torch", "torchaudio", "nemo", "silero_vad", "onnx", "onnxruntime", "omegaconf"}
 LIGHT = {*sys.stdlib_module_names, NAME, "typer"}  # what is imported for `parakeet --help`
 WEB = {"fastapi", "starlette", "bentoml", "uvicorn", "pydantic", "pydantic_settings", "prometheus_client"}
 IO = {"os", "socket", "subprocess", "threading", "asyncio", "av", "soundfile", "time", "io", "tempfile"}

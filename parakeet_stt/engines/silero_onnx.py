@@ -11,16 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime  # type: ignore[import-untyped] # the package's __init__.py has turned its telemetry off
 
-from parakeet_stt.audio import SAMPLE_RATE
+from parakeet_stt.engines.silero_graph import FEATURES, make_graph
 from parakeet_stt.errors import StartupError
-from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, DetectorStates
+from parakeet_stt.protocols import DetectorStates
 from parakeet_stt.vad import Probabilities, Windows
 
-MAX_WINDOWS = 512  # in one call of the sequence form, as silero-vad has it: 16 s
-State = npt.NDArray[np.float32]  # of one stream, shape DETECTOR_STATE_SHAPE
+MAX_WINDOWS = 512  # of one stream in one call, as silero-vad has it: 16 s
 
 
 def silero_file(name: str) -> Path:
@@ -35,26 +33,23 @@ def silero_file(name: str) -> Path:
 
 
 class OnnxDetector:
-    """Silero in two forms with the same weights and state; see `protocols.SpeechDetector`.
+    """Silero in one graph; see `protocols.SpeechDetector`.
 
-    The sequence form takes many windows of one stream in a call. The single form takes one window of each of many
-    streams. A call costs 0.12 to 0.18 ms and each window in it about 0.1 ms more, in either form, so `detect` chooses
-    between them by the number of calls.
+    A call takes many windows of one stream, or one window of each of many streams. It costs 0.13 ms and each window in
+    it about 0.03 ms more, so `detect` chooses between them by the number of calls.
 
     Any number of threads may call `detect` at once. It may be created before `os.fork()` and used in the children: a
     session with one thread computes in the thread that calls it, and starts none.
     """
 
     def __init__(self) -> None:
-        """Load both forms. Raises StartupError if the package silero-vad is not installed."""
+        """Load the weights. Raises StartupError if the package silero-vad is not installed."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        self._sequence, self._single = (
-            onnxruntime.InferenceSession(str(silero_file(name)), options, providers=["CPUExecutionProvider"])
-            for name in ("silero_vad_16k_sequence.onnx", "silero_vad_16k_op15.onnx")
+        self._session = onnxruntime.InferenceSession(
+            make_graph(silero_file("silero_vad_16k_sequence.onnx")), options, providers=["CPUExecutionProvider"]
         )
-        self._rate = np.array(SAMPLE_RATE, np.int64)
 
     def detect(self, windows: Sequence[Windows], states: DetectorStates) -> tuple[list[Probabilities], DetectorStates]:
         """Probability of speech in each window of each of several streams; see `protocols.SpeechDetector`."""
@@ -64,35 +59,29 @@ class OnnxDetector:
         reached = np.array(states, np.float32)
         for index, count in enumerate(counts):
             for start in range(0, count if count > steps else 0, MAX_WINDOWS):
-                part = slice(start, start + MAX_WINDOWS)
-                found[index][part], reached[index] = self._run_sequence(windows[index][part], reached[index])
+                part, own = slice(start, start + MAX_WINDOWS), slice(index, index + 1)
+                found[index][part], reached[own] = self._run(windows[index][part], reached[own])
         for place in range(steps):
             busy = [index for index, count in enumerate(counts) if place < count <= steps]
             batch = np.stack([windows[index][place] for index in busy])
-            probabilities, reached[busy] = self._run_single(batch, reached[busy])
+            probabilities, reached[busy] = self._run(batch, reached[busy])
             for index, probability in zip(busy, probabilities, strict=True):
                 found[index][place] = probability
         return found, reached
 
-    def _run_sequence(self, windows: Windows, state: State) -> tuple[Probabilities, State]:
-        """Windows of one stream, one after another."""
-        hidden, cell = state.reshape(2, 1, 1, -1)
-        given = {"input": np.ascontiguousarray(windows), "h": hidden, "c": cell}
-        probabilities, hidden, cell = self._sequence.run(["speech_probs", "hn", "cn"], given)
-        return probabilities, np.concatenate([hidden, cell]).reshape(DETECTOR_STATE_SHAPE)
-
-    def _run_single(self, windows: Windows, states: DetectorStates) -> tuple[Probabilities, DetectorStates]:
-        """One window of each of several streams."""
-        given = {"input": windows, "state": np.ascontiguousarray(states.transpose(1, 0, 2)), "sr": self._rate}
-        probabilities, reached = self._single.run(["output", "stateN"], given)
-        return probabilities.reshape(-1), reached.transpose(1, 0, 2)
+    def _run(self, windows: Windows, states: DetectorStates) -> tuple[Probabilities, DetectorStates]:
+        """As many windows of each stream as there are, the first of each stream first; and the states after them."""
+        hidden, cell = np.ascontiguousarray(states.transpose(1, 0, 2))[:, None]
+        shape = np.array([len(windows) // len(states), len(states), FEATURES])
+        given = {"input": np.ascontiguousarray(windows), "shape": shape, "h": hidden, "c": cell}
+        probabilities, hidden, cell = self._session.run(["speech_probs", "hn", "cn"], given)
+        return probabilities, np.stack([hidden[0], cell[0]], 1)
 
 
 def choose_steps(counts: Sequence[int]) -> int:
-    """The number of windows up to which a stream goes through the single form, such that the fewest calls are made.
+    """The number of windows up to which streams are computed window by window together, with the fewest calls.
 
-    counts: windows of each stream. Streams with more go through the sequence form, each on its own. One stream alone
-    always does: 0.
+    counts: windows of each stream. Streams with more are computed each on its own. One stream alone always is: 0.
     """
 
     def calls(steps: int) -> int:

@@ -82,8 +82,8 @@ def test_it_finds_what_silero_itself_finds(
 ) -> None:
     audio, _ = soundfile.read(samples[name].path, dtype="float32")
     expected = reference(audio)
-    assert np.abs(alone(onnx, cut_windows(audio)) - expected).max() < ROUNDING
-    assert np.abs(alone(network, cut_windows(audio)) - expected).max() < FORMS_APART
+    for form in (onnx, network):
+        assert np.abs(alone(form, cut_windows(audio)) - expected).max() < FORMS_APART
 
 
 def test_both_networks_agree_over_ten_minutes(onnx: OnnxDetector, network: TorchDetector) -> None:
@@ -132,9 +132,9 @@ def test_nothing_gives_nothing(detector: SpeechDetector) -> None:
     assert np.array_equal(states, given)
 
 
-def test_one_form_goes_on_from_the_state_of_the_other(onnx: OnnxDetector, windows: Windows) -> None:
+def test_one_call_goes_on_from_the_state_of_the_other(onnx: OnnxDetector, windows: Windows) -> None:
     (_,), states = onnx.detect([windows[:300]], new_states(1))
-    (step,), stepped = onnx._run_single(windows[300:301], states)
+    (step,), stepped = onnx._run(windows[300:301], states)
     (part,), (reached,) = onnx.detect([windows[300:301]], states)
     assert step == pytest.approx(part[0], abs=ROUNDING)
     assert stepped[0] == pytest.approx(reached, abs=ROUNDING)
