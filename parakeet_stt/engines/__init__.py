@@ -16,6 +16,10 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # 400 MB, and of no use, since hardly any shape comes twice (docs/benchmarks.md).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
+# libgomp's threads otherwise spin for long where they wait for each other: beside other work on the same cores a batch
+# took six times as long (docs/decisions/0004-cpu-engine.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 
 def set_cache_folder(folder: Path) -> None:
     """Have numba and torch cache what they compile in `folder`, not beside themselves. Call before their first import.

@@ -208,7 +208,7 @@ def measure_detectors(budget: float) -> Iterator[Row]:
     minute = Audio(torch.cat([torch.from_numpy(clip.samples) for clip in cut_clips(6)]).numpy())
     detector = OnnxDetector()
     for name, work in (
-        ("detector, sequence form", lambda: DetectorStream(detector).push(minute.samples)),
+        ("detector", lambda: DetectorStream(detector).push(minute.samples)),
         ("detector, window by window", partial(detect_by_window, minute)),
     ):
         work()

@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
-from parakeet_stt.engines.cpu import packing
+from parakeet_stt.engines.cpu import packing, subsampling
 from parakeet_stt.engines.decoder_state import StateCache
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.steps.transfer import Array, Padded
@@ -126,6 +126,7 @@ def load(patch: pytest.MonkeyPatch) -> Parakeet:
     """The bundled model prepared as for a GPU: without a CPU's packed weights and stepped LSTM."""
     with patch.context() as only_here:
         only_here.setattr(packing, "pack", lambda network: None)
+        only_here.setattr(subsampling, "replace_subsampling", lambda pre_encode: None)
         only_here.setattr(packing, "SteppedLSTM", lambda lstm: lstm)
         return Parakeet(BUNDLED_FILE, device="cpu", precision="bfloat16")
 

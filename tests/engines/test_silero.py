@@ -148,7 +148,7 @@ def test_one_call_goes_on_from_the_state_of_the_other(onnx: OnnxDetector, window
         ([], 0),
         ([0, 0], 0),
         ([1], 0),
-        ([9], 0),  # a recording: the sequence form
+        ([9], 0),  # a recording: on its own
         ([1] * 50, 1),  # a tick: one call for all
         ([2, 1] * 25, 2),
         ([1] * 50 + [30], 1),  # one stream that is behind does not hold up the others
