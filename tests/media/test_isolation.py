@@ -24,7 +24,7 @@ from tests.media.readers import eventually, has_ended
 from tests.services.trapped_decoder import TRAPS, trap
 
 PATIENCE = 60.0  # seconds for one answer; a loaded machine
-FRONT, DEVICE = "_bentoml_impl.worker.service", "parakeet_stt.processes.device"
+FRONT, DEVICE = "_bentoml_impl.worker.service", "tests.services.preloaded"
 STANDSTILL = 6  # seconds without progress that a request may take here
 
 
