@@ -32,7 +32,8 @@ from tests.services.preloaded import ADDRESS, forking
 if TYPE_CHECKING:
     from parakeet_stt.engines.parakeet import Parakeet
 
-# httpx reads all certificates for each client, and so for each `httpx.get`: 50 ms of processor time, thousands of times.
+# httpx reads all certificates for each client, and so for each `httpx.get`, of which there are thousands: 50 ms of
+# processor time each.
 default.create_ssl_context = cache(default.create_ssl_context)
 
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"

@@ -99,7 +99,7 @@ def context(baked: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The Bento with a model, served as in its image: from an empty folder, with an empty store, without another machine.
+    """The Bento with a model, served as in its image: from an empty folder, with an empty store, offline.
 
     A Bento without one is served by `scripts.release.check_container`.
     """
