@@ -168,7 +168,9 @@ def test_the_first_words_of_five_minutes_come_before_a_fifth_of_the_time(
         shares.append(waited / (time.perf_counter() - began))
         assert "transcript.text.delta" in first
         assert "transcript.text.done" in last
-    assert min(shares) < 0.2, shares  # the first block, of 15 s, is read and found whole; 0.16 on two cores
+        if shares[-1] < 0.2:
+            return
+    pytest.fail(f"{shares}")  # the first block, of 15 s, is read and found whole; 0.16 on two cores
 
 
 def test_an_error_after_the_first_words_is_the_last_event(exposed: Server, samples: dict[str, Sample]) -> None:
@@ -239,7 +241,7 @@ class TestDescription:
 
 def test_invented_requests_are_answered_as_the_document_says(server: Server) -> None:
     """A short run; `scripts/release/fuzz.py` is the long one."""
-    assert fuzz.run(server.url, examples=20, seed=11) > 300
+    assert fuzz.run(server.url, examples=5, seed=11) > 75
 
 
 class TestAccess:

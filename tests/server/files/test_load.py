@@ -98,7 +98,7 @@ def test_clips_pass_a_long_file_by(
         return time.perf_counter() - began
 
     idle = [delay() for _ in range(12)]
-    long = as_wav(*[samples["two-minutes"].audio()] * 25)
+    long = as_wav(*[samples["two-minutes"].audio()] * 10)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(ask, client, server, long)
         while "stt_queue_audio_seconds 0.0" in (before := client.get(f"{server.url}/metrics").text):
@@ -152,7 +152,7 @@ def test_metrics_count_what_happened(client: httpx.Client, server: Server, said:
 def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
     """p99 of how late a timer of 5 ms fires while 64 callers keep the device busy: under 20 ms.
 
-    The best of three runs: what blocks the loop does so in each, what else a shared machine does need not.
+    In one of three runs: what blocks the loop does so in each, what else a shared machine does need not.
     """
     from parakeet_stt.engines.parakeet import Parakeet
 
@@ -180,7 +180,9 @@ def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
         return found
 
     try:
-        worst = [quantiles(front.run(lags()), n=100)[-1] for _ in range(3)]
+        worst: list[float] = []
+        while min(worst, default=1.0) >= 0.020:
+            assert len(worst) < 3, worst
+            worst.append(quantiles(front.run(lags()), n=100)[-1])
     finally:
         front.close()
-    assert min(worst) < 0.020, worst
