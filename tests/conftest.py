@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # httpx reads all certificates for each client, and so for each `httpx.get`, of which there are thousands: 50 ms of
 # processor time each.
-default.create_ssl_context = cache(default.create_ssl_context)
+default.create_ssl_context = cache(httpx.create_ssl_context)  # type: ignore[attr-defined]
 
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
 START_SECONDS = 120  # a loaded machine; an idle one needs a tenth
