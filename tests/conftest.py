@@ -19,6 +19,7 @@ import av
 import httpx
 import numpy as np
 import pytest
+from httpx._transports import default
 
 from parakeet_stt.audio import Audio, Samples
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
@@ -30,6 +31,10 @@ from tests.services.preloaded import ADDRESS, forking
 
 if TYPE_CHECKING:
     from parakeet_stt.engines.parakeet import Parakeet
+
+# httpx reads all certificates for each client, and so for each `httpx.get`, of which there are thousands: 50 ms of
+# processor time each.
+default.create_ssl_context = cache(httpx.create_ssl_context)  # type: ignore[attr-defined]
 
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
 START_SECONDS = 120  # a loaded machine; an idle one needs a tenth
@@ -94,9 +99,22 @@ def clean_environment(**changes: str) -> dict[str, str]:
     return {**kept, "BENTOML_DO_NOT_TRACK": "True", **changes}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """All of pytest-xdist's workers share one process that forks."""
+    node.workerinput[ADDRESS] = preloaded()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        os.environ[ADDRESS] = config.workerinput[ADDRESS]
+
+
 @cache
 def preloaded() -> str:
     """The address of the process that forks device processes, until the test run ends."""
+    if ADDRESS in os.environ:
+        return os.environ[ADDRESS]
     context = forking()
     atexit.register(context.__exit__, None, None, None)
     return context.__enter__()
@@ -124,7 +142,7 @@ class Serve:
             "REFUSED_CONNECTIONS": str(self.refused),
             "STT_FRONTS": "1",  # on any machine, unless a test says otherwise
         }
-        if target == PRELOADED:
+        if target.startswith("tests."):
             offline[ADDRESS] = preloaded()
         self.environment = clean_environment(**{**offline, **env})
         self.command = [str(Path(sys.executable).with_name("bentoml")), "serve", target, "--host", host]
@@ -171,7 +189,35 @@ class Serve:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The service with its defaults."""
-    with Serve(tmp_path_factory.mktemp("server") / "log", target=PLAIN) as running:
+    with Serve(tmp_path_factory.mktemp("server") / "log") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service on all addresses, without keys, with limits of seconds that are soon reached and a log of everything.
+
+    Its log has what other tests did too.
+    """
+    limits: Any = {"STT_MAX_AUDIO_SECONDS": "240", "STT_MAX_QUEUE_SECONDS": "20", "STT_LOG_LEVEL": "debug"}
+    with Serve(tmp_path_factory.mktemp("exposed") / "log", host="0.0.0.0", **limits) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service with keys, pages of one origin, and limits low enough to reach.
+
+    Sessions of earlier tests end a moment after their clients have left.
+    """
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "keys").write_text("file-key\nclé\n", "utf-8")
+    settings: Any = {
+        "STT_API_KEYS": "first-key,second-key", "STT_API_KEYS_FILE": str(folder / "keys"), "STT_OPEN_TO_ALL": "metrics",
+        "STT_CORS_ORIGINS": "https://app.example", "STT_MAX_AUDIO_SECONDS": "20", "STT_MAX_UPLOAD_BYTES": "3000000",
+        "STT_MAX_SESSIONS": "2", "STT_SESSION_IDLE_SECONDS": "1",
+    }  # fmt: skip
+    with Serve(folder / "log", **settings) as running:
         yield running
 
 

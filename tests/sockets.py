@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from websockets.exceptions import ConnectionClosed
@@ -41,6 +43,18 @@ def every(milliseconds: int) -> Iterator[int]:
 def opened(server: Server, query: str = "", path: str = "/ws", **options: Any) -> ClientConnection:
     address = f"{server.url.replace('http', 'ws')}{path}{query}"
     return connect(address, proxy=None, compression=None, max_size=None, **options)
+
+
+@contextmanager
+def log_until_the_client_disconnected(server: Server) -> Iterator[list[str]]:
+    """A client connects and leaves within the context; the list has what was logged meanwhile, at the level debug."""
+    before, said = len(server.log.read_text()), list[str]()
+    yield said
+    deadline = time.monotonic() + 20
+    while "the client disconnected" not in (log := server.log.read_text()[before:]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    said.append(log)
 
 
 def answers(socket: Connection) -> list[Message]:

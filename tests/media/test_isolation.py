@@ -24,7 +24,7 @@ from tests.media.readers import eventually, has_ended
 from tests.services.trapped_decoder import TRAPS, trap
 
 PATIENCE = 60.0  # seconds for one answer; a loaded machine
-FRONT, DEVICE = "_bentoml_impl.worker.service", "parakeet_stt.processes.device"
+FRONT, DEVICE = "_bentoml_impl.worker.service", "tests.services.preloaded"
 STANDSTILL = 6  # seconds without progress that a request may take here
 
 
@@ -245,18 +245,19 @@ def damaged(data: bytes, kind: int, pick: random.Random) -> bytes:
     return bytes(broken)
 
 
-def test_two_hundred_damaged_files_are_each_heard_or_refused(server: Server, samples: dict[str, Sample]) -> None:
+def test_damaged_files_are_each_heard_or_refused(server: Server, samples: dict[str, Sample]) -> None:
+    """Eighty of them; `scripts.release.check_hostile` sends thousands."""
     sound = samples["short"].audio().samples
     running = lasting_processes(server)
     pick = random.Random(7)
     whole = [encode(sound, container=container, codec=codec, rate=rate) for container, codec, rate in SOURCES]
-    files = [damaged(data, kind, pick) for data, kind in itertools.product(whole, range(4)) for _ in range(5)]
-    assert len(files) == 200
+    files = [damaged(data, kind, pick) for data, kind in itertools.product(whole, range(4)) for _ in range(2)]
+    assert len(files) == 80
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda data: post(server, data), files))
     assert {answer.status_code for answer in answers} == {200, 400}
     transcribed = sum(answer.status_code == 200 for answer in answers)
-    assert 50 < transcribed < 200
+    assert 20 < transcribed < 80
     assert lasting_processes(server) == running
 
 

@@ -1,4 +1,4 @@
-"""The Bento: the same files wherever it is built, and a service that needs only the store that it is in."""
+"""The Bento: the same files wherever it is built, and a service that needs nothing beside it."""
 
 from __future__ import annotations
 
@@ -77,13 +77,37 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 @pytest.fixture(scope="module")
-def served(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """That Bento, served from the store in an empty folder, without another machine."""
-    folder = tmp_path_factory.mktemp("empty")
-    log = tmp_path_factory.mktemp("served") / "log"
-    temporary = tmp_path_factory.mktemp("temporary")
-    environment = {"BENTOML_HOME": str(built.store), "TMPDIR": str(temporary)}
-    with Serve(log, target="parakeet_stt:latest", folder=folder, **environment) as running:
+def baked(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """One with a model of the store: the tiny one, imported as if it were the published one."""
+    store = tmp_path_factory.mktemp("baked") / "store"
+    assert run(ROOT, store, "parakeet_stt", "fetch", PUBLISHED_NAME, "--from", str(BUNDLED_FILE)).returncode == 0
+    return build(ROOT, store, "--model", PUBLISHED_NAME)
+
+
+@pytest.fixture(scope="module")
+def context(baked: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `bentoml containerize` gives the engine of that Bento."""
+    folder = tmp_path_factory.mktemp("context") / "bento"
+    BentoMLContainer.model_store.set(ModelStore(baked.store / "models"))
+    try:
+        with construct_containerfile(Bento.from_path(str(baked.folder))) as (made, _):
+            shutil.copytree(made, folder)
+    finally:
+        BentoMLContainer.model_store.reset()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(context: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The Bento with a model, served as in its image: from an empty folder, with an empty store, offline.
+
+    A Bento without one is served by `scripts.release.check_container`.
+    """
+    folder, temporary, empty = (tmp_path_factory.mktemp(name) for name in ("empty", "temporary", "no-store"))
+    environment = {"BENTOML_HOME": str(empty), "TMPDIR": str(temporary), "STT_MODEL": PUBLISHED_NAME}
+    with Serve(
+        tmp_path_factory.mktemp("served") / "log", target=str(context), folder=folder, **environment
+    ) as running:  # fmt: skip
         yield running
     assert not list(folder.iterdir())
     assert not list(temporary.iterdir())
@@ -167,39 +191,17 @@ def test_the_served_bento_transcribes_what_is_spoken_to_it_live(served: Server, 
         assert socket.close_code == 1000
 
 
-def test_the_served_bento_says_what_it_is_made_of_as_its_labels_do(served: Server, built: Built) -> None:
+def test_the_served_bento_has_its_model_where_no_store_has_it_and_says_what_it_is_made_of_as_its_labels_do(
+    served: Server, context: Path, baked: Built
+) -> None:
+    assert f"STT_MODEL={PUBLISHED_NAME}" in (context / "env" / "docker" / "Dockerfile").read_text()
     health = httpx.get(f"{served.url}/healthz").json()
-    assert health["status"] == "ok"
-    assert health["digests"] == built.description["labels"]
+    assert (health["status"], health["model"]) == ("ok", PUBLISHED_NAME)
+    assert health["digests"] == baked.description["labels"]
 
 
 def test_the_served_bento_reached_for_no_other_machine(served: Server) -> None:
     assert served.refused.read_text() == ""
-
-
-def test_a_model_of_the_store_is_baked_in_and_served_where_no_store_has_it(
-    tmp_path: Path, samples: dict[str, Sample]
-) -> None:
-    """The tiny model, imported as if it were the published one, in what `bentoml containerize` gives the engine."""
-    store, folder = tmp_path / "store", tmp_path / "bento"
-    assert run(ROOT, store, "parakeet_stt", "fetch", PUBLISHED_NAME, "--from", str(BUNDLED_FILE)).returncode == 0
-    built = build(ROOT, store, "--model", PUBLISHED_NAME)
-    BentoMLContainer.model_store.set(ModelStore(store / "models"))
-    try:
-        with construct_containerfile(Bento.from_path(str(built.folder))) as (context, _):
-            shutil.copytree(context, folder)
-    finally:
-        BentoMLContainer.model_store.reset()
-    dockerfile = (folder / "env" / "docker" / "Dockerfile").read_text()
-    assert f"STT_MODEL={PUBLISHED_NAME}" in dockerfile
-    empty = {"BENTOML_HOME": str(tmp_path / "empty"), "STT_MODEL": PUBLISHED_NAME}
-    with Serve(tmp_path / "log", target=str(folder), folder=tmp_path, **empty) as running:
-        health = httpx.get(f"{running.url}/healthz").json()
-        assert (health["model"], health["digests"]) == (PUBLISHED_NAME, built.description["labels"])
-        sound = samples["short"].path.read_bytes()
-        answer = httpx.post(f"{running.url}/transcribe", files={"file": ("short.flac", sound)}, timeout=60)
-        assert answer.json()["text"] == samples["short"].text
-        assert running.refused.read_text() == ""
 
 
 def test_a_model_that_is_not_in_the_store_is_not_baked_in(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ HERE = "tests.scripts.bench_parts"
 
 def test_one_command_measures_writes_and_prints(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    parts = ["matrix", "engine", "nemo", "memory", "profile", "compiled"]
+    parts = ["matrix", "memory", "compiled"]
     arguments = ["--device", "cpu", "--short", "--tiny", "--seconds", "240", "--out", str(out), "--parts", *parts]
     done = subprocess.run(
         [sys.executable, "-m", "scripts.bench.gpu", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=280
@@ -35,15 +35,25 @@ def test_one_command_measures_writes_and_prints(tmp_path: Path) -> None:
     written = json.loads(out.read_text())
     said = {name: part["status"] for name, part in written["parts"].items()}
     assert said == {**dict.fromkeys(["machine", *parts], "ok"), "memory": "skipped", "compiled": "skipped"}, done.stderr
-    cells = written["parts"]["engine"]["result"]["cells"]
+    assert written["parts"]["matrix"]["result"]["tflops"]["float32"]["layer"] > 0
+    assert "memory: skipped" in done.stdout
+
+
+def test_the_parts_with_an_engine_measure_and_are_rendered() -> None:
+    """In this process, which has imported NeMo already."""
+    parts = [one for one in command.PARTS if one.name in ("engine", "nemo", "profile")]
+    outcomes = {one.name: plan.run_part(one, SETUP, 60) for one in parts}
+    assert [(one.status, one.reason) for one in outcomes.values()] == [("ok", "")] * 3
+    cells = outcomes["engine"].result["cells"]
     assert [(cell["batch"], cell["captured"]) for cell in cells] == [(1, 1), (2, 2), (1, 2)]
     assert all(cell["rtfx"] > 0 and cell["tokens"] > 0 for cell in cells)
-    assert written["parts"]["nemo"]["result"]["cells"][0]["rtfx"] > 0
-    assert written["parts"]["matrix"]["result"]["tflops"]["float32"]["layer"] > 0
-    assert len(written["parts"]["profile"]["result"]["kernels"]) == 15
-    assert "| float32 | 2 s | 1 |" in done.stdout
-    assert "NeMo" in done.stdout
-    assert "memory: skipped" in done.stdout
+    assert outcomes["nemo"].result["cells"][0]["rtfx"] > 0
+    assert len(outcomes["profile"].result["kernels"]) == 15
+    written = json.loads(plan.to_json(outcomes, {}))
+    assert written["parts"]["engine"]["result"] == outcomes["engine"].result
+    text = render({"model": "a", "random_weights": False, "command": "c"}, outcomes)
+    assert "| float32 | 2 s | 1 |" in text
+    assert "NeMo" in text
 
 
 def part(name: str, group: str = "one", weight: float = 1) -> Part:

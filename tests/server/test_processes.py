@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,29 @@ BEARER = {"authorization": f"Bearer {KEY}"}
 TRANSCRIPTIONS = 'stt_requests_total{code="200",method="POST",route="/v1/audio/transcriptions"}'
 
 
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A temporary folder of the service's own, whose name is short enough for sockets in it."""
+    made = Path(tempfile.mkdtemp(prefix="stt-"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with temporary_folder() as made:
+        yield made
+
+
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
-    """Two fronts, with a key, and a limit of sessions that is soon reached."""
+    """Two fronts, with a key, and a limit of sessions that is soon reached. The last test ends it."""
     limits: Any = {"STT_FRONTS": "2", "STT_API_KEYS": KEY, "STT_MAX_SESSIONS": str(MAX_SESSIONS)}
-    serve = Serve(tmp_path_factory.mktemp("fronts") / "log", target=PLAIN, **limits)
-    with serve:
-        until(lambda: len(fronts(serve)) == 2, "two fronts")
-        yield serve
+    with temporary_folder() as folder:
+        serve = Serve(tmp_path_factory.mktemp("fronts") / "log", target=PLAIN, TMPDIR=str(folder), **limits)
+        with serve:
+            until(lambda: len(fronts(serve)) == 2, "two fronts")
+            yield serve
 
 
 @pytest.fixture
@@ -47,14 +63,6 @@ def callers(serve: Serve) -> Iterator[list[Caller]]:
     yield made
     for one in made:
         one.close()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A temporary folder of the service's own, whose name is short enough for sockets in it."""
-    made = Path(tempfile.mkdtemp(prefix="stt-"))
-    yield made
-    shutil.rmtree(made)
 
 
 def fronts(serve: Serve) -> list[int]:
@@ -167,6 +175,11 @@ def form(sample: Sample) -> tuple[bytes, str]:
     return request.read(), request.headers["content-type"]
 
 
+def test_the_running_service_never_reached_for_another_machine(serve: Serve, samples: dict[str, Sample]) -> None:
+    assert upload(serve.server, samples["short"]).status_code == 200
+    assert serve.server.refused.read_text() == ""
+
+
 def test_only_the_device_process_has_torch_in_its_memory(serve: Serve, samples: dict[str, Sample]) -> None:
     assert upload(serve.server, samples["short"]).status_code == 200
     until(lambda: len(processes(serve, MEDIA)) > 1, "the media program and a worker that it has forked")
@@ -216,9 +229,9 @@ def test_a_device_that_is_lost_is_started_again_and_the_caller_notices_only_a_de
     tmp_path: Path, samples: dict[str, Sample]
 ) -> None:
     lose = tmp_path / "lose"
-    serve = Serve(tmp_path / "log", target="tests.services.lossy_service:ParakeetSTT", LOSE_DEVICE=str(lose))
+    serve = Serve(tmp_path / "log", PRELOADED_ENGINE="tests.services.lossy_engine", LOSE_DEVICE=str(lose))
     with serve as server:
-        before, (device,) = fronts(serve), processes(serve, "-m tests.services.lossy_service")
+        before, (device,) = fronts(serve), processes(serve, "-m tests.services.preloaded")
         lose.touch()
         reply = upload(server, samples["two-sentences"])
         assert (reply.status_code, reply.json()["text"]) == (200, samples["two-sentences"].text)
@@ -235,7 +248,7 @@ def test_sigterm_to_the_parent_lets_both_fronts_finish_and_leaves_no_process_and
 ) -> None:
     spoken = samples["short"]
     said = pcm(spoken.audio().samples)[: int(spoken.words[-1]["end"] * 32_000) + 1600]  # no pause after it
-    serve = Serve(tmp_path / "log", target=PLAIN, STT_FRONTS="2", TMPDIR=str(folder))
+    serve = Serve(tmp_path / "log", STT_FRONTS="2", TMPDIR=str(folder))
     with serve as server:
         until(lambda: len(fronts(serve)) == 2, "two fronts")
         sockets = sockets_to_both(serve, lambda: opened(server))
@@ -257,17 +270,16 @@ def test_sigterm_to_the_parent_lets_both_fronts_finish_and_leaves_no_process_and
 
 
 def test_sigkill_of_the_parent_leaves_no_process_behind_and_the_next_start_removes_the_folder(
-    tmp_path: Path, folder: Path, samples: dict[str, Sample]
+    serve: Serve, samples: dict[str, Sample]
 ) -> None:
-    serve = Serve(tmp_path / "log", target=PLAIN, STT_FRONTS="2", TMPDIR=str(folder))
-    with serve as server:
-        until(lambda: len(fronts(serve)) == 2, "two fronts")
-        assert upload(server, samples["short"]).status_code == 200
-        running = processes(serve)
-        assert len(running) >= 5
-        serve.process.kill()
-        serve.process.wait(10)
-        until(lambda: not left(running), "no process is left", 20)
+    """The last in this file: it ends the service that all share."""
+    folder = Path(serve.environment["TMPDIR"])
+    assert upload(serve.server, samples["short"]).status_code == 200
+    running = processes(serve)
+    assert len(running) >= 5
+    serve.process.kill()
+    serve.process.wait(10)
+    until(lambda: not left(running), "no process is left", 20)
     (old,) = folder.iterdir()
     script = "import sys, pathlib; from parakeet_stt.server import tempdir; tempdir.create(pathlib.Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True, timeout=60)

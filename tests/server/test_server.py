@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,7 +19,7 @@ import srt
 import webvtt
 
 from parakeet_stt.audio import SAMPLE_RATE
-from tests.conftest import Sample, Serve, Server, encode, without_case_or_punctuation
+from tests.conftest import Sample, Server, encode, without_case_or_punctuation
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +192,7 @@ def edit_distance(one: list[str], other: list[str]) -> int:
 class TestManyCallers:
     @pytest.mark.alone
     def test_sixteen_callers_get_their_own_text_and_health_stays_prompt(
-        self, server: Server, samples: dict[str, Sample], engine: Any
+        self, server: Server, samples: dict[str, Sample]
     ) -> None:
         long = samples["two-minutes"].audio().samples
         parts = [long[i * 8 * SAMPLE_RATE : (i + 1) * 8 * SAMPLE_RATE] for i in range(16)]
@@ -345,15 +344,6 @@ class TestOldWrapper:
         for kind, entries in stamps.items():
             assert all(set(e) == {kind, "start_offset", "end_offset", "start", "end"} for e in entries)
         assert " ".join(entry["word"] for entry in stamps["word"]) == sample.text
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The service with keys, and with limits low enough to reach."""
-    log: Path = tmp_path_factory.mktemp("guarded") / "log"
-    limits: Any = {"STT_MAX_AUDIO_SECONDS": "20", "STT_MAX_UPLOAD_BYTES": "3000000"}
-    with Serve(log, STT_API_KEYS="first-key,second-key", **limits) as running:
-        yield running
 
 
 class TestAccess:

@@ -10,6 +10,7 @@ arguments it is what the supervisor starts: it asks for a fork, and ends as that
 from __future__ import annotations
 
 import array
+import importlib
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ADDRESS = "PRELOADED_DEVICES"  # in the environment: the socket of the process that forks
+ENGINE = "PRELOADED_ENGINE"  # in the environment of a service: the module whose `load` makes another engine
 STANDARD = (0, 1, 2)
 MAX_BYTES = 1 << 20  # of an environment
 IMPORT_SECONDS = 120  # a loaded machine
@@ -89,7 +91,8 @@ def _become_device(asker: socket.socket) -> None:
         threading.Thread(target=_end_with, args=(asker,), daemon=True).start()
         from parakeet_stt.processes import device
 
-        device.main()
+        own = os.environ.get(ENGINE)
+        device.main(importlib.import_module(own).load if own else device.load_engine)
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1

@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ import pytest
 from parakeet_stt.audio import SAMPLE_RATE
 from scripts.release import fuzz
 from tests import contract
-from tests.conftest import Sample, Serve, Server, encode
+from tests.conftest import Sample, Server, encode
 
 if TYPE_CHECKING:
     from parakeet_stt.engines.parakeet import Parakeet
@@ -169,22 +168,23 @@ def test_the_first_words_of_five_minutes_come_before_a_fifth_of_the_time(
         shares.append(waited / (time.perf_counter() - began))
         assert "transcript.text.delta" in first
         assert "transcript.text.done" in last
-    assert min(shares) < 0.2, shares  # the first block, of 15 s, is read and found whole; 0.16 on two cores
+        if shares[-1] < 0.2:
+            return
+    pytest.fail(f"{shares}")  # the first block, of 15 s, is read and found whole; 0.16 on two cores
 
 
-def test_an_error_after_the_first_words_is_the_last_event(
-    tmp_path_factory: pytest.TempPathFactory, samples: dict[str, Sample]
-) -> None:
-    sound = encode(np.tile(samples["two-minutes"].audio().samples, 12), container="flac", codec="flac", rate=16_000)
-    log = tmp_path_factory.mktemp("limited") / "log"
-    with Serve(log, host="0.0.0.0", STT_MAX_AUDIO_SECONDS="1600") as limited:
-        with openai.OpenAI(base_url=limited.openai_url, api_key="none", max_retries=0) as client:
-            stream = client.audio.transcriptions.create(file=("long.flac", sound), model="whisper-1", stream=True)
-            events_received: list[object] = []
-            with pytest.raises(openai.APIError, match="1600 seconds"):
-                events_received.extend(stream)
-        assert events_received
-    assert "ANYBODY WHO REACHES 0.0.0.0" in log.read_text()  # no keys are set
+def test_an_error_after_the_first_words_is_the_last_event(exposed: Server, samples: dict[str, Sample]) -> None:
+    sound = encode(np.tile(samples["two-minutes"].audio().samples, 2), container="flac", codec="flac", rate=16_000)
+    with openai.OpenAI(base_url=exposed.openai_url, api_key="none", max_retries=0) as client:
+        stream = client.audio.transcriptions.create(file=("long.flac", sound), model="whisper-1", stream=True)
+        events_received: list[object] = []
+        with pytest.raises(openai.APIError, match="240 seconds"):
+            events_received.extend(stream)
+    assert events_received
+
+
+def test_without_keys_everybody_is_warned_of_a_service_that_others_reach(exposed: Server) -> None:
+    assert "ANYBODY WHO REACHES 0.0.0.0" in exposed.log.read_text()
 
 
 def test_nobody_is_warned_of_a_service_on_loopback(server: Server) -> None:
@@ -241,18 +241,7 @@ class TestDescription:
 
 def test_invented_requests_are_answered_as_the_document_says(server: Server) -> None:
     """A short run; `scripts/release/fuzz.py` is the long one."""
-    assert fuzz.run(server.url, examples=20, seed=11) > 300
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("keyed")
-    (folder / "keys").write_text("file-key\nclé\n", "utf-8")
-    with Serve(
-        folder / "log", STT_API_KEYS="first-key", STT_API_KEYS_FILE=str(folder / "keys"), STT_OPEN_TO_ALL="metrics",
-        STT_CORS_ORIGINS="https://app.example",
-    ) as running:  # fmt: skip
-        yield running
+    assert fuzz.run(server.url, examples=5, seed=11) > 75
 
 
 class TestAccess:

@@ -10,7 +10,6 @@ import time
 import wave
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from statistics import quantiles
 
 import httpx
@@ -20,7 +19,7 @@ import pytest
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
-from tests.conftest import Sample, Serve, Server
+from tests.conftest import Sample, Server
 from tests.parts import front_over
 
 
@@ -64,11 +63,11 @@ def test_256_callers_at_once_get_their_own_text(
 
 
 def test_over_the_limit_429_says_when_to_come_back_and_the_client_does(
-    client: httpx.Client, said: list[tuple[str, bytes]], tmp_path: Path
+    client: httpx.Client, exposed: Server, said: list[tuple[str, bytes]]
 ) -> None:
     asked = list(itertools.islice(itertools.cycle(said), 48))
-    with Serve(tmp_path / "log", STT_MAX_QUEUE_SECONDS="20") as server, ThreadPoolExecutor(48) as pool:
-        answers = list(pool.map(lambda one: ask(client, server, one[1]), asked))
+    with ThreadPoolExecutor(48) as pool:
+        answers = list(pool.map(lambda one: ask(client, exposed, one[1]), asked))
         refused = [answer for answer in answers if answer.status_code != 200]
         assert 0 < len(refused) < 48
         for answer in refused:
@@ -76,12 +75,13 @@ def test_over_the_limit_429_says_when_to_come_back_and_the_client_does(
             assert 1 <= int(answer.headers["retry-after"]) <= 60
             assert answer.json()["error"]["code"] == "rate_limit_exceeded"
             assert answer.headers["x-request-id"].startswith("req_")
-        official = openai.OpenAI(base_url=server.openai_url, api_key="none", max_retries=50)
+        back = asked[:24]  # they come back all at once, and a few are taken on each time
+        official = openai.OpenAI(base_url=exposed.openai_url, api_key="none", max_retries=50)
         texts = pool.map(
-            lambda one: official.audio.transcriptions.create(file=("a.wav", one[1]), model="whisper-1").text, asked
+            lambda one: official.audio.transcriptions.create(file=("a.wav", one[1]), model="whisper-1").text, back
         )
-        assert list(texts) == [text for text, _ in asked]
-        shown = client.get(f"{server.url}/metrics").text
+        assert list(texts) == [text for text, _ in back]
+        shown = client.get(f"{exposed.url}/metrics").text
     count = next(float(line.split()[1]) for line in shown.splitlines() if line.startswith("stt_refused_total"))
     assert count >= len(refused)
 
@@ -98,7 +98,7 @@ def test_clips_pass_a_long_file_by(
         return time.perf_counter() - began
 
     idle = [delay() for _ in range(12)]
-    long = as_wav(*[samples["two-minutes"].audio()] * 25)
+    long = as_wav(*[samples["two-minutes"].audio()] * 10)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(ask, client, server, long)
         while "stt_queue_audio_seconds 0.0" in (before := client.get(f"{server.url}/metrics").text):
@@ -152,7 +152,7 @@ def test_metrics_count_what_happened(client: httpx.Client, server: Server, said:
 def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
     """p99 of how late a timer of 5 ms fires while 64 callers keep the device busy: under 20 ms.
 
-    The best of three runs: what blocks the loop does so in each, what else a shared machine does need not.
+    In one of three runs: what blocks the loop does so in each, what else a shared machine does need not.
     """
     from parakeet_stt.engines.parakeet import Parakeet
 
@@ -180,7 +180,9 @@ def test_the_event_loop_is_never_blocked(said: list[tuple[str, bytes]]) -> None:
         return found
 
     try:
-        worst = [quantiles(front.run(lags()), n=100)[-1] for _ in range(3)]
+        worst: list[float] = []
+        while min(worst, default=1.0) >= 0.020:
+            assert len(worst) < 3, worst
+            worst.append(quantiles(front.run(lags()), n=100)[-1])
     finally:
         front.close()
-    assert min(worst) < 0.020, worst

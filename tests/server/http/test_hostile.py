@@ -27,7 +27,7 @@ from parakeet_stt.server.files import routes
 from parakeet_stt.server.http.bodies import FILE_PATHS
 from service import ParakeetSTT
 from tests import contract
-from tests.conftest import Sample, Serve, preloaded
+from tests.conftest import Sample, Serve
 from tests.media import tones
 from tests.media.readers import eventually
 from tests.sockets import END, every, frames, opened, pcm
@@ -48,7 +48,6 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
         target="tests.services.hostile_service:ParakeetSTT",
         STT_DRAIN_SECONDS=str(DRAIN),
         STT_REQUEST_TIMEOUT_SECONDS=str(STANDSTILL),
-        PRELOADED_DEVICES=preloaded(),
     )
     with running:
         yield running

@@ -12,10 +12,10 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.conftest import PLAIN, Sample, Serve, Server
+from tests.conftest import Sample, Serve, Server
 from tests.sockets import answers, every, frames, opened, pcm
 
-UPLOADS, SOCKETS = 20, 10
+UPLOADS, SOCKETS = 8, 10
 
 
 def busy(server: Server, name: str) -> float:
@@ -66,7 +66,7 @@ def test_every_upload_is_answered_and_every_socket_gets_its_final(tmp_path: Path
 
 
 def test_a_service_at_rest_ends_at_once(tmp_path: Path) -> None:
-    serve = Serve(tmp_path / "log", target=PLAIN)
+    serve = Serve(tmp_path / "log")
     with serve:
         serve.process.send_signal(signal.SIGINT)
         began = time.monotonic()

@@ -6,8 +6,6 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -25,7 +23,7 @@ from parakeet_stt.server.live.ws import Hello
 from parakeet_stt.server.options import MAX_KEYWORDS
 from parakeet_stt.streaming.endpointer import EndpointRules
 from tests import contract
-from tests.conftest import Sample, Serve, Server, encode
+from tests.conftest import Sample, Server, encode
 from tests.parts import SERVED
 from tests.server.live.talk import (
     COMPLETED,
@@ -40,7 +38,7 @@ from tests.server.live.talk import (
     texts,
     with_silence,
 )
-from tests.sockets import every, frames, opened
+from tests.sockets import every, frames, log_until_the_client_disconnected, opened
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +134,6 @@ def speech_counted(server: Server) -> float:
     """Seconds of speech, by the metrics."""
     lines = httpx.get(f"{server.url}/metrics").text.splitlines()
     return float(next(line for line in lines if line.startswith("stt_speech_seconds_total")).split()[-1])
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Serve(tmp_path_factory.mktemp("guarded") / "log", STT_API_KEYS="first-key") as running:
-        yield running
 
 
 class TestTurns:
@@ -460,12 +452,8 @@ def companded(samples: Samples, law: str) -> bytes:
     return wav[wav.index(b"data") + 8 :]
 
 
-def test_nothing_said_is_lost_when_the_client_only_closes(tmp_path: Path, samples: dict[str, Sample]) -> None:
-    with Serve(tmp_path / "log", STT_LOG_LEVEL="debug") as server:
-        with Talk(server) as talk:
-            talk.until("session.created")
-            talk.sound(at_24k(samples["short"].audio().samples), every(100))
-        deadline = time.monotonic() + 20
-        while "the client disconnected" not in server.log.read_text() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert "bring the first question" in server.log.read_text()
+def test_nothing_said_is_lost_when_the_client_only_closes(exposed: Server, samples: dict[str, Sample]) -> None:
+    with log_until_the_client_disconnected(exposed) as said, Talk(exposed) as talk:
+        talk.until("session.created")
+        talk.sound(at_24k(samples["short"].audio().samples), every(100))
+    assert "bring the first question" in said[0]

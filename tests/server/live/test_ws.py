@@ -6,8 +6,7 @@ import concurrent.futures
 import json
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import kaldialign
@@ -17,8 +16,8 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from parakeet_stt.audio import SAMPLE_RATE
-from tests.conftest import Sample, Serve, Server, without_case_or_punctuation
-from tests.sockets import END, Message, answers, every, frames, opened, pcm
+from tests.conftest import Sample, Server, without_case_or_punctuation
+from tests.sockets import END, Message, answers, every, frames, log_until_the_client_disconnected, opened, pcm
 
 
 def spoken(server: Server, data: bytes, sizes: Iterable[int] | None = None, query: str = "") -> list[Message]:
@@ -103,22 +102,17 @@ class TestTheOldProtocol:
         assert len({" ".join(finals(one)) for one in alone}) == 20
 
     def test_3_who_leaves_in_the_middle_of_a_word_has_it_recognized_all_the_same(
-        self, tmp_path: Path, samples: dict[str, Sample]
+        self, exposed: Server, samples: dict[str, Sample]
     ) -> None:
         """Its detector was never flushed, and its task never ended."""
         sample = samples["short"]
         spoken_samples = int(sample.words[-1]["end"] * SAMPLE_RATE) - 1600
-        with Serve(tmp_path / "log", STT_LOG_LEVEL="debug") as server:
-            with opened(server) as socket:
-                for frame in frames(pcm(sample.audio().samples[:spoken_samples]), every(20)):
-                    socket.send(frame)
-            deadline = time.monotonic() + 20
-            while "the client disconnected" not in server.log.read_text() and time.monotonic() < deadline:
-                time.sleep(0.1)
-            log = server.log.read_text()
+        with log_until_the_client_disconnected(exposed) as said, opened(exposed) as socket:
+            for frame in frames(pcm(sample.audio().samples[:spoken_samples]), every(20)):
+                socket.send(frame)
+        (log,) = said
         (line,) = [json.loads(line)["message"] for line in log.splitlines() if '"message": "final: ' in line]
         assert "everyone will bring the first" in line
-        assert "the client disconnected" in log
 
     def test_9_long_speech_is_cut_in_a_pause_or_between_words(
         self, server: Server, samples: dict[str, Sample], usual: list[Message]
@@ -251,18 +245,8 @@ class TestBeyondIt:
         assert refused.value.response.headers["x-request-id"].startswith("req_")
 
 
-@pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp("strict") / "log"
-    with Serve(
-        log, STT_MAX_SESSIONS="2", STT_SESSION_IDLE_SECONDS="1", STT_API_KEYS="first-key",
-        STT_CORS_ORIGINS="https://app.example",
-    ) as running:  # fmt: skip
-        yield running
-
-
 def once_there_is_room(server: Server) -> ClientConnection:
-    """A session of the strict server: those of earlier tests end a moment after their clients have left."""
+    """A session of the guarded server: those of earlier tests end a moment after their clients have left."""
     deadline = time.monotonic() + 10
     while True:
         try:
@@ -285,33 +269,33 @@ class TestUnderLoad:
         said, found = without_case_or_punctuation(sample.text), without_case_or_punctuation(" ".join(finals(messages)))
         assert kaldialign.edit_distance(said, found)["total"] <= 0.04 * len(said)
 
-    def test_too_many_sessions_are_refused_with_the_time_to_come_back(self, strict: Server) -> None:
+    def test_too_many_sessions_are_refused_with_the_time_to_come_back(self, guarded: Server) -> None:
         key: dict[str, Any] = {"additional_headers": {"authorization": "Bearer first-key"}}
-        with opened(strict, **key), opened(strict, **key):
+        with opened(guarded, **key), opened(guarded, **key):
             with pytest.raises(InvalidStatus) as refused:
-                opened(strict, **key)
+                opened(guarded, **key)
             assert refused.value.response.status_code == 429
             assert int(refused.value.response.headers["retry-after"]) > 0
             assert json.loads(refused.value.response.body)["error"]["code"] == "rate_limit_exceeded"
 
-    def test_who_says_nothing_is_told_to_go(self, strict: Server) -> None:
-        with once_there_is_room(strict) as socket:
+    def test_who_says_nothing_is_told_to_go(self, guarded: Server) -> None:
+        with once_there_is_room(guarded) as socket:
             assert answers(socket) == []
             assert socket.close_code == 4408
 
     @pytest.mark.parametrize("path", ["/ws", "/v1/realtime"])
-    def test_a_socket_needs_a_key(self, strict: Server, path: str) -> None:
+    def test_a_socket_needs_a_key(self, guarded: Server, path: str) -> None:
         for query in ("", "?api_key=wrong"):
             with pytest.raises(InvalidStatus) as refused:
-                opened(strict, query, path)
+                opened(guarded, query, path)
             assert refused.value.response.status_code == 401
             assert json.loads(refused.value.response.body)["error"]["code"] == "invalid_api_key"
-        with opened(strict, path=path, subprotocols=["realtime", "openai-insecure-api-key.first-key"]) as socket:
+        with opened(guarded, path=path, subprotocols=["realtime", "openai-insecure-api-key.first-key"]) as socket:
             assert socket.subprotocol == "realtime"
 
-    def test_pages_of_other_sites_are_refused(self, strict: Server) -> None:
+    def test_pages_of_other_sites_are_refused(self, guarded: Server) -> None:
         with pytest.raises(InvalidStatus) as refused:
-            opened(strict, "?api_key=first-key", origin="https://other.example")
+            opened(guarded, "?api_key=first-key", origin="https://other.example")
         assert refused.value.response.status_code == 403
-        with opened(strict, "?api_key=first-key", origin="https://app.example"):
+        with opened(guarded, "?api_key=first-key", origin="https://app.example"):
             pass

@@ -1,6 +1,6 @@
-"""The service over the tiny model, whose device is lost once: at the first recording after a file appears.
+"""The tiny model, on a device that is lost once: at the first recording after a file appears.
 
-As a program it is the device process. LOSE_DEVICE in the environment names the file, which is removed then.
+LOSE_DEVICE in the environment names the file, which is removed then.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from pathlib import Path
 
 from parakeet_stt.audio import Audio
 from parakeet_stt.errors import DeviceLost
-from parakeet_stt.processes import device
 from parakeet_stt.protocols import Engine
 from parakeet_stt.server.settings import Settings
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis
 
 
-def load_lossy(path: Path, settings: Settings, number: int, diarizer: Path | None) -> Engine:
+def load(path: Path, settings: Settings, number: int, diarizer: Path | None) -> Engine:
     """The tiny model on a CPU, on a device that may be lost."""
     from parakeet_stt.engines.parakeet import Parakeet
     from parakeet_stt.engines.steps.transfer import Deferred
@@ -32,12 +31,3 @@ def load_lossy(path: Path, settings: Settings, number: int, diarizer: Path | Non
             return super().launch(batch, phrases)
 
     return Engine(Lossy(path, device="cpu"), None)
-
-
-if __name__ == "__main__":
-    device.main(load_lossy)
-else:
-    import service
-
-    service.DEVICE_MODULE = __name__
-    ParakeetSTT = service.ParakeetSTT
