@@ -7,9 +7,10 @@ noise. Times are of the processor, per second of audio. The gate skips windows b
 not see them: they get probability 0. Prints tables, then one JSON line.
 
 There is no gate in the service. Over an hour, 12 % of it digital silence, on an AMD EPYC, with the packaged ONNX
-files, which take 2.9 ms per second of audio. A gate for digital silence saves 0.35 ms of them and moves 165 of 513 spans; one that waits for 480 ms
-of silence saves 0.23 ms and moves 51. The detector carries its state from window to window, so that
-windows after a gap get other probabilities; and its probability falls some windows after speech ends, not at once.
+files, which take 2.9 ms per second of audio: a gate for digital silence saves 0.35 ms of them and moves 165 of 513
+spans; one that waits for 480 ms of silence saves 0.23 ms and moves 51. The detector carries its state from window to
+window, so that windows after a gap get other probabilities; and its probability falls some windows after speech ends,
+not at once.
 """
 
 from __future__ import annotations
