@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from parakeet_stt.vad import CONTEXT_SAMPLES, WINDOW_SAMPLES
 
-HOP_SAMPLES = 128  # of the spectrum, whose filters are two of them long
+HOP_SAMPLES = 128  # of the spectrum: 8 ms; its filters are two of them long
 REFLECTED_SAMPLES = 64  # appended to each window, so that it has four frames
 FRAMES = 4
 STRIDES = (1, 2, 2, 1)  # of the convolutions; each has filters of width 3

@@ -17,16 +17,15 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from parakeet_stt.engines.silero_graph import FEATURES, HOP_SAMPLES, REFLECTED_SAMPLES, STRIDES
 from parakeet_stt.engines.silero_onnx import silero_file
 from parakeet_stt.protocols import DetectorStates
 from parakeet_stt.vad import CONTEXT_SAMPLES, WINDOW_SAMPLES, Probabilities, Windows
 
-FILTER_SAMPLES, HOP_SAMPLES = 256, 128  # of the spectrum: 16 ms, 8 ms
-REFLECTED_SAMPLES = 64  # appended to each window, so that it has four frames
+FILTER_SAMPLES = 2 * HOP_SAMPLES
 BINS = FILTER_SAMPLES // 2 + 1
-FEATURES = 128
-# Channels after each convolution, and its stride; the four frames become one.
-LAYERS = ((128, 1), (64, 2), (64, 2), (FEATURES, 1))
+CHANNELS = (128, 64, 64, FEATURES)  # after each convolution; the four frames become one
+LAYERS = tuple(zip(CHANNELS, STRIDES, strict=True))
 MAX_WINDOWS = 16_384  # in one pass of the convolutions, for 150 MB of memory: nine minutes of audio
 
 
