@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 from tests.conftest import Sample, Serve, Server
 from tests.sockets import answers, every, frames, opened, pcm
 
-UPLOADS, SOCKETS = 8, 10
+UPLOADS, SOCKETS = 20, 10
 
 
 def busy(server: Server, name: str) -> float:
