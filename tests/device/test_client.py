@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -333,9 +332,7 @@ def test_two_devices_work_side_by_side_and_a_recording_goes_to_the_one_with_less
             both = DeviceClient([*first._links, *second._links])
             devices[0].client = devices[1].client = both
             blocked = await busy(echoes[0], devices[0])
-            began = time.monotonic()
-            answer = await ask(devices[1], 2)
-            assert time.monotonic() - began < 1
+            answer = await ask(devices[1], 2)  # while the first can't answer
             echoes[0].go.set()
             return await blocked + answer
 

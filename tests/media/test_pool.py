@@ -349,7 +349,7 @@ def test_whoever_leaves_ends_the_worker(media: Media) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await soon(lambda: not media.workers())
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert reading.crashes == 0
 
     media.run(read)
