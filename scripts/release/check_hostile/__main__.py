@@ -9,7 +9,8 @@ with known texts beside a little of all of it, whose memory is printed each minu
 (--soak-minutes 120 for that). The server's temporary folder is a small mount of its own, if this runs as root: what a
 caller can fill, is full soon. With --minutes, the files have a third of the time at most, the messages a sixth, and the
 soak what is left after the fast clients. Prints a line for each part, then one JSON line, whose memory is megabytes of
-all processes; status 1 if an answer was a 5xx other than 503 and 507, if a text was wrong, or if a process ended.
+all processes; status 1 if an answer was a 5xx other than 503 and 507, if a text was wrong, or if a process ended. The
+server's log is in build/hostile.log.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scripts.bench.serving import ROOT
 from scripts.release.check_hostile import files, soak, sockets
 from scripts.release.check_hostile.tally import Tally
 from tests.conftest import PLAIN, Serve
 
 MOUNT_BYTES = 256 << 20
+LOG = ROOT / "build" / "hostile.log"
 
 
 @contextmanager
@@ -67,8 +70,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     tally = Tally()
-    with tempfile.TemporaryDirectory() as logs, small_folder() as folder:
-        with Serve(Path(logs) / "log", target=PLAIN, TMPDIR=str(folder)) as server:
+    LOG.parent.mkdir(exist_ok=True)
+    with small_folder() as folder:
+        with Serve(LOG, target=PLAIN, TMPDIR=str(folder)) as server:
             tally.watch_processes(server.process)
             tally.check_processes("start")
             asyncio.run(attack(server.url, arguments, tally))

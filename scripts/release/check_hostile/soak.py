@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import soundfile
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from scripts.bench.serving import ROOT
 from scripts.release.check_hostile import files
@@ -45,7 +45,12 @@ async def run(url: str, seconds: float, seed: int, tally: Tally) -> None:
 
     async def again(act: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while time.monotonic() < over:
-            await act()
+            try:
+                await act()
+            except (httpx.HTTPError, WebSocketException, OSError) as exc:
+                tally.wrong.append(f"soak {act.__name__}, {time.strftime('%X')}: {type(exc).__name__}: {exc}")
+                print("WRONG", tally.wrong[-1], flush=True)
+                await asyncio.sleep(1)
 
     async with httpx.AsyncClient(base_url=url, timeout=300) as client:
 
