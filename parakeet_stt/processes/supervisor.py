@@ -55,7 +55,9 @@ class Program:
                 [sys.executable, "-m", self.module, *self.arguments, *counted],
                 stdin=theirs.fileno(),
                 env={**self.environment, "PYTHONPATH": path},
-                start_new_session=True,  # Ctrl-C reaches the service's parent only, which finishes its requests
+                # Ctrl-C reaches the service's parent only, which finishes its requests. In a session of its own a
+                # media worker's niceness would count for nothing: sched(7), "The autogroup feature".
+                process_group=0,
             )
         return process, ours
 

@@ -210,10 +210,14 @@ def test_closing_before_a_program_is_ready_ends_it(tmp_path: Path, supervise: Su
     assert not is_running(process)
 
 
-def test_a_terminals_interrupt_does_not_reach_the_programs(tmp_path: Path, supervise: Supervise) -> None:
+def test_a_terminals_interrupt_does_not_reach_the_programs_and_their_niceness_counts_beside_the_service(
+    tmp_path: Path, supervise: Supervise
+) -> None:
     program = Written(tmp_path, "served", SERVE)
     supervise(program)
-    assert os.getsid(program.wait_for_start(1)) != os.getsid(0)
+    process = program.wait_for_start(1)
+    assert os.getpgid(process) != os.getpgid(0)
+    assert os.getsid(process) == os.getsid(0)
 
 
 def test_nothing_is_left_when_the_supervising_process_is_killed(tmp_path: Path) -> None:

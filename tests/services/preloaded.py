@@ -87,7 +87,7 @@ def _become_device(asker: socket.socket) -> None:
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        os.setsid()
+        os.setpgid(0, 0)
         threading.Thread(target=_end_with, args=(asker,), daemon=True).start()
         from parakeet_stt.processes import device
 
