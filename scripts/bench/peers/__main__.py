@@ -7,8 +7,8 @@
 Every contender is a process of its own, and they decode the same clips of 10 s one after another: a round is one batch
 of each, so that what else the machine does slows all down alike. Speed is by processor time, × real time a core, and by
 the clock; both of the median round. The ratio is the first contender's speed by another's, the median of the rounds'.
-`encoder` leaves out the search, whose work depends on the tokens that are found: random weights find others in another
-precision. Prints a table, then one JSON line.
+`encoder` leaves out the search, whose work depends on the tokens that are found: the same for all with the model of
+`export`. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from statistics import median
 from parakeet_stt.engines.cpu.precision import processor_name
 from scripts.bench.engine import CLIP_SECONDS
 from scripts.bench.peers.contenders import RUNTIMES, Contender, Job, Turn, start
-from scripts.bench.peers.export import FOLDER
-from scripts.bench.random_parakeet import OUT
+from scripts.bench.peers.export import FOLDER, MODEL
 
 MIN_ROUNDS = 3
 
@@ -92,7 +91,7 @@ def measure(contenders: Sequence[Contender], threads: int, batch: int, seconds: 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=OUT, help="the .nemo file")
+    parser.add_argument("--model", type=Path, default=FOLDER / MODEL, help="the .nemo file")
     parser.add_argument("--onnx", type=Path, default=FOLDER, help="folder of its export")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
