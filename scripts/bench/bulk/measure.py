@@ -39,19 +39,20 @@ from scripts.bench.bulk.archive import make_archive, read_rows, repeat_names
 from scripts.bench.serving import ROOT, serve, wait_until_ready
 
 SAMPLE_SECONDS = 1.0  # between two looks at the memory
+SELDOM_SECONDS = 5.0  # where speed is measured: a look at Ray's processes takes a fifth of a second of the processor
 TOGETHER = 32  # recordings that the bare engine gets at once, as an actor does
 SLEEPING_SPEED = 4.0  # of a recognizer that sleeps, in padded seconds a second
 ACTOR_FILES, ACTOR_FILE_SECONDS = 480, 1.0  # of one actor: 15 blocks, of which two or three are under way at once
 
 
-def run(folder: Path, out: Path, *more: str) -> dict[str, Any]:
+def run(folder: Path, out: Path, *more: str, look_seconds: float = SAMPLE_SECONDS) -> dict[str, Any]:
     """A run in a process of its own: what it says, and the most memory that all of its processes took, in MB."""
     command = [sys.executable, "-m", "scripts.bench.bulk.once", str(folder), str(out), *more]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     most = 0.0
     while process.poll() is None:
         most = max(most, tree_memory(process.pid))
-        time.sleep(SAMPLE_SECONDS)
+        time.sleep(look_seconds)
     assert process.stdout
     lines = process.stdout.read().decode().splitlines()
     if process.returncode or not lines:
@@ -101,7 +102,7 @@ def bare(folder: Path) -> dict[str, float]:
 
 def measure_speed(folder: Path, out: Path, *, compares: bool) -> dict[str, Any]:
     """In turn: bare, pipeline, bare."""
-    before, found, after = bare(folder), run(folder, out), bare(folder)
+    before, found, after = bare(folder), run(folder, out, look_seconds=SELDOM_SECONDS), bare(folder)
     share = found["speed"] / ((before["speed"] + after["speed"]) / 2)
     compared = {"texts": compare(folder, out)} if compares else {}
     return {"bare": [before, after], "bulk": found, "share_of_bare": round(share, 3), **compared}
