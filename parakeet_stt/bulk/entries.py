@@ -21,7 +21,7 @@ from parakeet_stt.measure.manifests import METADATA, TABLES, BadManifest, Fields
 
 KEY_DIGITS = 32
 TASK_ENTRIES, TASK_SECONDS = 32, 480.0  # of one task at most: of short ones it makes a block of some minutes
-WAV_BYTES_A_SECOND = 32_000  # of 16 kHz; other files are longer than their size says
+BYTES_A_SECOND = 16_000  # of most files: FLAC at 16 kHz, MP3 at 128 kbit/s; of wav twice as many
 TABLE_SUFFIXES = (*TABLES, ".parquet")
 LOCAL = "file"
 
@@ -125,6 +125,10 @@ def group_entries(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         yield group
 
 
+def _guess_seconds(size: int, name: str) -> float:
+    return size / (2 * BYTES_A_SECOND if name.lower().endswith(".wav") else BYTES_A_SECOND)
+
+
 @dataclass(frozen=True, slots=True)
 class _Archive:
     system: Any
@@ -132,7 +136,7 @@ class _Archive:
     fields: Fields
 
     def entry(self, name: str, info: Any) -> Entry:
-        seconds = (info.size or 0) / WAV_BYTES_A_SECOND
+        seconds = _guess_seconds(info.size or 0, name)
         return Entry(make_key(name), name, self.scheme + info.path, expected_seconds=seconds)
 
     def of_folder(self, folder: str) -> Iterator[Entry]:
@@ -160,7 +164,7 @@ class _Archive:
         offset, duration = find_part(row, where)
         key = make_key(name, offset, duration)
         if isinstance(audio, bytes):
-            seconds = duration or len(audio) / WAV_BYTES_A_SECOND
+            seconds = duration or _guess_seconds(len(audio), name)
             return Entry(key, name, where, offset, duration if offset else None, audio, seconds)
         is_whole_address = "://" in audio or os.path.isabs(audio)
         address = audio if is_whole_address else f"{folder}/{audio}"

@@ -145,6 +145,12 @@ def test_a_task_reads_many_short_recordings_or_a_long_one() -> None:
     assert groups == [32, 2, 32, 8]
 
 
+def test_how_long_a_recording_is_is_guessed_from_its_size(tmp_path: Path) -> None:
+    for name, size in (("a.wav", 320_000), ("b.flac", 160_000)):
+        (tmp_path / name).write_bytes(bytes(size))
+    assert {one.expected_seconds for one in read_entries(str(tmp_path), Shard())} == {10.0}
+
+
 def parts_of(entry: Entry, count: int) -> list[DecodedPart]:
     return [
         DecodedPart(Part(entry, number, end=End(1.0, False) if number == count - 1 else None), (), 1.0, Maker("", {}))
