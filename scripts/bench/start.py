@@ -4,16 +4,18 @@
     python -m scripts.bench.start [--model build/parakeet-0.6b-random.nemo] [--precisions float32 int8] [--turns 2]
 
 The time is from the command to the first 200 of /readyz, by the clock and of the processors in all processes. The
-memory is Linux's (proc(5)): the most that was resident, which counts pages of the mapped archive; what is resident ten
-seconds later, and how much of that is not in a file; and of all processes, the pages that they share once. Prints a
-table, then one JSON line.
+memory is Linux's (proc(5)): the most that was in no file, read twenty times a second; the most that was resident, which
+counts pages of the mapped archive too, of which the system takes back what it needs; what of both there is ten seconds
+later; and of all processes, the pages that they share once. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -30,15 +32,17 @@ DEVICE = "parakeet_stt.processes.device"
 class Start:
     """One start. seconds: until it was ready, by the clock; processor: of all processes. The rest is megabytes.
 
-    peak, resident, anonymous: of the device process. service: of all processes.
+    The next four are of the device process: the most that was in no file, the most in all, and both at rest.
+    service: of all processes.
     """
 
     precision: str
     seconds: float
     processor: float
-    peak: float
-    resident: float
-    anonymous: float
+    most: float
+    most_mapped: float
+    rest: float
+    rest_mapped: float
     service: float
 
 
@@ -46,15 +50,43 @@ def measure(model: str, precision: str) -> Start:
     """Start the service with this model and type of weights, and end it."""
     began = time.monotonic()
     with serve(None, model, changes={"STT_PRECISION": precision}) as url:
-        wait_until_ready(url)
+        most = _watch(url)
         seconds = time.monotonic() - began
         processor = sum(sum(one.cpu_times()[:2]) for one in _processes())
         time.sleep(REST_SECONDS)
         assert read_health(url)["precision"] == precision
-        (device,) = (one for one in _processes() if DEVICE in one.cmdline())
-        read = _read_status(device.pid)
+        read = _read_status(_find_device())
         service = sum(one.memory_full_info().pss for one in _processes()) / 1e6
-    return Start(precision, seconds, processor, read["VmHWM"], read["VmRSS"], read["RssAnon"], service)
+    return Start(precision, seconds, processor, most, read["VmHWM"], read["RssAnon"], read["VmRSS"], service)
+
+
+def _watch(url: str) -> float:
+    """The most memory of the device process that was in no file, until the service is ready."""
+    most = [0.0]
+
+    def watch() -> None:
+        while not is_ready.wait(0.05):
+            if device := _find_device():
+                most[0] = max(most[0], _read_status(device)["RssAnon"])
+
+    is_ready = threading.Event()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        wait_until_ready(url)
+    finally:
+        is_ready.set()
+        watcher.join()
+    return most[0]
+
+
+def _find_device() -> int:
+    """Its process, or 0 if it has not begun."""
+    for one in _processes():
+        with suppress(psutil.Error):
+            if DEVICE in one.cmdline():
+                return int(one.pid)
+    return 0
 
 
 def _processes() -> list[psutil.Process]:
@@ -75,12 +107,12 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["float32", "int8"])
     parser.add_argument("--turns", type=int, default=2, help="the first finds the file's pages on the disk, perhaps")
     given = parser.parse_args()
-    print("  ".join(f"{field.name:>10}" for field in fields(Start)))
+    print("  ".join(f"{field.name:>11}" for field in fields(Start)))
     starts = []
     for _ in range(given.turns):
         for precision in given.precisions:
             starts.append(asdict(measure(given.model, precision)))
-            print("  ".join(f"{one:>10}" if isinstance(one, str) else f"{one:10.1f}" for one in starts[-1].values()))
+            print("  ".join(f"{one:>11}" if isinstance(one, str) else f"{one:11.1f}" for one in starts[-1].values()))
     print(json.dumps(starts))
 
 
