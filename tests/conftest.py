@@ -27,6 +27,7 @@ from parakeet_stt.media.demux import decode
 from parakeet_stt.server.settings import Settings
 from scripts.bench.serving import ROOT as ROOT
 from scripts.bench.serving import free_port as free_port
+from scripts.bench.serving import read_counters
 from tests.services.preloaded import ADDRESS, forking
 
 if TYPE_CHECKING:
@@ -86,6 +87,14 @@ class Server:
     @property
     def openai_url(self) -> str:
         return f"{self.url}/v1"
+
+    def counters(self) -> dict[str, float]:
+        """The metrics, by name and labels."""
+        return read_counters(self.url)
+
+    def counter(self, name: str) -> float:
+        """A metric, of all labels together."""
+        return sum(value for one, value in self.counters().items() if one.partition("{")[0] == name)
 
 
 def clean_environment(**changes: str) -> dict[str, str]:

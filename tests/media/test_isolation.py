@@ -47,11 +47,6 @@ def post(server: Server, data: bytes, name: str = "a.wav", **fields: str) -> htt
     )
 
 
-def counter(server: Server, name: str) -> float:
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
-
-
 def children(server: Server, part: str) -> list[psutil.Process]:
     """The processes of the service with this in their command, oldest first."""
     found = []
@@ -88,7 +83,7 @@ def test_a_trap_costs_one_request_a_400_and_nobody_else_notices(trapped: Serve, 
             texts.append(post(server, good).json()["text"])
             delays.append(time.monotonic() - began)
 
-    running, failures = lasting_processes(server), counter(server, "stt_decoder_failures")
+    running, failures = lasting_processes(server), server.counter("stt_decoder_failures_total")
     with ThreadPoolExecutor(32) as pool:
         waiting = [pool.submit(others) for _ in range(2)]
         answers = list(pool.map(lambda name: post(server, trap(name)), [*TRAPS, *TRAPS, *TRAPS]))
@@ -101,7 +96,7 @@ def test_a_trap_costs_one_request_a_400_and_nobody_else_notices(trapped: Serve, 
     assert set(texts) == {sample.text}
     assert max(delays) < PATIENCE / 2
     assert lasting_processes(server) == running
-    assert counter(server, "stt_decoder_failures") == failures + len(answers)
+    assert server.counter("stt_decoder_failures_total") == failures + len(answers)
     assert post(server, good).json()["text"] == sample.text
 
 
@@ -137,7 +132,7 @@ def test_who_leaves_frees_everything_at_once(trapped: Serve, samples: dict[str, 
             nonlocal looked
             looked = time.monotonic()
             one_may_be_new_and_idle = len(media_processes(server)) <= before
-            return one_may_be_new_and_idle and counter(server, "stt_queue_audio_seconds") == 0
+            return one_may_be_new_and_idle and server.counter("stt_queue_audio_seconds") == 0
 
         assert eventually(is_free)
         assert looked - left < 4  # a second, and what asking takes beside another test; a stalled reading ends after 6

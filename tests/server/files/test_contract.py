@@ -192,22 +192,18 @@ def test_nobody_is_warned_of_a_service_on_loopback(server: Server) -> None:
 
 
 def test_work_for_a_stream_ends_when_its_reader_leaves(server: Server, samples: dict[str, Sample]) -> None:
-    def counters() -> dict[str, float]:
-        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
-
     long = np.tile(samples["two-minutes"].audio().samples, 12)
     data = encode(long, container="flac", codec="flac", rate=16_000)
-    before = counters()["stt_inference_audio_seconds_total"]
+    before = server.counter("stt_inference_audio_seconds_total")
     with httpx.stream(
         "POST", f"{server.openai_url}/audio/transcriptions", data={"model": "whisper-1", "stream": "true"},
         files={"file": data}, timeout=60,
     ) as response:  # fmt: skip
         next(response.iter_lines())
     time.sleep(3)  # batches that had begun are done
-    after = counters()
+    after = server.counters()
     time.sleep(1)
-    assert counters()["stt_inference_audio_seconds_total"] == after["stt_inference_audio_seconds_total"]
+    assert server.counter("stt_inference_audio_seconds_total") == after["stt_inference_audio_seconds_total"]
     assert after["stt_inference_audio_seconds_total"] - before < 0.8 * len(long) / SAMPLE_RATE
     assert after["stt_queue_audio_seconds"] == 0
 

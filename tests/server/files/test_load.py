@@ -81,9 +81,7 @@ def test_over_the_limit_429_says_when_to_come_back_and_the_client_does(
             lambda one: official.audio.transcriptions.create(file=("a.wav", one[1]), model="whisper-1").text, back
         )
         assert list(texts) == [text for text, _ in back]
-        shown = client.get(f"{exposed.url}/metrics").text
-    count = next(float(line.split()[1]) for line in shown.splitlines() if line.startswith("stt_refused_total"))
-    assert count >= len(refused)
+    assert exposed.counter("stt_refused_total") >= len(refused)
 
 
 @pytest.mark.alone
@@ -126,15 +124,11 @@ def longest_batch_of(after: str, before: str) -> float:
 
 
 def test_metrics_count_what_happened(client: httpx.Client, server: Server, said: list[tuple[str, bytes]]) -> None:
-    def read() -> dict[str, float]:
-        lines = client.get(f"{server.url}/metrics").text.splitlines()
-        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
-
-    before = read()
+    before = server.counters()
     ask(client, server, said[0][1])
     assert ask(client, server, b"no audio").status_code == 400
     client.get(f"{server.url}/v1/unheard-of/{'x' * 50}")
-    after = read()
+    after = server.counters()
     grown = {name: after[name] - before.get(name, 0) for name in after}
     route = 'method="POST",route="/v1/audio/transcriptions"'
     assert grown[f'stt_requests_total{{code="200",{route}}}'] == 1

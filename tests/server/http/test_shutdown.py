@@ -12,16 +12,10 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.conftest import Sample, Serve, Server
+from tests.conftest import Sample, Serve
 from tests.sockets import answers, every, frames, opened, pcm
 
 UPLOADS, SOCKETS = 20, 10
-
-
-def busy(server: Server, name: str) -> float:
-    """One of the server's own figures."""
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-    return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
 def test_every_upload_is_answered_and_every_socket_gets_its_final(tmp_path: Path, samples: dict[str, Sample]) -> None:
@@ -40,7 +34,7 @@ def test_every_upload_is_answered_and_every_socket_gets_its_final(tmp_path: Path
             return httpx.post(url, data={"model": "whisper-1"}, files=files, timeout=120)
 
         uploads = [pool.submit(upload) for _ in range(UPLOADS)]
-        while busy(server, "stt_queue_audio_seconds") < 60:  # all are in, and most of them wait
+        while server.counter("stt_queue_audio_seconds") < 60:  # all are in, and most of them wait
             time.sleep(0.05)
         time.sleep(1)
         serve.process.send_signal(signal.SIGTERM)

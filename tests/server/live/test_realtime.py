@@ -130,12 +130,6 @@ class TestTheOfficialClient:
             browser.models.list()
 
 
-def speech_counted(server: Server) -> float:
-    """Seconds of speech, by the metrics."""
-    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
-    return float(next(line for line in lines if line.startswith("stt_speech_seconds_total")).split()[-1])
-
-
 class TestTurns:
     def test_a_commit_by_hand(self, server: Server, samples: dict[str, Sample]) -> None:
         with Talk(server) as talk:
@@ -157,7 +151,7 @@ class TestTurns:
     def test_an_item_says_how_much_of_its_speech_has_words_if_that_is_asked_for(
         self, server: Server, samples: dict[str, Sample], turns: dict[str, Any] | None
     ) -> None:
-        before, commit = speech_counted(server), json.dumps({"type": "input_audio_buffer.commit"})
+        before, commit = server.counter("stt_speech_seconds_total"), json.dumps({"type": "input_audio_buffer.commit"})
         sound = at_24k(with_silence(samples["short"].audio().samples))
         with Talk(server) as talk:
             for include in (["item.input_audio_transcription.coverage"], None):
@@ -177,7 +171,9 @@ class TestTurns:
         assert 0.5 * samples["short"].seconds < asked["speech"]["seconds"] == asked["speech"]["covered_seconds"]
         assert asked["speech"]["uncovered"] == []
         assert silent["speech"] == {"seconds": 0, "covered_seconds": 0, "uncovered": []}
-        assert speech_counted(server) - before == pytest.approx(2 * asked["speech"]["seconds"], abs=0.1)
+        assert server.counter("stt_speech_seconds_total") - before == pytest.approx(
+            2 * asked["speech"]["seconds"], abs=0.1
+        )
 
     @pytest.mark.parametrize("eagerness", ["high", "low"])
     def test_eagerness_is_the_length_of_the_pause(
