@@ -4,13 +4,14 @@
     python -m scripts.release.check_hostile --files 200 --messages 500 --fast 2 --soak-minutes 1
     python -m scripts.release.check_hostile --minutes 12                      # as much of it as that allows
 
-In four parts: mutated media files; sockets that say nonsense; six clients that send faster than real time; then a soak
-with known texts beside a little of all of it, whose memory is printed each minute, so that a leak shows
-(--soak-minutes 120 for that). The server's temporary folder is a small mount of its own, if this runs as root: what a
-caller can fill, is full soon. With --minutes, the files have a third of the time at most, the messages a sixth, and the
-soak what is left after the fast clients. Prints a line for each part, then one JSON line, whose memory is megabytes of
-all processes; status 1 if an answer was a 5xx other than 503 and 507, if a text was wrong, or if a process ended. The
-server's log is in build/hostile.log.
+In five parts: mutated media files; sockets that say nonsense; six clients that send faster than real time; 70 long
+files at once, beside which clips have to be answered within a minute; then a soak with known texts beside a little
+of all of it, whose memory is printed each minute, so that a leak shows (--soak-minutes 120 for that). The server's
+temporary folder is a small mount of its own, if this runs as root: what a caller can fill, is full soon. With
+--minutes, the files have a third of the time at most, the messages a sixth, and the soak what is left after the long
+files. Prints a line for each part, then one JSON line, whose memory is megabytes of all processes; status 1 if an
+answer was a 5xx other than 503 and 507, if a text was wrong, or if a process ended. The server's log is in
+build/hostile.log.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.bench.serving import ROOT
-from scripts.release.check_hostile import files, soak, sockets
+from scripts.release.check_hostile import crowd, files, soak, sockets
 from scripts.release.check_hostile.tally import Tally
 from tests.conftest import PLAIN, Serve
 
@@ -55,6 +56,7 @@ async def attack(url: str, arguments: argparse.Namespace, tally: Tally) -> None:
     await files.run(url, arguments.files, arguments.seed, tally, seconds=whole / 3)
     await sockets.fuzz(url, arguments.messages, arguments.seed, tally, seconds=whole / 6)
     await sockets.send_fast(url, arguments.fast, tally)
+    await crowd.run(url, arguments.long_files, tally)
     rest = max(60.0, began + whole - time.monotonic())
     await soak.run(url, min(60 * arguments.soak_minutes, rest), arguments.seed, tally)
 
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=5000, help="mutated media files")
     parser.add_argument("--messages", type=int, default=7000, help="messages to both sockets together")
     parser.add_argument("--fast", type=int, default=6, help="clients that send 300 s at once")
+    parser.add_argument("--long-files", type=int, default=70, help="files of eight minutes at once")
     parser.add_argument("--soak-minutes", type=float, default=30)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="for all of it; a little more is possible")
     parser.add_argument("--seed", type=int, default=1)
