@@ -206,10 +206,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def exposed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The service on all addresses, without keys, with limits of seconds that are soon reached and a log of everything.
 
-    Its log has what other tests did too.
+    It is told that its model knows two languages, and has other names. Its log has what other tests did too.
     """
-    limits: Any = {"STT_MAX_AUDIO_SECONDS": "240", "STT_MAX_QUEUE_SECONDS": "20", "STT_LOG_LEVEL": "debug"}
-    with Serve(tmp_path_factory.mktemp("exposed") / "log", host="0.0.0.0", **limits) as running:
+    settings: Any = {
+        "STT_MAX_AUDIO_SECONDS": "240", "STT_MAX_QUEUE_SECONDS": "20", "STT_LOG_LEVEL": "debug",
+        "STT_LANGUAGES": "de,en", "STT_MODEL_ALIASES": "Systran/faster-whisper-small", "STT_UNKNOWN_FIELDS": "ignore",
+    }  # fmt: skip
+    with Serve(tmp_path_factory.mktemp("exposed") / "log", host="0.0.0.0", **settings) as running:
         yield running
 
 

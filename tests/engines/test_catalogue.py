@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -85,6 +86,7 @@ def test_every_published_file_is_pinned_to_a_commit_and_a_checksum() -> None:
 def test_v3_knows_the_25_languages_of_its_card_and_the_others_know_english() -> None:
     languages = {name: entry.languages for name, entry in catalogue.CATALOGUE.items()}
     assert languages["parakeet-tdt-tiny"] == languages[V2] == ("en",)
+    assert languages["nvidia/parakeet-tdt_ctc-110m"] == languages["nvidia/parakeet-tdt-1.1b"] == ("en",)
     assert len(set(languages[V3])) == len(languages[V3]) == 25
 
 
@@ -235,13 +237,16 @@ def with_config(path: Path, config: str) -> Path:
     return path
 
 
-def test_v3_by_its_path_is_known_by_its_pieces(tmp_path: Path) -> None:
+def test_v3_by_its_path_and_under_any_tag_is_known_by_its_pieces(tmp_path: Path, store: Path) -> None:
     """It was taken for English, and `language=de` refused."""
     signs = "".join(f"- <|{language}|>\n" for language in catalogue.CATALOGUE[V3].languages)
     path = with_config(tmp_path / "mine.nemo", f"decoder:\n  vocab_size: 8192\ndurations: [0, 1]\nlabels:\n{signs}")
     source = catalogue.resolve(str(path))
     assert (source.name, source.languages) == ("mine", catalogue.CATALOGUE[V3].languages)
     assert source.longest_utterance_seconds == 10
+    shutil.copy(path, put("somebodys-v3:1") / "weights.nemo")
+    stored = catalogue.resolve("somebodys-v3:1")
+    assert (stored.languages, stored.longest_utterance_seconds) == (source.languages, 10)
     others = with_config(tmp_path / "other.nemo", "decoder:\n  vocab_size: 8192\nlabels:\n- a\n")
     assert catalogue.resolve(str(others)).languages == ("en",)
     assert catalogue.resolve(str(others)).longest_utterance_seconds is None

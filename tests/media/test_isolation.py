@@ -19,6 +19,7 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from parakeet_stt.server.files.bento import NATIVE_PATH
 from tests.conftest import Sample, Serve, Server, encode
 from tests.media.readers import eventually, has_ended
 from tests.services.trapped_decoder import TRAPS, trap
@@ -100,14 +101,14 @@ def test_a_trap_costs_one_request_a_400_and_nobody_else_notices(trapped: Serve, 
     assert post(server, good).json()["text"] == sample.text
 
 
-def leave_soon(server: Server, data: bytes, **fields: str) -> None:
+def leave_soon(server: Server, data: bytes, path: str = "/v1/audio/transcriptions", **fields: str) -> None:
     """Ask, and go away 0.4 s after the upload, or after the first of what is streamed."""
     until: float | None = None
     with suppress(httpx.ReadTimeout), httpx.stream(
         "POST",
-        f"{server.openai_url}/audio/transcriptions",
-        files={"file": ("a.flac", data)},
-        data={"model": "whisper-1", **fields},
+        f"{server.url}{path}",
+        files={"audio" if path == NATIVE_PATH else "file": ("a.flac", data)},
+        data={} if path == NATIVE_PATH else {"model": "whisper-1", **fields},
         timeout=httpx.Timeout(PATIENCE, read=0.4),
     ) as answer:  # fmt: skip
         for _ in answer.iter_raw():
@@ -124,7 +125,11 @@ def test_who_leaves_frees_everything_at_once(trapped: Serve, samples: dict[str, 
     long_one = encode(
         np.tile(samples["two-minutes"].audio().samples, 12), container="flac", codec="flac", rate=16_000
     )  # fmt: skip
-    for data, fields in ((trap("sleep"), {}), (long_one, {}), (long_one, {"stream": "true"})):
+    ways: list[tuple[bytes, dict[str, str]]] = [
+        (trap("sleep"), {}), (trap("sleep"), {"path": NATIVE_PATH}),
+        (long_one, {}), (long_one, {"stream": "true"}), (long_one, {"path": NATIVE_PATH}),
+    ]  # fmt: skip
+    for data, fields in ways:
         leave_soon(server, data, **fields)
         left = looked = time.monotonic()
 

@@ -249,6 +249,16 @@ def test_an_idle_worker_gives_back_what_its_last_file_took(media: Media, samples
     media.run(read)
 
 
+def test_a_worker_may_take_so_much_memory_and_no_more(media: Media, samples: dict[str, Sample]) -> None:
+    async def read(pool: WorkerPool) -> None:
+        await Reading(media.filters, samples["short"].path.read_bytes()).all(pool)
+        (worker,) = media.workers()
+        most, hardest = psutil.Process(worker).rlimit(psutil.RLIMIT_DATA)
+        assert WORKER_BYTES < most == hardest < 2 * WORKER_BYTES  # and what it had before any file
+
+    media.run(read)
+
+
 def test_a_worker_that_ended_while_it_was_idle_is_not_used(media: Media, samples: dict[str, Sample]) -> None:
     data = samples["short"].path.read_bytes()
 
@@ -292,10 +302,11 @@ def test_files_that_stall_their_workers_hold_others_up_for_a_short_time_only(
     monkeypatch.setattr(pool_module, "HELD_SECONDS", 0.1)
 
     async def read(pool: WorkerPool) -> None:
-        stalled = [asyncio.create_task(Reading(media.filters, trap("sleep")).all(pool)) for _ in range(3)]
+        readings = [Reading(media.filters, trap("sleep")) for _ in range(3)]
+        stalled = [asyncio.create_task(reading.all(pool)) for reading in readings]
         await asyncio.sleep(0)
         assert len(await Reading(media.filters, samples["short"].path.read_bytes()).all(pool)) > SAMPLE_RATE
-        assert not any(task.done() for task in stalled)
+        assert not all(reading.reader._faults for reading in readings)  # not after the last of their workers has ended
         refused = await asyncio.gather(*stalled, return_exceptions=True)
         assert all(isinstance(one, UndecodableAudio) for one in refused)
 

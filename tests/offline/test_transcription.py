@@ -14,12 +14,12 @@ from parakeet_stt.audio import SAMPLE_RATE, Audio, AudioBuffer, Samples
 from parakeet_stt.detector_stream import DetectorStream
 from parakeet_stt.errors import RecognitionError
 from parakeet_stt.ipc.shared_audio import SharedAudio, SharedClip
-from parakeet_stt.offline.transcription import Transcription
+from parakeet_stt.offline.transcription import Transcription, make_recording
 from parakeet_stt.offline.utterances import Utterances, cut_blocks
 from parakeet_stt.offline.vad_segments import SpeechRules, utterance_spans
 from parakeet_stt.protocols import DetectorStates, HasAudio
 from parakeet_stt.text.phrases import Phrases
-from parakeet_stt.text.transcript import Hypothesis, Recording, Token
+from parakeet_stt.text.transcript import Hypothesis, Recording, Token, Word, WordList
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities, Windows
 
 T = TypeVar("T")
@@ -259,3 +259,15 @@ def test_a_recording_is_read_no_further_than_the_next_utterance_needs(size: int)
     needed = [windows * WINDOW_SAMPLES for windows in windows_needed(probabilities)]
     assert reached == [min(total, -(-samples // size) * size) for samples in needed]
     assert reached[0] < total / 5
+
+
+@pytest.mark.parametrize("named", ["de", None])
+def test_sentences_end_as_in_the_language_that_is_named_or_else_as_in_that_of_the_text(named: str | None) -> None:
+    said = "Am 3. Oktober ist Feiertag. Ja."  # in English "3." ends a sentence
+    words = WordList(Word(text, 0.1 * number, 0.1 * number + 0.1, ()) for number, text in enumerate(said.split()))
+    transcript = make_recording(
+        words, np.zeros(100, np.float32), 3.2, language=named, detect_language={said: "de"}.get, lost=(), onset=0.5,
+        is_truncated=False,
+    ).transcript  # fmt: skip
+    assert transcript.language == "de"
+    assert [one.text for one in transcript.segments] == ["Am 3. Oktober ist Feiertag.", "Ja."]

@@ -244,6 +244,7 @@ class TestErrors:
             ({"keywords[]": ["x"] * 101}, "keywords", "101"),
             ({"keywords": "x" * 101}, "keywords", "100 characters"),
             ({"languages": '["ja", "fr"]'}, "languages", "'fr'"),
+            ({"keywords[]": ["Anna", "C++"]}, "keywords", "'C++'"),
             ({"chunking_strategy[type]": "client_vad"}, "chunking_strategy.type", "server_vad"),
             ({"chunking_strategy": '{"type": "server_vad", "threshold": 2}'}, "chunking_strategy.threshold", "less"),
             ({"chunking_strategy": "never"}, "chunking_strategy", "'never'"),
@@ -309,6 +310,27 @@ class TestModelsAndHealth:
         (listed,) = client.models.list().data
         assert listed.id == "parakeet-tdt-tiny"
         assert client.models.retrieve(listed.id) == listed
+
+    def test_the_model_is_found_by_every_name_that_requests_may_say(
+        self, exposed: Server, samples: dict[str, Sample]
+    ) -> None:
+        with openai.OpenAI(base_url=exposed.openai_url, api_key="none", max_retries=0) as client:
+            for name in ("whisper-1", "Systran/faster-whisper-small"):
+                assert client.models.retrieve(name).id == name
+                said = client.audio.transcriptions.create(file=samples["short"].path, model=name)
+                assert said.text == samples["short"].text
+            with pytest.raises(openai.NotFoundError):
+                client.models.retrieve("whisper-2")
+
+    def test_a_field_that_nobody_knows_is_ignored_where_the_operator_says_so(
+        self, exposed: Server, samples: dict[str, Sample]
+    ) -> None:
+        answer = post(exposed, samples["short"].path.read_bytes(), speed="fast")
+        assert answer.json()["text"] == samples["short"].text
+        (line,) = [line for line in exposed.log.read_text().splitlines() if "the field 'speed'" in line]
+        warned = json.loads(line)
+        assert (warned["level"], warned["request_id"]) == ("warning", answer.headers["x-request-id"])
+        assert warned["message"].endswith("is not known, and was ignored")
 
     def test_health_names_what_is_served(self, server: Server) -> None:
         body = httpx.get(f"{server.url}/healthz").json()

@@ -64,6 +64,13 @@ def test_there_is_a_front_for_every_four_cores_unless_it_is_set(
     assert (load().fronts_here, front_count()) == (3, 3)
 
 
+def test_a_model_has_its_own_longest_utterance_unless_it_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().longest_utterance_seconds(10) == 10
+    assert load().longest_utterance_seconds(None) == 24
+    monkeypatch.setenv("STT_MAX_UTTERANCE_SECONDS", "16")
+    assert load().longest_utterance_seconds(10) == 16
+
+
 def test_wrong_settings_are_reported_by_the_start_and_not_by_the_number_of_fronts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

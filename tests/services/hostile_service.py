@@ -11,6 +11,6 @@ from tests.services import preloaded_service
 http.HEAD_SECONDS = 2.0
 watch.UNREAD_SECONDS = 3.0
 pool.QUIET_SECONDS = 2.5
-uvicorn.Config = partial(uvicorn.Config, ws_ping_interval=1.0, ws_ping_timeout=2.0)  # type: ignore[assignment, misc]
+uvicorn.Config = partial(uvicorn.Config, ws_ping_interval=0.3, ws_ping_timeout=1.0)  # type: ignore[assignment, misc]
 
 ParakeetSTT = preloaded_service.ParakeetSTT

@@ -18,6 +18,7 @@ from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.steps.transfer import Deferred
 from parakeet_stt.server.app import create_app
 from parakeet_stt.server.http.middleware import RequestMiddleware
+from parakeet_stt.server.monitoring import logs
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis
 from tests import contract
@@ -79,12 +80,20 @@ def served() -> Iterator[Served]:
 
 
 def test_each_word_that_was_lost_is_found_again_or_listed_and_operators_are_told(
-    served: Served, samples: dict[str, Sample], caplog: pytest.LogCaptureFixture
+    served: Served, samples: dict[str, Sample], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served.loses.set()
     fields: dict[str, Any] = {"include[]": "coverage", "timestamp_granularities[]": ["word", "segment"]}
+    ids: list[str | None] = []  # that are in force where a line is logged
+
+    def note(_: logging.LogRecord) -> bool:
+        ids.append(logs.request_id.get())
+        return True
+
+    monkeypatch.setattr(caplog.handler, "filters", [note])
     with caplog.at_level(logging.WARNING, "parakeet_stt"):
-        body = served.ask(samples["two-minutes"], response_format="verbose_json", **fields).json()
+        answer = served.ask(samples["two-minutes"], response_format="verbose_json", **fields)
+    body = answer.json()
     contract.check(body, contract.VERBOSE_COVERAGE)
     speech, words = body["speech"], body["words"]
     for one in speech["uncovered"]:
@@ -100,6 +109,7 @@ def test_each_word_that_was_lost_is_found_again_or_listed_and_operators_are_told
     assert 0 < speech["seconds"] - speech["covered_seconds"] <= left + 0.01
     (warned,) = [record.getMessage() for record in caplog.records]
     assert warned.startswith("speech without words, also in second tries: ")
+    assert ids == [answer.headers["x-request-id"]]
 
 
 def test_nothing_is_listed_where_nothing_was_lost_and_a_stream_ends_with_the_same(

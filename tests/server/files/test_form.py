@@ -16,8 +16,11 @@ from parakeet_stt.offline.vad_segments import SpeechRules
 from parakeet_stt.server.files import form as openai_form
 from parakeet_stt.server.files.foreign_fields import FOREIGN_FIELDS, Effect
 from parakeet_stt.server.live.realtime_session import Configuration, configure
+from parakeet_stt.server.live.ws import parse_hello
 from parakeet_stt.server.model import ServedModel
 from parakeet_stt.server.options import DIARIZING_MODEL, MAX_KEYWORDS
+from parakeet_stt.streaming.endpointer import EndpointRules
+from parakeet_stt.text.phrases import Phrases, split_script
 from tests.conftest import ROOT
 from tests.parts import SERVED
 
@@ -83,6 +86,47 @@ def test_speakers_are_told_where_they_are_asked_for() -> None:
         speakers_of(SERVED, ("response_format", "diarized_json"))
 
 
+def native(*fields: tuple[str, str]) -> FormData:
+    return FormData([("audio", UploadFile(io.BytesIO(b"x"))), *fields])
+
+
+@pytest.mark.parametrize(("language", "script"), [("ru", "cyrillic"), ("en-GB", "latin")])
+def test_a_language_asks_for_its_script_wherever_it_is_named(language: str, script: str) -> None:
+    """Other scripts are then left out of the search: a model of 25 languages may write the wrong one."""
+    model = dataclasses.replace(SERVED, languages=("en", "ru"))
+    transcription = {"audio": {"input": {"transcription": {"language": language}}}}
+
+    def asked(*fields: tuple[str, str]) -> list[Phrases]:
+        named = dict(fields)
+        return [
+            openai_form.parse_transcription(form(*fields), model).options.phrases,
+            openai_form.parse_native(native(*fields), model).options.phrases,
+            parse_hello(named, model).to_options(0.5, model.languages).phrases,
+            configure(Configuration(), transcription if named else {}, model)
+            .to_options(EndpointRules(), model.languages)
+            .phrases,
+        ]
+
+    assert [split_script(one) for one in asked(("language", language))] == [((), script)] * 4
+    assert asked() == [()] * 4
+
+
+def test_a_keyword_that_the_model_has_no_letters_for_is_refused_wherever_it_is_sent() -> None:
+    """The search preferred whatever it could not spell."""
+    model = dataclasses.replace(SERVED, letters=frozenset("abcdefghijklmnopqrstuvwxyz'"))
+    for refused in (
+        lambda: openai_form.parse_transcription(form(("keywords[]", "Anna"), ("keywords[]", "C++")), model),
+        lambda: openai_form.parse_native(native(("keywords", "C++")), model),
+        lambda: parse_hello({"keywords": ["Anna", "C++"]}, model),
+        lambda: configure(Configuration(), {"audio": {"input": {"transcription": {"keywords": ["C++"]}}}}, model),
+    ):
+        with pytest.raises(InvalidField, match=r"no letters to write 'C\+\+'") as refusal:
+            refused()
+        assert str(refusal.value.param).endswith("keywords")
+    found = openai_form.parse_transcription(form(("keywords[]", "O’Brien"), ("prompt", "We met AT&T and Bert")), model)
+    assert found.options.phrases == ("Bert", "O'Brien")
+
+
 def test_of_several_languages_one_that_is_spoken_will_do() -> None:
     assert parsed(("languages[]", "ja"), ("languages[]", "fr")).options.language == "fr"
     with pytest.raises(UnsupportedField, match="'ja', 'zh'"):
@@ -142,6 +186,11 @@ def test_a_field_of_another_server_is_taken_as_the_table_says(name: str) -> None
             parsed((name, "true"))
     else:
         parsed((name, "1"))
+
+
+@pytest.mark.parametrize("name", ["vad_filter", "user", "seed", "stream_include_usage", "temperature_inc"])
+def test_what_clients_of_other_servers_send_is_taken(name: str) -> None:
+    assert parsed((name, "1")).options == parsed().options
 
 
 def test_hotwords_are_keywords() -> None:

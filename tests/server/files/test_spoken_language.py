@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from typing import Any
 
+import httpx
 import pytest
 
 from parakeet_stt.engines.catalogue import CATALOGUE
 from parakeet_stt.server.files.spoken_language import LanguageDetector
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Sample, Server
 
 LANGUAGES = CATALOGUE["nvidia/parakeet-tdt-0.6b-v3"].languages
 SAID = {
@@ -54,6 +57,31 @@ def test_each_of_the_25_is_known_by_two_sentences(detector: LanguageDetector) ->
 @pytest.mark.parametrize("text", ["", "No.", "Da.", "Ja.", "Berlin.", "1 2 3", "…"])
 def test_what_could_be_any_language_is_not_guessed(detector: LanguageDetector, text: str) -> None:
     assert detector.detect(text) is None
+
+
+def test_a_language_that_the_model_does_not_know_is_never_told() -> None:
+    assert LanguageDetector(("en", "de")).detect(SAID["nl"]) in ("en", "de", None)
+
+
+def test_of_a_model_of_several_languages_the_text_tells_which_unless_the_caller_does(
+    exposed: Server, samples: dict[str, Sample]
+) -> None:
+    """It was said to be the model's first language, whatever was spoken."""
+
+    def ask(**fields: str) -> httpx.Response:
+        files = {"file": samples["short"].path.read_bytes()}
+        data = {"model": "gpt-4o-transcribe", **fields}
+        return httpx.post(f"{exposed.openai_url}/audio/transcriptions", data=data, files=files, timeout=60)
+
+    def json_of(**fields: str) -> Any:
+        return ask(**fields).json()
+
+    assert json_of(response_format="verbose_json")["language"] == "english"
+    assert json_of()["languages"] == [{"code": "en"}]
+    assert json_of(language="de")["languages"] == [{"code": "de"}]
+    done = ask(stream="true").text.strip().split("\n\n")[-1].removeprefix("data: ")
+    assert json.loads(done)["languages"] == [{"code": "en"}]
+    assert json_of(language="fr")["error"]["param"] == "language"
 
 
 def test_it_is_loaded_only_when_it_is_asked() -> None:

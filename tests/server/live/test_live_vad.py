@@ -198,7 +198,8 @@ def test_a_filter_for_an_odd_rate_is_made_by_the_device_once_and_does_not_stall_
 
 
 @pytest.mark.parametrize(
-    ("rate", "known"), [(8_000, True), (16_000, True), (48_000, True), (4_000, False), (15_999, False)]
+    ("rate", "known"),
+    [(8_000, True), (16_000, True), (48_000, True), (4_000, False), (15_999, False), (8_008, False)],  # of 2 million
 )
 def test_which_rates_may_be_sent(rate: int, known: bool) -> None:
     assert is_rate(rate) is known

@@ -17,6 +17,7 @@ from websockets.sync.client import ClientConnection
 
 from parakeet_stt.audio import SAMPLE_RATE
 from tests.conftest import Sample, Server, without_case_or_punctuation
+from tests.media.readers import eventually
 from tests.sockets import END, Message, answers, every, frames, log_until_the_client_disconnected, opened, pcm
 
 
@@ -227,6 +228,8 @@ class TestBeyondIt:
     def test_an_error_leaves_the_session_open(self, server: Server, samples: dict[str, Sample]) -> None:
         sample = samples["short"]
         with opened(server) as socket:
+            assert socket.response
+            session = socket.response.headers["x-request-id"]
             for wrong in ("no json", "[]", '{"type": "dance"}', '{"type": "hello", "sample_rate": 1}'):
                 socket.send(wrong)
                 assert json.loads(socket.recv(timeout=10))["type"] == "error"
@@ -236,6 +239,8 @@ class TestBeyondIt:
             messages = answers(socket)
         assert [message["error"]["param"] for message in messages if message["type"] == "error"] == ["type"]
         assert finals(messages) == [sample.text]
+        assert server.log.read_text().count(f"session {session} gets an error") == 5
+        assert eventually(lambda: f"WS /ws {session} 1000 " in server.log.read_text())
 
     def test_an_unknown_socket_is_not_there(self, server: Server) -> None:
         with pytest.raises(InvalidStatus) as refused:
