@@ -1,7 +1,7 @@
 """Measures starts, one for each type of weights in turn: time, and the memory of the device process.
 
     python -m scripts.bench.random_parakeet
-    python -m scripts.bench.start [--model build/parakeet-0.6b-random.nemo] [--precisions float32 int8] [--turns 2]
+    python -m scripts.bench.host.start [--model build/parakeet-0.6b-random.nemo] [--precisions float32 int8] [--turns 2]
 
 The time is from the command to the first 200 of /readyz, by the clock and of the processors in all processes. The
 memory is Linux's (proc(5)): the most that was in no file, read twenty times a second; the most that was resident, which
