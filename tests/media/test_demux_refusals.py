@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
 from av.codec import Codec
 
 from parakeet_stt.engines.resampling_filters import make_filter
@@ -86,6 +87,7 @@ def test_a_file_of_too_many_tracks_is_refused_with_the_reason(container: str, co
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 4608), np.int16), format="s16", layout="mono")
         frame.sample_rate = 16_000
         for track in [file.add_stream(codec, rate=16_000, layout="mono") for _ in range(tracks)]:
+            assert isinstance(track, AudioStream)
             file.mux(track.encode(frame))
             file.mux(track.encode(None))
     if tracks <= 32:

@@ -30,7 +30,7 @@ def test_work_that_is_not_finished_in_the_time_ends_and_the_rest_is_waited_for()
         began = time.monotonic()
         await drain.finish(0.5)
         async with asyncio.timeout(PATIENCE):
-            ended = await asyncio.gather(*tasks, talking, return_exceptions=True)
+            ended: list[object] = [*await asyncio.gather(*tasks, talking, return_exceptions=True)]
         return ended, time.monotonic() - began
 
     async def talk(drain: Drain) -> None:
