@@ -61,7 +61,7 @@ OPEN_OPTIONS = {
     "format_whitelist": DEMUXERS,
     "protocol_whitelist": "",  # no file, no address: the upload comes through Python's own reader
     # FFmpeg decodes pictures to learn about a video track: 150 MB for one of 8000 x 8000 points in a file of 16 kB.
-    "max_streams": str(MAX_TRACKS + 1),  # one more: some demuxers leave out what is beyond, and are not heard to
+    "max_streams": str(MAX_TRACKS + 1),  # one more: Matroska and MPEG-TS leave out what is beyond without an error
     "codec_whitelist": ",".join(_audio_decoders()),
     "analyzeduration": "5000000",  # 5 s, FFmpeg's default; left unset, some demuxers take up to 90 s
 }
