@@ -43,6 +43,7 @@ FULL_SCALE = {"s16": 1 << 15, "s32": 1 << 31, "flt": 1, "s16p": 1 << 15, "s32p":
 DTYPES: dict[str, type[np.generic]] = {"s16": np.int16, "s32": np.int32, "flt": np.float32}
 # Of a planar frame with more channels PyAV 18.1 reads past the end of the pointers, and crashes.
 PLANAR_CHANNELS = 7
+MAX_TRACKS = 32  # FFmpeg takes 0.7 MB for each to say what is in it
 BRIDGE_RATE = 48_000  # Hz; FFmpeg brings a rate here that is too odd to be resampled directly
 
 
@@ -60,7 +61,7 @@ OPEN_OPTIONS = {
     "format_whitelist": DEMUXERS,
     "protocol_whitelist": "",  # no file, no address: the upload comes through Python's own reader
     # FFmpeg decodes pictures to learn about a video track: 150 MB for one of 8000 x 8000 points in a file of 16 kB.
-    "max_streams": "32",  # FFmpeg takes 0.7 MB for each to say what is in it
+    "max_streams": str(MAX_TRACKS + 1),  # one more: Matroska and MPEG-TS leave out what is beyond without an error
     "codec_whitelist": ",".join(_audio_decoders()),
     "analyzeduration": "5000000",  # 5 s, FFmpeg's default; left unset, some demuxers take up to 90 s
 }
@@ -233,7 +234,14 @@ def _chained(source: BinaryIO, links: Sequence[tuple[int, int]], max_seconds: fl
 def _open(source: BinaryIO) -> tuple[InputContainer, AudioStream]:
     """A file as FFmpeg opens it, and its best audio track. Raises UndecodableAudio."""
     options = {**OPEN_OPTIONS, "probesize": str(_probe_bytes(source))}
-    container = av.open(source, mode="r", container_options=options, metadata_errors="ignore")
+    try:
+        container = av.open(source, mode="r", container_options=options, metadata_errors="ignore")
+    except av.error.MemoryError as exc:  # FFmpeg's error where mp4 has too many tracks, and for some damages
+        message = f"The file could not be decoded: it has more than {MAX_TRACKS} tracks, or is damaged."
+        raise UndecodableAudio(message) from exc
+    if len(container.streams) > MAX_TRACKS:
+        container.close()
+        raise UndecodableAudio(f"The file has more than {MAX_TRACKS} tracks, which is not supported.")
     stream = container.streams.best("audio")
     if not isinstance(stream, AudioStream):
         raise UndecodableAudio("The file has no audio track.")

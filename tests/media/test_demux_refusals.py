@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
 from av.codec import Codec
 
 from parakeet_stt.engines.resampling_filters import make_filter
@@ -75,20 +76,24 @@ def test_a_codec_that_ffmpeg_does_not_know_is_named_as_the_reason() -> None:
     assert refusal(unknown) == "The codec of the file's audio track is not supported."
 
 
-@pytest.mark.parametrize("tracks", [32, 33])
-def test_a_file_of_too_many_tracks_is_refused(tracks: int) -> None:
+@pytest.mark.parametrize(
+    ("container", "codec"), [("mov", "pcm_s16le"), ("mp4", "aac"), ("matroska", "pcm_s16le"), ("mpegts", "mp2")]
+)
+@pytest.mark.parametrize("tracks", [32, 33, 40])
+def test_a_file_of_too_many_tracks_is_refused_with_the_reason(container: str, codec: str, tracks: int) -> None:
     """FFmpeg took 330 MB for the 500 in a file of 2 MB."""
     out = io.BytesIO()
-    with av.open(out, "w", format="mov") as file:
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.int16), format="s16", layout="mono")
+    with av.open(out, "w", format=container) as file:
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4608), np.int16), format="s16", layout="mono")
         frame.sample_rate = 16_000
-        for track in [file.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(tracks)]:
+        for track in [file.add_stream(codec, rate=16_000, layout="mono") for _ in range(tracks)]:
+            assert isinstance(track, AudioStream)
             file.mux(track.encode(frame))
             file.mux(track.encode(None))
     if tracks <= 32:
-        assert decoded(out.getvalue()).length == 4096
+        assert decoded(out.getvalue()).length >= 4096
     else:
-        assert refusal(out.getvalue()) == NOT_MEDIA
+        assert "more than 32 tracks" in refusal(out.getvalue())
 
 
 def test_pictures_are_never_decoded() -> None:

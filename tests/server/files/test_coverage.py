@@ -126,6 +126,8 @@ def test_nothing_is_listed_where_nothing_was_lost_and_a_stream_ends_with_the_sam
         done = json.loads(events[-1].removeprefix("data: "))
         contract.check(done, contract.DONE_COVERAGE)
         assert done["speech"] == body["speech"]
+        assert "speech" not in served.ask(samples[name], response_format="verbose_json").json()
+        assert '"speech"' not in served.ask(samples[name], stream="true").text
 
 
 def test_metrics_count_speech_and_what_of_it_has_no_words(served: Served, samples: dict[str, Sample]) -> None:

@@ -29,7 +29,9 @@ def test_work_that_is_not_finished_in_the_time_ends_and_the_rest_is_waited_for()
         await asyncio.sleep(0)
         began = time.monotonic()
         await drain.finish(0.5)
-        return await asyncio.gather(*tasks, talking, return_exceptions=True), time.monotonic() - began
+        async with asyncio.timeout(PATIENCE):
+            ended: list[object] = [*await asyncio.gather(*tasks, talking, return_exceptions=True)]
+        return ended, time.monotonic() - began
 
     async def talk(drain: Drain) -> None:
         async with drain.session():
@@ -58,7 +60,7 @@ def test_a_client_that_is_waited_for_has_less_of_a_long_drain_than_work(monkeypa
         drain = Drain(Metrics())
         stalled, working = asyncio.create_task(stall(drain)), asyncio.create_task(work(drain, 1.0))
         await asyncio.sleep(0)
-        await drain.finish(60)
+        await drain.finish(PATIENCE)
         return await stalled, await working
 
     seconds, worked = asyncio.run(run())

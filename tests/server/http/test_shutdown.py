@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -16,6 +18,8 @@ from tests.conftest import Sample, Serve
 from tests.sockets import answers, every, frames, opened, pcm
 
 UPLOADS, SOCKETS = 20, 10
+DRAIN, MORE = 2, 5  # seconds: the setting, and how much later the process has ended at the latest
+STALLED = b"HTTP/1.1 503 Service Unavailable"
 
 
 def test_every_upload_is_answered_and_every_socket_gets_its_final(tmp_path: Path, samples: dict[str, Sample]) -> None:
@@ -24,16 +28,16 @@ def test_every_upload_is_answered_and_every_socket_gets_its_final(tmp_path: Path
     serve = Serve(tmp_path / "log", STT_DRAIN_SECONDS="120")
     with serve as server, ThreadPoolExecutor(UPLOADS) as pool:
         sockets = [opened(server) for _ in range(SOCKETS)]
-        for socket in sockets:
+        for one in sockets:
             for frame in frames(said, every(100)):
-                socket.send(frame)
+                one.send(frame)
 
-        def upload() -> httpx.Response:
+        def post() -> httpx.Response:
             files = {"file": clip.path.read_bytes()}
             url = f"{server.openai_url}/audio/transcriptions"
             return httpx.post(url, data={"model": "whisper-1"}, files=files, timeout=120)
 
-        uploads = [pool.submit(upload) for _ in range(UPLOADS)]
+        uploads = [pool.submit(post) for _ in range(UPLOADS)]
         while server.counter("stt_queue_audio_seconds") < 60:  # all are in, and most of them wait
             time.sleep(0.05)
         time.sleep(1)
@@ -47,11 +51,11 @@ def test_every_upload_is_answered_and_every_socket_gets_its_final(tmp_path: Path
         with pytest.raises(InvalidStatus) as socket_refused:
             opened(server)
         assert socket_refused.value.response.status_code == 503
-        for socket in sockets:
-            messages_received = answers(socket)
+        for one in sockets:
+            messages_received = answers(one)
             assert [message["text"] for message in messages_received if message.get("type") == "final"] == [spoken.text]
-            assert socket.close_code == 1001
-        replies = [one.result() for one in uploads]
+            assert one.close_code == 1001
+        replies = [upload.result() for upload in uploads]
         assert {reply.status_code for reply in replies} == {200}
         assert len({reply.json()["text"] for reply in replies}) == 1
         serve.process.wait(30)
@@ -68,10 +72,22 @@ def test_a_service_at_rest_ends_at_once(tmp_path: Path) -> None:
         assert time.monotonic() - began < 10
 
 
-def test_a_socket_that_nobody_reads_does_not_hold_up_the_end(tmp_path: Path, samples: dict[str, Sample]) -> None:
-    serve = Serve(tmp_path / "log", STT_DRAIN_SECONDS="1")
-    with serve as server:
-        socket = opened(server, path="/v1/realtime")
-        socket.send(json.dumps({"type": "session.update", "session": {"audio": {"input": {"turn_detection": None}}}}))
+def test_stalled_uploads_and_a_socket_that_nobody_reads_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Without the drain these uploads would be waited for 600 s, the limit of a request."""
+    serve = Serve(tmp_path / "log", STT_DRAIN_SECONDS=str(DRAIN))
+    with serve as server, ExitStack() as closing:
+        unread = opened(server, path="/v1/realtime")
+        unread.send(json.dumps({"type": "session.update", "session": {"audio": {"input": {"turn_detection": None}}}}))
+        stalled = [closing.enter_context(socket.create_connection(("127.0.0.1", serve.port))) for _ in range(10)]
+        for connection in stalled:
+            connection.settimeout(DRAIN + MORE)
+            connection.sendall(
+                b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+                b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x"
+            )
+        time.sleep(0.5)  # then they are in
         serve.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert {connection.recv(100).split(b"\r\n")[0] for connection in stalled} == {STALLED}
         serve.process.wait(30)
+        assert time.monotonic() - began < DRAIN + MORE

@@ -21,6 +21,8 @@ from tests.parts import SERVED
 from tests.server.live.test_stream import BreakingDetector, Broken, broken
 from tests.sockets import every, frames, pcm
 
+PATIENCE = 15.0  # seconds; less than `READ_SECONDS`, and than a client may be idle
+
 
 @pytest.fixture
 def detector() -> BreakingDetector:
@@ -87,7 +89,8 @@ async def connection_over(serving: Broken, wire: Wire) -> CloseReason:
     components = serving.front.components
     async with components.sessions.open_stream(LiveOptions(chunk_rules=ChunkRules())) as stream:
         protocol = WsProtocol(stream, Hello(partials=True), onset=0.6, model=SERVED)
-        reason, _ = await run_connection(socket, protocol, components.drain, idle_seconds=60, final_seconds=5)
+        async with asyncio.timeout(PATIENCE):
+            reason, _ = await run_connection(socket, protocol, components.drain, idle_seconds=60, final_seconds=5)
         return reason
 
 

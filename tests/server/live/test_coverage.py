@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from starlette.websockets import WebSocket
@@ -50,20 +51,8 @@ def test_words_that_live_speech_has_lost_are_listed_and_operators_are_told(
 ) -> None:
     length = 60
     sound = pcm(samples["two-minutes"].audio().samples)[: length * 32_000]
-    wire = Wire([*frames(sound, every(100)), END], reads=1000)
-    hello = Hello(coverage=True, words=True)
-
-    async def main() -> None:
-        scope = {"type": "websocket", "path": "/ws", "query_string": b"", "headers": [], "server": ("test", 80)}
-
-        def make(stream: LiveStream) -> WsProtocol:
-            return WsProtocol(stream, hello, onset=0.6, model=SERVED)
-
-        await front.components.sessions.run(WebSocket(scope, wire.receive, wire.send), hello.to_options(0.6), make)
-
     with caplog.at_level(logging.WARNING, "parakeet_stt"):
-        front.run(main())
-    finals = [one for one in received_by(wire) if one["type"] == "final"]
+        finals = finals_of(front, sound, Hello(coverage=True, words=True))
     words = [word for one in finals for word in one["words"]]
     listed = [span for one in finals for span in one["speech"]["uncovered"]]
     assert len(listed) > 2
@@ -88,3 +77,25 @@ def test_words_that_live_speech_has_lost_are_listed_and_operators_are_told(
     near = 0.01 * len(finals)
     assert float(counted["stt_speech_seconds_total"]) == pytest.approx(seconds, abs=near)
     assert float(counted["stt_uncovered_speech_seconds_total"]) == pytest.approx(seconds - covered, abs=near)
+
+
+def test_a_final_says_nothing_of_it_unless_that_is_asked_for(front: Front, samples: dict[str, Sample]) -> None:
+    finals = finals_of(front, pcm(samples["short"].audio().samples), Hello(words=True))
+    assert finals
+    assert not any("speech" in one for one in finals)
+
+
+def finals_of(front: Front, sound: bytes, hello: Hello) -> list[dict[str, Any]]:
+    """Of one session of `/ws`."""
+    wire = Wire([*frames(sound, every(100)), END], reads=1000)
+
+    async def main() -> None:
+        scope = {"type": "websocket", "path": "/ws", "query_string": b"", "headers": [], "server": ("test", 80)}
+
+        def make(stream: LiveStream) -> WsProtocol:
+            return WsProtocol(stream, hello, onset=0.6, model=SERVED)
+
+        await front.components.sessions.run(WebSocket(scope, wire.receive, wire.send), hello.to_options(0.6), make)
+
+    front.run(main())
+    return [one for one in received_by(wire) if one["type"] == "final"]
