@@ -26,7 +26,7 @@ from tests.services.trapped_decoder import TRAPS, trap
 
 PATIENCE = 60.0  # seconds for one answer; a loaded machine
 FRONT, DEVICE = "_bentoml_impl.worker.service", "tests.services.preloaded"
-STANDSTILL = 6  # seconds without progress that a request may take here
+STANDSTILL = 15  # seconds without progress that a request may take here; 18 traps need 6 of them on a loaded machine
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_who_leaves_frees_everything_at_once(trapped: Serve, samples: dict[str, 
             return one_may_be_new_and_idle and server.counter("stt_queue_audio_seconds") == 0
 
         assert eventually(is_free)
-        assert looked - left < 4  # a second, and what asking takes beside another test; a stalled reading ends after 6
+        assert looked - left < 4  # a second, and what asking takes beside another test; `STANDSTILL` else
 
 
 def test_an_upload_that_stops_on_its_way_is_answered(trapped: Serve) -> None:
