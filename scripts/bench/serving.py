@@ -1,6 +1,6 @@
-"""Starts the service that a benchmark measures, or uses a running one, and reads its counters.
+"""Starts the service that a benchmark measures, or uses a running one; reads its counters, time and memory.
 
-Shared by server.py, streaming.py, long.py and scripts/release/check_dashboard.py.
+Shared by the benchmarks of a served model and by scripts/release.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil  # type: ignore[import-untyped]
 
 from parakeet_stt.cli.files.private_server import free_port as free_port
 
@@ -83,3 +84,17 @@ def read_counters(url: str) -> dict[str, float]:
     """The server's metrics, by name and labels."""
     lines = httpx.get(f"{url}/metrics", timeout=10).text.splitlines()
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}
+
+
+def processor_seconds() -> float:
+    """Of all processes below this one, so far."""
+    spent = 0.0
+    for process in psutil.Process().children(recursive=True):
+        times = process.cpu_times()
+        spent += times.user + times.system
+    return spent
+
+
+def memory_mb() -> float:
+    """Of all processes below this one, now; what they share counts once."""
+    return float(sum(process.memory_full_info().pss for process in psutil.Process().children(recursive=True)) / 1e6)

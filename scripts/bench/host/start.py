@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from scripts.bench.random_parakeet import OUT
-from scripts.bench.serving import read_health, serve, wait_until_ready
+from scripts.bench.serving import memory_mb, processor_seconds, read_health, serve, wait_until_ready
 
 REST_SECONDS = 10.0
 DEVICE = "parakeet_stt.processes.device"
@@ -52,12 +52,11 @@ def measure(model: str, precision: str) -> Start:
     with serve(None, model, changes={"STT_PRECISION": precision}) as url:
         most = _watch(url)
         seconds = time.monotonic() - began
-        processor = sum(sum(one.cpu_times()[:2]) for one in _processes())
+        processor = processor_seconds()
         time.sleep(REST_SECONDS)
         assert read_health(url)["precision"] == precision
         read = _read_status(_find_device())
-        service = sum(one.memory_full_info().pss for one in _processes()) / 1e6
-    return Start(precision, seconds, processor, most, read["VmHWM"], read["RssAnon"], read["VmRSS"], service)
+        return Start(precision, seconds, processor, most, read["VmHWM"], read["RssAnon"], read["VmRSS"], memory_mb())
 
 
 def _watch(url: str) -> float:
@@ -82,16 +81,11 @@ def _watch(url: str) -> float:
 
 def _find_device() -> int:
     """Its process, or 0 if it has not begun."""
-    for one in _processes():
+    for one in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             if DEVICE in one.cmdline():
                 return int(one.pid)
     return 0
-
-
-def _processes() -> list[psutil.Process]:
-    found: list[psutil.Process] = psutil.Process().children(recursive=True)
-    return found
 
 
 def _read_status(pid: int) -> dict[str, float]:

@@ -19,12 +19,11 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil  # type: ignore[import-untyped]
 import soundfile
 
 from parakeet_stt.audio import Samples
 from scripts.bench.long import watch_memory
-from scripts.bench.serving import describe, read_health, serve, wait_until_ready
+from scripts.bench.serving import describe, memory_mb, processor_seconds, read_health, serve, wait_until_ready
 from scripts.bench.speakers.talks import make_mixer, make_talk
 from scripts.train.diarizer.conversations import Mixer
 from scripts.train.tiny_corpus import SAMPLE_RATE
@@ -45,20 +44,6 @@ def ask(url: str, file: bytes, **fields: Any) -> list[dict[str, Any]]:
     answer = httpx.post(f"{url}/v1/audio/transcriptions", data=data, files={"file": file}, timeout=TIMEOUT)
     words: list[dict[str, Any]] = answer.raise_for_status().json()["words"]
     return words
-
-
-def processor_seconds() -> float:
-    """Of all processes below this one, so far."""
-    spent = 0.0
-    for process in psutil.Process().children(recursive=True):
-        times = process.cpu_times()
-        spent += times.user + times.system
-    return spent
-
-
-def memory_mb() -> float:
-    """Of all processes below this one, now; what they share counts once."""
-    return float(sum(process.memory_full_info().pss for process in psutil.Process().children(recursive=True)) / 1e6)
 
 
 @contextmanager

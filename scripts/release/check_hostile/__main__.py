@@ -10,8 +10,8 @@ of all of it, whose memory is printed each minute, so that a leak shows (--soak-
 temporary folder is a small mount of its own, if this runs as root: what a caller can fill, is full soon. With
 --minutes, the files have a third of the time at most, the messages a sixth, and the soak what is left after the long
 files. Prints a line for each part, then one JSON line, whose memory is megabytes of all processes; status 1 if an
-answer was a 5xx other than 503 and 507, if a text was wrong, or if a process ended. The server's log is in
-build/hostile.log.
+answer was a 5xx other than 503 and 507, if a text was wrong, if a clip or a call of the soak failed, or if a process
+ended. The server's log is in build/hostile.log.
 """
 
 from __future__ import annotations

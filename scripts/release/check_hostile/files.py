@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 
 import httpx
@@ -20,6 +21,12 @@ SOURCES = (
     ("aiff", "pcm_s16be", 44_100), ("adts", "aac", 16_000),
 )  # fmt: skip
 CALLERS = 6
+
+
+def known_texts() -> dict[str, str]:
+    """What is said in each of the bundled samples, by its file's name."""
+    samples = json.loads((SAMPLE.parent / "samples.json").read_text())
+    return {one["file"]: one["text"] for one in samples}
 
 
 def mutate(data: bytes, pick: random.Random) -> bytes:

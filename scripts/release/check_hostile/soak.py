@@ -37,7 +37,7 @@ ODDITIES: tuple[bytes, ...] = (
 
 async def run(url: str, seconds: float, seed: int, tally: Tally) -> None:
     """Soak for so long."""
-    texts = {one["file"]: one["text"] for one in json.loads((SAMPLES / "samples.json").read_text())}
+    texts = files.known_texts()
     known = [(f"{name}.flac", texts[f"{name}.flac"]) for name in NAMES]
     over = time.monotonic() + seconds
     pick, originals = random.Random(seed), files.sources()
