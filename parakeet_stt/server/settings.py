@@ -260,8 +260,8 @@ class Settings(BaseSettings):
         gt=0,
         validation_alias=_names("DRAIN_SECONDS"),
         description="How long the service goes on with requests and live sessions once shutdown has begun; what is "
-        "not finished then ends with 503. And how long a live session may still deliver finals once its client has "
-        "disconnected.",
+        "not finished then ends with 503. And how long a live session whose client has ended it or disconnected waits "
+        "for each answer of the device before it gives up its last finals.",
     )
     signing_key: SecretStr | None = Field(
         default=None,

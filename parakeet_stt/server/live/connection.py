@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,8 +72,9 @@ class LiveProtocol(Protocol):
 async def run_connection(
     websocket: WebSocket, protocol: LiveProtocol, drain: Drain, *, idle_seconds: float, final_seconds: float
 ) -> tuple[CloseReason, int]:
-    """Run a session on an accepted socket to its end, and close it. final_seconds: for the finals at the end.
+    """Run a session on an accepted socket to its end, and close it.
 
+    final_seconds: how long the finals at the end wait for each answer of the device.
     Returns why it has ended, and the number of words of all finals.
     """
     writer = _Writer(websocket, protocol.session_id)
@@ -107,11 +109,11 @@ async def _finish(
     if writer.writing.done():
         if not writer.is_broken:
             return SLOW_READER
-        await asyncio.wait({reading}, timeout=final_seconds)  # messages that the client sent before it disconnected
+        await _wait_for_device({reading}, protocol.stream, final_seconds)  # messages of before the client disconnected
         reading.cancel()
         await asyncio.wait({reading})
         await protocol.stream.finish()
-        await _wait_for_finals({sending}, protocol.stream, final_seconds)
+        await _wait_for_device({sending}, protocol.stream, final_seconds)
         has_read = not reading.cancelled() and not reading.exception()
         return reading.result() if has_read and reading.result().by_client else DISCONNECTED
     if not reading.done() or reading.exception():
@@ -121,24 +123,25 @@ async def _finish(
     reason = reading.result()
     await protocol.stream.finish()
     if reason.by_client:  # what it sent is decoded to its end all the same
-        await _wait_for_finals({sending}, protocol.stream, final_seconds)
+        await _wait_for_device({sending}, protocol.stream, final_seconds)
         return reason
-    await _wait_for_finals({sending, writer.writing}, protocol.stream, final_seconds)
+    await _wait_for_device({sending, writer.writing}, protocol.stream, final_seconds)
     if writer.is_broken:
-        await _wait_for_finals({sending}, protocol.stream, final_seconds)
+        await _wait_for_device({sending}, protocol.stream, final_seconds)
         return DISCONNECTED
     writer.send(None)
     await asyncio.wait({writer.writing}, timeout=READ_SECONDS)
     if not sending.done() or sending.exception():
-        logger.error("a live session had not all its finals within %.0f s", final_seconds)
+        logger.error("a live session lacks finals: the device has given no answer for %.0f s", final_seconds)
         return FAILED
     return reason if writer.writing.done() else SLOW_READER
 
 
-async def _wait_for_finals(tasks: set[asyncio.Task[Any]], stream: LiveStream, final_seconds: float) -> None:
-    """Wait until one of the tasks is done, at most so long; the time in which the device is away does not count."""
-    while not (await asyncio.wait(tasks, timeout=final_seconds, return_when=asyncio.FIRST_COMPLETED))[0]:
-        if stream.device_seconds >= final_seconds:
+async def _wait_for_device(tasks: set[asyncio.Task[Any]], stream: LiveStream, seconds: float) -> None:
+    """Wait until one of the tasks is done, but not on when a device that runs has given no answer for so long."""
+    began = time.monotonic()
+    while (rest := seconds - min(stream.stalled_seconds, time.monotonic() - began)) > 0:
+        if (await asyncio.wait(tasks, timeout=rest, return_when=asyncio.FIRST_COMPLETED))[0]:
             return
 
 

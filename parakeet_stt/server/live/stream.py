@@ -62,6 +62,7 @@ class LiveStream:
         self._has_room = asyncio.Event()  # set when less may be waiting than before
         self._stopped_at: dict[int, float] = {}  # when the end of an utterance was noticed
         self._decoding: asyncio.Future[ChunkResult] | None = None  # the chunk that is with the device
+        self._progress_at = time.monotonic()  # last answer of detector or recognizer
         self._is_over = False  # nothing more is decoded
         self.missed = LoggedSpans()  # speech without words
 
@@ -81,9 +82,9 @@ class LiveStream:
         return self._session.buffered / SAMPLE_RATE
 
     @property
-    def device_seconds(self) -> float:
-        """For how long the device process has been there; 0 while it is started again."""
-        return self._queue.link.alive_seconds
+    def stalled_seconds(self) -> float:
+        """For how long the device process has been there without an answer; 0 while it is started again."""
+        return min(self._queue.link.alive_seconds, time.monotonic() - self._progress_at)
 
     def configure(self, options: LiveOptions) -> None:
         """Change the options for what follows; the format may change only before any audio has come."""
@@ -180,6 +181,7 @@ class LiveStream:
         return backlog / SAMPLE_RATE
 
     def _emit(self, events: Sequence[Event]) -> None:
+        self._progress_at = time.monotonic()
         for event in events:
             if isinstance(event, SpeechStopped):
                 self._stopped_at[event.item] = time.perf_counter()

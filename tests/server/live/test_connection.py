@@ -1,27 +1,33 @@
-"""A socket whose client does not read, which no real one shows in a test's time: the kernel takes megabytes first."""
+"""How a session ends that no real socket shows in a test's time: a client that does not read, a device that is slow."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
-from parakeet_stt.server.live import connection
-from parakeet_stt.server.live.connection import FAILED, SLOW_READER, CloseReason, run_connection
-from parakeet_stt.server.live.stream import LiveOptions
+from parakeet_stt.server.live import connection, stream
+from parakeet_stt.server.live.connection import FAILED, NORMAL, SLOW_READER, CloseReason, run_connection
+from parakeet_stt.server.live.stream import LiveOptions, LiveStream
 from parakeet_stt.server.live.ws import Hello, WsProtocol
 from parakeet_stt.streaming.chunk_decoder import ChunkRules
 from tests.conftest import Sample
-from tests.parts import SERVED
+from tests.parts import SERVED, Front
 from tests.server.live.test_stream import BreakingDetector, Broken, broken
-from tests.sockets import every, frames, pcm
+from tests.sockets import END, every, frames, pcm
 
 PATIENCE = 15.0  # seconds; less than `READ_SECONDS`, and than a client may be idle
+FINAL_SECONDS, STEP_SECONDS = 1.5, 0.5  # without progress before a session ends, and in which a slow device decodes
+WITH_PARTIALS, FINALS_ONLY = ChunkRules(), ChunkRules(length=None)
+DISCONNECT: Message = {"type": "websocket.disconnect", "code": 1005}
 
 
 @pytest.fixture
@@ -36,17 +42,23 @@ def serving(detector: BreakingDetector) -> Iterator[Broken]:
 
 
 class Wire:
-    """What a server gives an app for a socket. reads: how many messages are taken before nothing is."""
+    """What a server gives an app for a socket. reads: how many messages are taken before nothing is.
 
-    def __init__(self, messages: list[bytes | str], reads: int) -> None:
+    breaks: whether the client has disconnected then.
+    """
+
+    def __init__(self, messages: Iterable[bytes | str | Message], reads: int, *, breaks: bool = False) -> None:
         self._messages = iter(messages)
         self._left = reads
+        self._breaks = breaks
         self.sent: list[Message] = []
 
     async def receive(self) -> Message:
         if self.sent and self.sent[0]["type"] == "websocket.accept":
             for data in self._messages:
                 await asyncio.sleep(0.005)
+                if not isinstance(data, bytes | str):
+                    return data
                 return {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
             await asyncio.Event().wait()
         return {"type": "websocket.connect"}
@@ -55,6 +67,8 @@ class Wire:
         if message["type"] == "websocket.send":
             self._left -= 1
             if self._left < 0:
+                if self._breaks:
+                    raise OSError("broken pipe")
                 await asyncio.Event().wait()
         self.sent.append(message)
 
@@ -68,7 +82,7 @@ def test_who_does_not_read_is_dropped_with_a_code(
     sound = pcm(samples["two-minutes"].audio().samples)[: 20 * 32_000]
     wire = Wire(list(frames(sound, every(100))), reads=2)
 
-    assert serving.run(connection_over(serving, wire)) is SLOW_READER
+    assert serving.run(connection_over(serving, wire))[0] is SLOW_READER
     assert wire.sent[-1]["code"] == 1008
     assert len(received_by(wire)) == 2
 
@@ -78,21 +92,156 @@ def test_a_session_whose_detector_fails_is_closed_with_a_code_and_the_reason(
 ) -> None:
     detector.fails = True
     wire = Wire(list(frames(bytes(32_000), every(100))), reads=1000)
-    assert serving.run(connection_over(serving, wire)) is FAILED
+    assert serving.run(connection_over(serving, wire))[0] is FAILED
     assert (wire.sent[-1]["code"], wire.sent[-1]["reason"]) == (1011, "the session failed")
 
 
-async def connection_over(serving: Broken, wire: Wire) -> CloseReason:
-    """Run one session of `/ws` with partials to its end."""
+@pytest.fixture
+def detecting() -> Iterator[Broken]:
+    """A front that detects speech itself: it reads audio while the device decodes nothing."""
+    with broken({}) as made:
+        yield made
+
+
+@pytest.fixture
+def sentences(samples: dict[str, Sample]) -> bytes:
+    return pcm(samples["two-minutes"].audio().samples)[: 24 * 32_000]
+
+
+@dataclass
+class Slow:
+    """A device that decodes nothing until the last message of the client is read, and is slow then.
+
+    stops_after: steps, before it does nothing any more until `is_over` is set.
+    """
+
+    stops_after: int = 1000
+    has_ended: threading.Event = field(default_factory=threading.Event)
+    has_stopped: threading.Event = field(default_factory=threading.Event)
+    is_over: threading.Event = field(default_factory=threading.Event)
+    steps: int = 0
+
+    def pace(self, _: int) -> None:
+        """Called before each step."""
+        self.has_ended.wait(PATIENCE)
+        if self.steps == self.stops_after:
+            self.has_stopped.set()
+            self.is_over.wait(PATIENCE)
+        time.sleep(STEP_SECONDS)
+        self.steps += 1
+
+    def messages(self, sound: bytes, end: str | Message = END) -> Iterator[bytes | str | Message]:
+        """Of the client."""
+        yield from frames(sound, every(100))
+        self.has_ended.set()
+        yield end
+
+
+def expected_of(detecting: Broken, sound: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The finals of a session on a device that is not slow, and the number of their words."""
+    wire = Wire([*frames(sound, every(100)), END], reads=1000)
+    reason, words = detecting.run(connection_over(detecting, wire, FINALS_ONLY))
+    assert reason is NORMAL
+    return finals_in(wire), words
+
+
+@pytest.mark.parametrize("end", [END, DISCONNECT], ids=["the client says so", "the client disconnects"])
+def test_after_the_end_a_slow_device_has_its_time_for_each_answer_and_no_final_is_lost(
+    detecting: Broken, sentences: bytes, end: str | Message
+) -> None:
+    expected, words = expected_of(detecting, sentences)
+    slow = Slow()
+    detecting.plan.pace = slow.pace
+    wire = Wire(slow.messages(sentences, end), reads=1000)
+    assert detecting.run(connection_over(detecting, wire, FINALS_ONLY, FINAL_SECONDS))[1] == words
+    assert finals_in(wire) == expected
+    assert slow.steps * STEP_SECONDS > 1.5 * FINAL_SECONDS
+    if end is END:
+        assert wire.sent[-1]["code"] == 1000
+
+
+def test_what_a_client_sent_before_it_disconnected_is_read_as_fast_as_a_slow_device_decodes(
+    detecting: Broken, sentences: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, words = expected_of(detecting, sentences)
+    monkeypatch.setattr(stream, "MAX_BACKLOG_SECONDS", 0)
+    slow = Slow()
+    slow.has_ended.set()
+    detecting.plan.pace = slow.pace
+    wire = Wire(slow.messages(sentences, DISCONNECT), reads=0, breaks=True)
+    reason, found = detecting.run(connection_over(detecting, wire, FINALS_ONLY, FINAL_SECONDS))
+    assert found == words
+    assert reason.by_client
+    assert slow.steps * STEP_SECONDS > 1.5 * FINAL_SECONDS
+
+
+def test_a_device_that_does_nothing_ends_the_session_in_the_time_after_its_last_answer(
+    detecting: Broken, sentences: bytes
+) -> None:
+    slow = Slow(stops_after=2)
+    detecting.plan.pace = slow.pace
+    wire = Wire(slow.messages(sentences), reads=1000)
+
+    async def main() -> tuple[CloseReason, float]:
+        running = asyncio.create_task(connection_over(detecting, wire, FINALS_ONLY, FINAL_SECONDS))
+        await asyncio.to_thread(slow.has_stopped.wait, PATIENCE)  # the step before was answered just now
+        began = time.monotonic()
+        return (await running)[0], time.monotonic() - began
+
+    try:
+        reason, seconds = detecting.run(main())
+    finally:
+        slow.is_over.set()
+    assert reason is FAILED
+    assert wire.sent[-1]["code"] == 1011
+    assert len(finals_in(wire)) == slow.stops_after
+    assert FINAL_SECONDS - 0.1 < seconds < FINAL_SECONDS + STEP_SECONDS
+
+
+def test_shutdown_does_not_wait_for_a_slow_device_beyond_its_own_time(detecting: Broken, sentences: bytes) -> None:
+    slow = Slow()
+    detecting.plan.pace = slow.pace
+    wire = Wire(slow.messages(sentences), reads=1000)
+
+    async def main() -> float:
+        running = asyncio.create_task(session_over(detecting.front, wire, Hello()))
+        await asyncio.to_thread(slow.has_ended.wait, PATIENCE)
+        began = time.monotonic()
+        await detecting.front.components.drain.finish(FINAL_SECONDS)
+        await running
+        return time.monotonic() - began
+
+    assert detecting.run(main()) < FINAL_SECONDS + STEP_SECONDS
+    assert wire.sent[-1]["code"] == 1001
+    assert 0 < len(finals_in(wire)) <= FINAL_SECONDS / STEP_SECONDS
+
+
+async def connection_over(
+    serving: Broken, wire: Wire, rules: ChunkRules = WITH_PARTIALS, seconds: float = 5
+) -> tuple[CloseReason, int]:
+    """Run one session of `/ws` to its end. seconds: without progress, for its finals."""
     socket = WebSocket({"type": "websocket", "headers": []}, wire.receive, wire.send)
     await socket.accept()
     components = serving.front.components
-    async with components.sessions.open_stream(LiveOptions(chunk_rules=ChunkRules())) as stream:
-        protocol = WsProtocol(stream, Hello(partials=True), onset=0.6, model=SERVED)
+    async with components.sessions.open_stream(LiveOptions(chunk_rules=rules)) as live:
+        protocol = WsProtocol(live, Hello(partials=rules is WITH_PARTIALS), onset=0.6, model=SERVED)
         async with asyncio.timeout(PATIENCE):
-            reason, _ = await run_connection(socket, protocol, components.drain, idle_seconds=60, final_seconds=5)
-        return reason
+            return await run_connection(socket, protocol, components.drain, idle_seconds=60, final_seconds=seconds)
+
+
+async def session_over(front: Front, wire: Wire, hello: Hello) -> None:
+    """One session as the service runs it, from its admission to its line in the log."""
+    scope = {"type": "websocket", "path": "/ws", "query_string": b"", "headers": [], "server": ("test", 80)}
+
+    def make(stream: LiveStream) -> WsProtocol:
+        return WsProtocol(stream, hello, onset=0.6, model=SERVED)
+
+    await front.components.sessions.run(WebSocket(scope, wire.receive, wire.send), hello.to_options(0.6), make)
 
 
 def received_by(wire: Wire) -> list[dict[str, Any]]:
     return [json.loads(message["text"]) for message in wire.sent if message["type"] == "websocket.send"]
+
+
+def finals_in(wire: Wire) -> list[dict[str, Any]]:
+    return [one for one in received_by(wire) if one["type"] == "final"]

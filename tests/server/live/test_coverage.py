@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextvars import copy_context
 from typing import Any
 
 import pytest
-from starlette.websockets import WebSocket
 
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.steps.transfer import Deferred
 from parakeet_stt.protocols import Chunk, ChunkResult
-from parakeet_stt.server.live.stream import LiveStream
-from parakeet_stt.server.live.ws import Hello, WsProtocol
+from parakeet_stt.server.live.ws import Hello
+from parakeet_stt.server.monitoring import logs
 from parakeet_stt.text.phrases import Phrases
 from tests.conftest import Sample
-from tests.parts import SERVED, Front, front_over
-from tests.server.live.test_connection import Wire, received_by
+from tests.parts import Front, front_over
+from tests.server.live.test_connection import Wire, finals_in, session_over
 from tests.sockets import END, every, frames, pcm
 
 SHORT, LONG, LOST = 2.5, 3.5, (1.0, 3.0)  # utterances that are short lose everything, long ones a part; in seconds
@@ -52,7 +52,7 @@ def test_words_that_live_speech_has_lost_are_listed_and_operators_are_told(
     length = 60
     sound = pcm(samples["two-minutes"].audio().samples)[: length * 32_000]
     with caplog.at_level(logging.WARNING, "parakeet_stt"):
-        finals = finals_of(front, sound, Hello(coverage=True, words=True))
+        finals = copy_context().run(finals_of, front, sound, Hello(coverage=True, words=True), "req_1")
     words = [word for one in finals for word in one["words"]]
     listed = [span for one in finals for span in one["speech"]["uncovered"]]
     assert len(listed) > 2
@@ -70,7 +70,7 @@ def test_words_that_live_speech_has_lost_are_listed_and_operators_are_told(
 
     (warned,) = [record.getMessage() for record in caplog.records]
     first = f"{listed[0]['start']:.2f} to {listed[0]['end']:.2f} s"
-    assert warned.startswith(f"session - has speech without words: {first}, ")
+    assert warned.startswith(f"session req_1 has speech without words: {first}, ")
     lines = front.device.metrics.exposition()[0].decode().splitlines()
     counted = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     seconds, covered = (sum(one["speech"][name] for one in finals) for name in ("seconds", "covered_seconds"))
@@ -85,17 +85,10 @@ def test_a_final_says_nothing_of_it_unless_that_is_asked_for(front: Front, sampl
     assert not any("speech" in one for one in finals)
 
 
-def finals_of(front: Front, sound: bytes, hello: Hello) -> list[dict[str, Any]]:
-    """Of one session of `/ws`."""
+def finals_of(front: Front, sound: bytes, hello: Hello, request: str | None = None) -> list[dict[str, Any]]:
+    """Of one session of `/ws`. request: the id that the middleware gives the socket."""
+    logs.request_id.set(request)
     wire = Wire([*frames(sound, every(100)), END], reads=1000)
 
-    async def main() -> None:
-        scope = {"type": "websocket", "path": "/ws", "query_string": b"", "headers": [], "server": ("test", 80)}
-
-        def make(stream: LiveStream) -> WsProtocol:
-            return WsProtocol(stream, hello, onset=0.6, model=SERVED)
-
-        await front.components.sessions.run(WebSocket(scope, wire.receive, wire.send), hello.to_options(0.6), make)
-
-    front.run(main())
-    return [one for one in received_by(wire) if one["type"] == "final"]
+    front.run(session_over(front, wire, hello))
+    return finals_in(wire)

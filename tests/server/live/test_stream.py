@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -33,11 +33,15 @@ T = TypeVar("T")
 
 
 class Breaks:
-    """What is raised instead of some steps, by their numbers; the steps are counted over all devices that start."""
+    """What is raised instead of some steps, by their numbers; the steps are counted over all devices that start.
+
+    pace: called before each step, with its number.
+    """
 
     def __init__(self, breaks: dict[int, BaseException]) -> None:
         self.breaks = breaks
         self.steps = 0
+        self.pace: Callable[[int], object] = lambda _: None
 
 
 class Fragile(Parakeet):
@@ -48,6 +52,7 @@ class Fragile(Parakeet):
     def launch_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> Deferred[list[ChunkResult]]:
         plan = self.plan
         number, plan.steps = plan.steps, plan.steps + 1
+        plan.pace(number)
         broken = plan.breaks.pop(number, None)
         if isinstance(broken, MemoryError) and len(batch) == 1:  # for one chunk alone it would be final: later, then
             plan.breaks[number + 1] = broken
