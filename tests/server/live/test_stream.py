@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -35,13 +36,13 @@ T = TypeVar("T")
 class Breaks:
     """What is raised instead of some steps, by their numbers; the steps are counted over all devices that start.
 
-    pace: called before each step, with its number.
+    pace: called before each step.
     """
 
     def __init__(self, breaks: dict[int, BaseException]) -> None:
         self.breaks = breaks
         self.steps = 0
-        self.pace: Callable[[int], object] = lambda _: None
+        self.pace: Callable[[], object] = lambda: None
 
 
 class Fragile(Parakeet):
@@ -52,7 +53,7 @@ class Fragile(Parakeet):
     def launch_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> Deferred[list[ChunkResult]]:
         plan = self.plan
         number, plan.steps = plan.steps, plan.steps + 1
-        plan.pace(number)
+        plan.pace()
         broken = plan.breaks.pop(number, None)
         if isinstance(broken, MemoryError) and len(batch) == 1:  # for one chunk alone it would be final: later, then
             plan.breaks[number + 1] = broken
@@ -62,14 +63,19 @@ class Fragile(Parakeet):
 
 
 class Broken:
-    """A front over the fragile model, whose device is started again whenever it ends. restarts: how often."""
+    """A front over the fragile model, whose device is started again whenever it ends. restarts: how often.
+
+    load_seconds: for which a start takes longer.
+    """
 
     def __init__(self, breaks: dict[int, BaseException], detector: SpeechDetector | None) -> None:
         self.plan = Breaks(breaks)
+        self.load_seconds = 0.0
         self.front = front_over(self._load, detector=detector)
         self.restarts = 0
 
     def _load(self) -> Fragile:
+        time.sleep(self.load_seconds)
         model = Fragile(BUNDLED_FILE, device="cpu")
         model.plan = self.plan
         return model
