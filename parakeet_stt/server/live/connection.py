@@ -138,7 +138,7 @@ async def _finish(
 
 
 async def _wait_for_device(tasks: set[asyncio.Task[Any]], stream: LiveStream, seconds: float) -> None:
-    """Wait until one of the tasks is done, but not on when a device that runs has given no answer for so long."""
+    """Wait until one of the tasks is done, or a device that runs has given no answer for so long."""
     began = time.monotonic()
     while (rest := seconds - min(stream.stalled_seconds, time.monotonic() - began)) > 0:
         if (await asyncio.wait(tasks, timeout=rest, return_when=asyncio.FIRST_COMPLETED))[0]:
