@@ -1,4 +1,4 @@
-"""Phrase boosting: phrases → boosting trees in a search of NeMo's; and the search in one script only.
+"""Phrase boosting: phrases → boosting trees of NeMo's in a search; and the search in one script only.
 
 Each item of a batch has a tree of its own, or none. NeMo's model of many trees adds to the scores of the tokens that
 continue along an item's tree, once the network has decided that there is a token. So an item without a tree is decoded
@@ -22,6 +22,7 @@ from nemo.collections.asr.parts.submodules.transducer_decoding.tdt_label_looping
     GreedyBatchedTDTLabelLoopingComputer,
 )
 
+from parakeet_stt.engines.cpu.search import StepSearch
 from parakeet_stt.engines.steps.pieces import Pieces
 from parakeet_stt.text.alignment import WORD_START
 from parakeet_stt.text.phrases import Phrases, spelling_variants, split_script
@@ -71,9 +72,10 @@ class Boosting:
             allow_cuda_graphs=plain.allow_cuda_graphs,
             enable_per_stream_biasing=True,
         )
+        device = next(plain.joint.parameters()).device
+        self._search = StepSearch(self.computer) if device.type == "cpu" else self.computer
         masks = [pieces.in_script(script) for script in SCRIPTS]
         if np.count_nonzero(pieces.is_text & ~masks[0]) > 1:  # besides `UNKNOWN`: there are scripts besides the first
-            device = next(plain.joint.parameters()).device
             left_out = torch.from_numpy(~np.stack([np.ones(len(pieces), bool), *masks]))
             self.computer.masks = torch.zeros(left_out.shape).masked_fill(left_out, LEFT_OUT).to(device)
             self.computer.scripts = torch.zeros(MOST_TREES + 1, dtype=torch.long, device=device)
@@ -91,7 +93,7 @@ class Boosting:
 
     def search(self, encoded: torch.Tensor, frames: torch.Tensor, trees: torch.Tensor, before: Any = None) -> Any:
         """As the plain search, with the trees of `build_trees`, on the device. before: NeMo's state so far."""
-        return self.computer(x=encoded, out_len=frames, prev_batched_state=before, multi_biasing_ids=trees)
+        return self._search(x=encoded, out_len=frames, prev_batched_state=before, multi_biasing_ids=trees)
 
     def _tree(self, phrases: Phrases) -> int:
         if phrases not in self._trees:

@@ -35,6 +35,7 @@ from nemo.utils import logging as nemo_logging  # noqa: E402
 
 from parakeet_stt.engines import decoder_state, nemo_archive  # noqa: E402
 from parakeet_stt.engines.boosting import Boosting  # noqa: E402
+from parakeet_stt.engines.cpu.search import Found, StepSearch  # noqa: E402
 from parakeet_stt.engines.decoder_state import SearchState, StateCache  # noqa: E402
 from parakeet_stt.engines.steps.encoder import Encoder, EncoderMode, bucket_shapes  # noqa: E402
 from parakeet_stt.engines.steps.pieces import Pieces  # noqa: E402
@@ -97,6 +98,8 @@ class Parakeet:
         nemo_archive.copy_mapped(self._model)
         self._encoder = Encoder(self._model, self._device, mode=encoder)
         self._durations = list(durations)
+        plain = self._model.decoding.decoding.decoding_computer
+        self._search = StepSearch(plain) if self._device.type == "cpu" else plain
         self._scorer = Scorer(self._model, self._durations, self._device)
         self._upload = Upload(self._device)
         self._trimmer = MemoryTrimmer() if self._device.type == "cpu" else None
@@ -315,8 +318,7 @@ class Parakeet:
         can be read at once, for what is there.
         """
         if trees is None:
-            search = self._model.decoding.decoding.decoding_computer
-            found, state = search(x=encoded, out_len=frames, prev_batched_state=before)
+            found, state = self._search(x=encoded, out_len=frames, prev_batched_state=before)
         else:
             found, state = self._boosting.search(encoded, frames, trees, before)
         count = len(encoded)
@@ -324,7 +326,12 @@ class Parakeet:
         if width is None:
             width = int(lengths.max()) if self._waits else likely_width(encoded.shape[1])
         return (
-            SearchResult(found.transcript[:count, :width], found.timestamps[:count, :width], lengths),
+            SearchResult(
+                found.transcript[:count, :width],
+                found.timestamps[:count, :width],
+                lengths,
+                found.predicted[:, :width] if isinstance(found, Found) else None,
+            ),
             decoder_state.trim(state, count),
         )
 
@@ -358,9 +365,11 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype, *, quantize: 
         else:
             packing.pack(model.encoder)
         subsampling.replace_subsampling(model.encoder.pre_encode)
-        recurrent = model.decoder.prediction["dec_rnn"]
-        is_half = quantize and int8.HalfLSTM.is_possible()
-        recurrent.lstm = (int8.HalfLSTM if is_half else packing.SteppedLSTM)(recurrent.lstm)
+        if quantize and int8.QuantizedLSTM.is_possible():
+            int8.quantize_decoder(model.decoder.prediction, model.joint)
+        else:
+            recurrent = model.decoder.prediction["dec_rnn"]
+            recurrent.lstm = packing.SteppedLSTM(recurrent.lstm)
     model.freeze()
     model.eval()
     return model

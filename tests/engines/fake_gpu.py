@@ -149,7 +149,7 @@ def on_gpu(engine: Parakeet, patch: pytest.MonkeyPatch) -> Iterator[NoWaiting]:
         patch.setattr(engine, "_waits", False)
         patch.setattr(engine, "_trimmer", None)
         patch.setattr(engine, "_upload", FakeUpload())
-        patch.setattr(engine._model.decoding.decoding, "decoding_computer", search)
+        patch.setattr(engine, "_search", search)
         patch.setattr(features, "normalize_batch", _wait)  # reads a number wherever there is a GPU
         patch.setattr(torch.cuda, "Event", lambda **_: FakeEvent())
         patch.setattr(torch.cuda, "current_stream", lambda *_: None)

@@ -58,6 +58,7 @@ def gpu_rules(own: Parakeet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parake
     """
     search = own._model.decoding.decoding.decoding_computer
     monkeypatch.setattr(own, "_waits", False)
+    monkeypatch.setattr(own, "_search", search)
     monkeypatch.setattr(search, "torch_impl", search.cuda_graphs_impl)
     before = search.cuda_graphs_mode
     search.force_cuda_graphs_mode("no_graphs")

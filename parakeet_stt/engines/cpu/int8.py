@@ -14,7 +14,8 @@ from torch import nn
 
 from parakeet_stt.engines.cpu.packing import replace_linear
 
-WEIGHT_LEVELS = 127  # on each side of zero
+LARGEST_WEIGHT = 127
+LARGEST_IN_16_BITS = 200, 81  # of the pairs that fit, the one that was off by least: docs/decisions/0004-cpu-engine.md
 SMALLEST = 1e-8  # the range of inputs that are all the same
 
 
@@ -23,19 +24,32 @@ def quantize(network: nn.Module) -> None:
     replace_linear(network, QuantizedLinear)
 
 
+def quantize_decoder(prediction: Any, joint: Any) -> None:
+    """Quantize the networks of the search. prediction: NeMo's modules of the prediction network; joint: its joint.
+
+    The prediction network's weights have 8 bits. The joint's have 16: it decides about each token.
+    """
+    recurrent = prediction["dec_rnn"]
+    gates = QuantizedLSTM.gates_of(prediction["embed"].weight, recurrent.lstm)
+    prediction["embed"] = nn.Embedding(len(gates), gates.shape[1], _weight=gates)
+    recurrent.lstm = QuantizedLSTM(recurrent.lstm)
+    joint.pred = HalfLinear(joint.pred)
+    joint.joint_net[-1] = HalfLinear(joint.joint_net[-1])
+
+
 @cache
-def largest_code() -> int:
-    """Of an input: 255, or 127 where this processor's products of 8 bits saturate.
+def largest_codes() -> tuple[int, int]:
+    """Of an input and of a weight, on each side of zero: 255 and 127, or less where this processor's products saturate.
 
     Without VNNI's instructions oneDNN adds pairs of products in 16 bits, as `vpmaddubsw` does: 255 × 127 twice is more
-    than fits. Half of it can't overflow. Asked of the kernel itself, for flags do not say which one oneDNN takes.
+    than fits, 200 × 81 twice is not. Asked of the kernel itself, for flags do not say which one oneDNN takes.
     """
     inputs, outputs, largest = 64, 8, 255
-    weight = torch.full((outputs, inputs), WEIGHT_LEVELS, dtype=torch.int8)
+    weight = torch.full((outputs, inputs), LARGEST_WEIGHT, dtype=torch.int8)
     scales = torch.ones(outputs)
     codes = torch.full((1, inputs), largest, dtype=torch.uint8)
     found = _product(codes, 1.0, _reorder(weight, scales, 1.0), scales)
-    return largest if float(found.min()) == inputs * largest * WEIGHT_LEVELS else largest // 2
+    return (largest, LARGEST_WEIGHT) if float(found.min()) == inputs * largest * LARGEST_WEIGHT else LARGEST_IN_16_BITS
 
 
 class QuantizedLinear(nn.Module):
@@ -46,8 +60,9 @@ class QuantizedLinear(nn.Module):
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
-        self._step = 1 / largest_code()
-        self._scales = weight.abs().amax(1).clamp_min(SMALLEST) / WEIGHT_LEVELS
+        largest, largest_weight = largest_codes()
+        self._step = 1 / largest
+        self._scales = weight.abs().amax(1).clamp_min(SMALLEST) / largest_weight
         codes = (weight / self._scales[:, None]).round().to(torch.int8)
         self._sums = codes.sum(1) * self._scales
         self._weight = _reorder(codes, self._scales, self._step)
@@ -58,31 +73,33 @@ class QuantizedLinear(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         lowest = rows.amin(1, keepdim=True)
         span = (rows.amax(1, keepdim=True) - lowest).clamp_min_(SMALLEST)
-        factor = 1 / span
-        codes = _to_codes(torch.addcmul(-lowest * factor, rows, factor), self._step)
-        product = _product(codes, self._step, self._weight, self._scales)
-        if onto is None:
-            product.mul_(span)
-        else:
-            torch.addcmul(onto.reshape(product.shape), product, span, out=product)
+        # In two passes: torch's operations in one have no vector instructions where a factor is of a row.
+        codes = _to_codes(rows.sub(lowest).mul_(1 / span), self._step)
+        product = _product(codes, self._step, self._weight, self._scales).mul_(span)
+        if onto is not None:
+            product.add_(onto.reshape(product.shape))
         product.addcmul_(lowest, self._sums)
         if self._bias is not None:
             product.add_(self._bias)
         return product.reshape(*x.shape[:-1], len(self._scales))
 
 
-class HalfLSTM(nn.Module):
-    """An LSTM with weights of 16 bits, in FBGEMM's order. Its steps have no time but for reading their weights.
+class QuantizedLSTM(nn.Module):
+    """An LSTM of tokens with weights of 8 bits, in FBGEMM's order. Its steps take their time for reading the weights.
 
-    In 8 bits a step takes as long, for its inputs are quantized. lstm: of float32, over (steps, batch, features).
+    The first layer's product with a token's embedding is the same at each step: `gates_of` has it for all tokens, in
+    float32. FBGEMM takes one range of inputs for all rows, so each row goes by itself.
     """
 
     def __init__(self, lstm: nn.LSTM) -> None:
+        """lstm: of float32, over (steps, batch, features)."""
         super().__init__()
-        self._layers = [
-            (_to_half(into, before + after), _to_half(onward, torch.zeros_like(after)))
-            for into, onward, before, after in lstm.all_weights
-        ]
+        self._layers = []
+        for layer, (into, onward, before, after) in enumerate(lstm.all_weights):
+            order = _gate_order(len(before))
+            weight = torch.cat([into, onward], 1)[order] if layer else onward[order]
+            bias = (before + after)[order] if layer else torch.zeros_like(before)
+            self._layers.append(_prepack(weight.detach(), bias.detach()))
         self._size = lstm.hidden_size
 
     @staticmethod
@@ -90,18 +107,28 @@ class HalfLSTM(nn.Module):
         """Whether torch has FBGEMM here, which is for x86 only."""
         return "fbgemm" in torch.backends.quantized.supported_engines
 
+    @staticmethod
+    def gates_of(embeddings: torch.Tensor, lstm: nn.LSTM) -> torch.Tensor:
+        """What the first layer makes of embeddings, shape (…, features): this network's input, (…, 4 × hidden)."""
+        into, _, before, after = lstm.all_weights[0]
+        found: torch.Tensor = nn.functional.linear(embeddings, into, before + after)[..., _gate_order(len(before))]
+        return found.detach()
+
     def forward(
         self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """x: shape (steps, batch, features). state: hidden and cells, each of shape (layers, batch, hidden)."""
+        """x: of `gates_of`, shape (steps, batch, 4 × hidden). state: hidden and cells, each (layers, batch, hidden)."""
         if state is None:
             zeros = x.new_zeros(len(self._layers), x.shape[1], self._size)
             state = zeros, zeros
         hidden, cells = [], []
-        for (into, onward), output, cell in zip(self._layers, *state, strict=True):
+        for layer, (weight, output, cell) in enumerate(zip(self._layers, *state, strict=True)):
             outputs = []
-            for step in torch.ops.quantized.linear_dynamic_fp16(x, into):
-                gates = torch.ops.quantized.linear_dynamic_fp16(output, onward).add_(step)
+            for step in x:
+                if layer:
+                    gates = _product_by_row(torch.cat([step, output], 1), weight)
+                else:
+                    gates = _product_by_row(output, weight).add_(step)
                 enters, stays, leaves = gates[:, : 3 * self._size].sigmoid_().chunk(3, -1)
                 cell = torch.addcmul(stays * cell, enters, gates[:, 3 * self._size :].tanh_())
                 output = leaves * cell.tanh()
@@ -112,11 +139,34 @@ class HalfLSTM(nn.Module):
         return x, (torch.stack(hidden), torch.stack(cells))
 
 
-def _to_half(weight: torch.Tensor, bias: torch.Tensor) -> Any:
-    """Both in FBGEMM's order, of torch's gates (in, forget, new, out) with the new cell's last."""
-    entering, staying, new, leaving = torch.arange(len(bias)).chunk(4)
-    order = torch.cat([entering, staying, leaving, new])
-    return torch.ops.quantized.linear_prepack_fp16(weight.detach()[order], bias.detach()[order])
+class HalfLinear(nn.Module):
+    """A linear layer with weights of 16 bits, in FBGEMM's order: single rows take no time but for reading them."""
+
+    def __init__(self, plain: nn.Linear) -> None:
+        super().__init__()
+        self._weight = torch.ops.quantized.linear_prepack_fp16(plain.weight.detach(), plain.bias.detach())
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return torch.ops.quantized.linear_dynamic_fp16(x, self._weight)
+
+
+def _gate_order(count: int) -> torch.Tensor:
+    """Torch's gates (in, forget, new, out) with the new cell's last."""
+    entering, staying, new, leaving = torch.arange(count).chunk(4)
+    return torch.cat([entering, staying, leaving, new])
+
+
+def _prepack(weight: torch.Tensor, bias: torch.Tensor) -> Any:
+    """Both in FBGEMM's order, with a scale for each output."""
+    scales = weight.abs().amax(1).clamp_min(SMALLEST) / LARGEST_WEIGHT
+    zeros = torch.zeros(len(weight), dtype=torch.int64)
+    codes = torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8)
+    return torch.ops.quantized.linear_prepack(codes, bias)
+
+
+def _product_by_row(rows: torch.Tensor, weight: Any) -> torch.Tensor:
+    found = [torch.ops.quantized.linear_dynamic(row, weight, True) for row in torch.split(rows, 1)]
+    return found[0] if len(found) == 1 else torch.cat(found)
 
 
 def _to_codes(rows: torch.Tensor, step: float) -> torch.Tensor:

@@ -77,12 +77,16 @@ class Encoder:
         own = len(lengths), max(lengths)
         return (find_bucket(*own) if self.has_buckets else None) or own
 
+    def _feature_frames(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The number of the front end's frames, of which NeMo's array has one more."""
+        front = self._featurizer
+        padding = 2 * (front.n_fft // 2 if front.stft_pad_amount is None else front.stft_pad_amount)
+        return np.where(samples > 0, (samples + padding - front.n_fft) // front.hop_length, 0)
+
     def frames(self, lengths: Sequence[int]) -> npt.NDArray[np.int64]:
         """The number of encoder frames of each utterance. lengths: in samples."""
-        front, layer = self._featurizer, self._model.encoder.pre_encode
-        padding = 2 * (front.n_fft // 2 if front.stft_pad_amount is None else front.stft_pad_amount)
-        samples = np.array(lengths)
-        frames = np.where(samples > 0, (samples + padding - front.n_fft) // front.hop_length, 0)
+        layer = self._model.encoder.pre_encode
+        frames = self._feature_frames(np.array(lengths))
         round_frames = np.ceil if layer._ceil_mode else np.floor
         for _ in range(layer._sampling_num):  # NeMo's `calc_length`, which wants tensors
             padded = frames + layer._left_padding + layer._right_padding - layer._kernel_size
@@ -99,6 +103,8 @@ class Encoder:
         if items > count:  # rows of zeros, as long as they can be: an empty one would divide by zero
             lengths = torch.cat([lengths, lengths.new_full((items - count,), audio.shape[1])])
         features, feature_lengths = self._model.preprocessor(input_signal=audio, length=lengths)
+        longest = int(self._feature_frames(np.array(audio.shape[1])))
+        features = features[:, :, : max(1, longest)]  # with all of a single item's frames known, nothing is masked
         self._model.encoder.update_max_seq_length(seq_length=features.shape[2], device=features.device)
         network = self._fused
         if self.has_buckets and find_bucket(*audio.shape) == tuple(audio.shape):

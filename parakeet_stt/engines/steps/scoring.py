@@ -25,12 +25,14 @@ SPARE_TOKENS = 8  # of a short chunk, beyond half of its frames
 class SearchResult:
     """Result of a search. tokens, frames: shape (batch, width). lengths: number of tokens of each item.
 
-    An item may have more tokens than the width; then the result is not complete.
+    An item may have more tokens than the width; then the result is not complete. predicted: what the prediction network
+    gave before each token, projected, shape (batch, width, features), where the search has kept it.
     """
 
     tokens: torch.Tensor
     frames: torch.Tensor
     lengths: torch.Tensor
+    predicted: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,9 +81,10 @@ class Scorer:
         known = torch.arange(tokens.shape[1], device=tokens.device) < found.lengths[:, None]
         tokens, frames = tokens.where(known, 0), frames.where(known, 0)
         at_tokens = torch.gather(encoded, 1, frames[..., None].expand(-1, -1, encoded.shape[2]))
+        predicted = self._predict(tokens, before) if found.predicted is None else found.predicted
         logits = joint.joint_after_projection(
             joint.project_encoder(at_tokens).flatten(0, 1).unsqueeze(1),
-            self._predict(tokens, before).flatten(0, 1).unsqueeze(1),
+            predicted.flatten(0, 1).unsqueeze(1),
         )
         logits = logits.reshape(*tokens.shape, -1).float()
         choices = len(self._durations)
