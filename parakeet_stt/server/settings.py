@@ -255,6 +255,14 @@ class Settings(BaseSettings):
         validation_alias=_names("SESSION_IDLE_SECONDS"),
         description="A live session from which nothing comes for so long is closed, with code 4408.",
     )
+    live_context_seconds: float = Field(
+        default=5.0,
+        ge=1,
+        le=10,
+        validation_alias=_names("LIVE_CONTEXT_SECONDS"),
+        description="How much of an utterance's audio before a new chunk is decoded again with it. Less makes live "
+        "speech cheaper, and its finals faster on a CPU; see docs/live.md.",
+    )
     drain_seconds: float = Field(
         default=30.0,
         gt=0,

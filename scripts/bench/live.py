@@ -172,7 +172,7 @@ def error_rate(speakers: Sequence[Speaker], texts: Sequence[str]) -> float:
     return 100 * wrong / sum(len(one.words) for one in speakers)
 
 
-def measure_without_pauses(model: Parakeet, hours: float) -> dict[str, float]:
+def measure_without_pauses(model: Parakeet, hours: float, rules: ChunkRules) -> dict[str, float]:
     """One speaker who makes no pause: errors live and as a file; time and memory at the beginning and at the end."""
     sentences = synthesize_sentences(int(hours * 3600 / BARE_SENTENCE_SECONDS), FLITE_SHARE, 31)
     samples = _whole_windows(to_float(np.concatenate([cut_pauses(speech.samples) for speech in sentences])))
@@ -191,7 +191,7 @@ def measure_without_pauses(model: Parakeet, hours: float) -> dict[str, float]:
         if now >= len(marks) * part:
             mark()
 
-    texts, decoded = transcribe_live(model, [speaker], WS, ChunkRules(), watch=watch)
+    texts, decoded = transcribe_live(model, [speaker], WS, rules, watch=watch)
     mark()
     return {
         "seconds": round(seconds),
@@ -231,8 +231,10 @@ def main() -> None:
     parser.add_argument("--hours", type=float, help="measure only one speaker without pauses, for so long")
     arguments = parser.parse_args()
     model = Parakeet(catalogue.resolve(arguments.model).path, precision=arguments.precision)
+    chosen = [parse_rules(text) for text in arguments.rules] or [ChunkRules()]
     if arguments.hours:
-        print(json.dumps(measure_without_pauses(model, arguments.hours)))
+        for rules in chosen:
+            print(describe_rules(rules), json.dumps(measure_without_pauses(model, arguments.hours, rules)), flush=True)
         return
     speakers = make_speakers(arguments.speakers, (0.4, 1.5))
     seconds = sum(len(one.samples) for one in speakers) / SAMPLE_RATE
@@ -250,7 +252,7 @@ def main() -> None:
 
     show("as files", [transcribe_files(model, group) for group in groups])
     for name, endpoint_rules in (("/ws", WS), ("/v1/realtime", REALTIME)):
-        for rules in [WHOLE, *(map(parse_rules, arguments.rules) if arguments.rules else [ChunkRules()])]:
+        for rules in [WHOLE, *chosen]:
             results = [transcribe_live(model, group, endpoint_rules, rules) for group in groups]
             show(f"{name}, {describe_rules(rules)}", results)
     print(json.dumps([vars(row) for row in rows]))

@@ -60,7 +60,12 @@ class LiveSessions:
         try:
             with self._device.session(audio) as queue:
                 stream = LiveStream(
-                    options, queue=queue, live_vad=self._live_vad, filters=self._filters, metrics=self._metrics
+                    options,
+                    queue=queue,
+                    live_vad=self._live_vad,
+                    filters=self._filters,
+                    metrics=self._metrics,
+                    context_seconds=self._settings.live_context_seconds,
                 )
                 try:
                     yield stream

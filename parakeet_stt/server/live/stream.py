@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.device.client import SessionQueue
 from parakeet_stt.errors import RecognitionError
 from parakeet_stt.media.filters import Filters
-from parakeet_stt.protocols import ChunkResult
+from parakeet_stt.protocols import FRAME_SAMPLES, ChunkResult
 from parakeet_stt.server.live.live_vad import MAX_BYTES, Feed, LiveVad, StreamInput
 from parakeet_stt.server.live.pcm import Encoding
 from parakeet_stt.server.monitoring.metrics import Metrics
@@ -46,15 +47,23 @@ class LiveStream:
     """One session that runs. One task calls its methods, and another reads `events`."""
 
     def __init__(
-        self, options: LiveOptions, *, queue: SessionQueue, live_vad: LiveVad, filters: Filters, metrics: Metrics
+        self,
+        options: LiveOptions,
+        *,
+        queue: SessionQueue,
+        live_vad: LiveVad,
+        filters: Filters,
+        metrics: Metrics,
+        context_seconds: float,
     ) -> None:
-        """queue: of the admitted session, which outlives this."""
+        """queue: of the admitted session, which outlives this. context_seconds: before each chunk's own part."""
         self._phrases = options.phrases
         self._live_vad = live_vad
         self._filters = filters
         self._queue = queue
         self._metrics = metrics
-        self._session = Session(options.endpoint_rules, options.chunk_rules, queue.source.audio)
+        self._left_context = math.ceil(context_seconds * SAMPLE_RATE / FRAME_SAMPLES)
+        self._session = Session(options.endpoint_rules, self._chunk_rules(options), queue.source.audio)
         self._format = options.encoding, options.rate
         self._feed: Feed | None = None  # once there is audio
         self._failure: Exception | None = None  # of the detector
@@ -86,10 +95,13 @@ class LiveStream:
         """For how long the device process has been there without an answer; 0 while it is started again."""
         return min(self._queue.link.alive_seconds, time.monotonic() - self._progress_at)
 
+    def _chunk_rules(self, options: LiveOptions) -> ChunkRules:
+        return replace(options.chunk_rules, left_context=self._left_context)
+
     def configure(self, options: LiveOptions) -> None:
         """Change the options for what follows; the format may change only before any audio has come."""
         self._phrases = options.phrases
-        self._emit(self._session.configure(options.endpoint_rules, options.chunk_rules))
+        self._emit(self._session.configure(options.endpoint_rules, self._chunk_rules(options)))
         if not self._session.received and self._format != (options.encoding, options.rate):
             self._format = options.encoding, options.rate
             self._close_feed()

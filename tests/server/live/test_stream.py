@@ -17,10 +17,11 @@ from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.silero_onnx import OnnxDetector
 from parakeet_stt.engines.steps.transfer import Deferred
 from parakeet_stt.errors import RecognitionError
-from parakeet_stt.protocols import Chunk, ChunkResult, DetectorStates, SpeechDetector
+from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult, DetectorStates, SpeechDetector
 from parakeet_stt.server.live import stream as live_sessions
 from parakeet_stt.server.live.stream import LiveOptions
 from parakeet_stt.streaming.chunk_decoder import ChunkRules, Failed, Final
+from parakeet_stt.streaming.endpointer import EndpointRules
 from parakeet_stt.streaming.turns import Event
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.vad import Probabilities, Windows
@@ -205,3 +206,25 @@ def test_a_detector_that_fails_ends_the_sessions_that_asked_it_and_the_next_get_
             return await events_of(serving, data, FINALS)
 
         assert texts(serving.run(main())) == [samples["short"].text]
+
+
+@pytest.mark.parametrize(("seconds", "context_frames"), [(None, 63), ("1", 13)])
+def test_a_chunk_has_as_much_audio_before_it_as_the_operator_sets(
+    samples: dict[str, Sample], seconds: str | None, context_frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if seconds:
+        monkeypatch.setenv("STT_LIVE_CONTEXT_SECONDS", seconds)
+    contexts: list[int] = []
+    launch = Fragile.launch_chunks
+
+    def note(model: Fragile, batch: Sequence[Chunk], phrases: Sequence[Phrases] = ()) -> Deferred[list[ChunkResult]]:
+        contexts.extend(chunk.left_context for chunk in batch)
+        return launch(model, batch, phrases)
+
+    monkeypatch.setattr(Fragile, "launch_chunks", note)
+    monkeypatch.setattr(live_sessions, "HURRY_SECONDS", float("inf"))
+    sound = pcm(samples["two-minutes"].audio().samples[: 12 * SAMPLE_RATE])
+    with broken({}) as serving:
+        events = serving.run(events_of(serving, sound, LiveOptions(endpoint_rules=EndpointRules(silence_ms=2000))))
+    assert max(contexts) == context_frames * FRAME_SAMPLES
+    assert len(" ".join(texts(events)).split()) > 15
