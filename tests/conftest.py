@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ import httpx
 import numpy as np
 import pytest
 from httpx._transports import default
+from xdist.scheduler import LoadFileScheduling
 
 from parakeet_stt.audio import Audio, Samples
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
@@ -40,6 +43,7 @@ default.create_ssl_context = cache(httpx.create_ssl_context)  # type: ignore[att
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
 START_SECONDS = 120  # a loaded machine; an idle one needs a tenth
 PORT_TRIES = 3  # BentoML takes two more ports than it is told; another connection may have one a moment later
+OWN_SETTINGS = "exposed|guarded|speaking"  # the session's servers but the one with defaults, which most files use
 PLAIN, PRELOADED = "service:ParakeetSTT", "tests.services.preloaded_service:ParakeetSTT"
 
 
@@ -108,6 +112,25 @@ def clean_environment(**changes: str) -> dict[str, str]:
     return {**kept, "BENTOML_DO_NOT_TRACK": "True", **changes}
 
 
+class ByServer(LoadFileScheduling):  # type: ignore[misc]
+    """One file of tests after the other to whichever worker is free; the files that share `OWN_SETTINGS` to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "of one worker" if shares_a_server(file) else file
+
+
+@cache
+def shares_a_server(file: str) -> bool:
+    """Whether its tests use a server that few files use, so that a second worker would start another for few tests."""
+    return bool(re.search(rf"\b({OWN_SETTINGS}): Server\b", (ROOT / file).read_text()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    return ByServer(config, log) if config.getoption("dist") == "loadfile" else None
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """All of pytest-xdist's workers share one process that forks."""
@@ -117,6 +140,11 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         os.environ[ADDRESS] = config.workerinput[ADDRESS]
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection of garbage looks at it again, a second each time with NeMo."""
+    gc.freeze()
 
 
 @cache

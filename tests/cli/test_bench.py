@@ -15,7 +15,6 @@ from parakeet_stt.measure.live_load import Speaker, Spoken
 from tests.conftest import SAMPLES, Server, free_port
 
 
-@pytest.mark.alone
 def test_a_server_and_one_that_is_away(server: Server, tmp_path: Path) -> None:
     page = tmp_path / "bench.html"
     away = f"http://127.0.0.1:{free_port()}"

@@ -25,6 +25,7 @@ from parakeet_stt.text.transcript import Hypothesis, Recording, Token, Transcrip
 from scripts.make import real_shapes
 from tests.conftest import Sample
 
+V3, TOKENS = "parakeet-tdt-0.6b-v3", 2048
 PHRASES = ("C++", "AT&T", '"Anna"', "O’Brien", "O'Brien", "Анна", "пёс", "Ёлка", "Ὀδυσσεύς", "ΝΙΚΟΣ", "café", "<|en|>",
            "<pad>", "™", "ﬁne", "x y", "5 €", "日本")  # fmt: skip
 
@@ -39,7 +40,7 @@ def make(name: str, folder: Path, tokens: int | None = None) -> Path:
 
 @pytest.fixture(scope="module")
 def v3_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make("parakeet-tdt-0.6b-v3", tmp_path_factory.mktemp("v3"))
+    return make(V3, tmp_path_factory.mktemp("v3"), TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,10 @@ def prefer(engine: Parakeet, ids: np.ndarray) -> torch.Tensor:
 
 
 def test_v3_has_its_pieces_and_the_rest_are_signs(v3: Parakeet) -> None:
-    assert len(v3.vocabulary) == 8192
+    assert len(v3.vocabulary) == TOKENS
+    pieces = real_shapes.make_pieces(real_shapes.SHAPES[V3])
+    assert list(v3.vocabulary) == pieces[:TOKENS]
+    assert len(set(pieces)) == 8192
     assert v3.vocabulary[0] == UNKNOWN
     signs = [v3.vocabulary[number] for number in np.flatnonzero(~v3._pieces.is_text).tolist()]
     assert len(signs) == 263

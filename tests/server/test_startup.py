@@ -16,7 +16,6 @@ from tests.conftest import ROOT, clean_environment, free_port
     ("name", "value", "says"),
     [
         ("STT_MODEL", "nvidia/parakeet-tdt-0.6b-v2", "parakeet_stt fetch nvidia/parakeet-tdt-0.6b-v2"),
-        ("STT_MODEL", "parakeet-tdt-6b", "nvidia/parakeet-tdt-0.6b-v3"),
         ("BATCH_SIZE", "many", "STT_MAX_BATCH or BATCH_SIZE"),
         ("STT_DEVICE", "cuda:99", "no such GPU"),
     ],

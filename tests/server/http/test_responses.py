@@ -15,10 +15,10 @@ from parakeet_stt.server.http.responses import json_bytes
 from parakeet_stt.text.lazy_sequence import LazySequence, lazy_map
 
 simple = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-values = st.recursive(simple, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+values = st.recursive(simple, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
 
 
-@given(st.dictionaries(st.text(), values))
+@given(st.dictionaries(st.text(), values, max_size=3))
 def test_what_is_written_is_what_json_writes(value: dict[str, Any]) -> None:
     assert json.loads(json_bytes(value)) == value
 

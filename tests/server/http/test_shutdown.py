@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 from tests.conftest import Sample, Serve
 from tests.sockets import answers, every, frames, opened, pcm
 
-UPLOADS, SOCKETS = 20, 10
+UPLOADS, SOCKETS = 10, 10
 DRAIN, MORE = 2, 5  # seconds: the setting, and how much later the process has ended at the latest
 STALLED = b"HTTP/1.1 503 Service Unavailable"
 

@@ -25,7 +25,7 @@ from tests.server.live.test_stream import BreakingDetector, Broken, broken
 from tests.sockets import END, every, frames, pcm
 
 PATIENCE = 15.0  # seconds; less than `READ_SECONDS`, and than a client may be idle
-FINAL_SECONDS, STEP_SECONDS = 1.5, 0.5  # without progress before a session ends, and in which a slow device decodes
+FINAL_SECONDS, STEP_SECONDS = 1.2, 0.4  # without progress before a session ends, and in which a slow device decodes
 WITH_PARTIALS, FINALS_ONLY = ChunkRules(), ChunkRules(length=None)
 DISCONNECT: Message = {"type": "websocket.disconnect", "code": 1005}
 

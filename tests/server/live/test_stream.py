@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import pytest
@@ -63,6 +64,12 @@ class Fragile(Parakeet):
         return super().launch_chunks(batch, phrases)
 
 
+@cache
+def fragile() -> Fragile:
+    """Loaded once: one device after the other owns it, and none breaks in the middle of a step."""
+    return Fragile(BUNDLED_FILE, device="cpu")
+
+
 class Broken:
     """A front over the fragile model, whose device is started again whenever it ends. restarts: how often.
 
@@ -77,7 +84,7 @@ class Broken:
 
     def _load(self) -> Fragile:
         time.sleep(self.load_seconds)
-        model = Fragile(BUNDLED_FILE, device="cpu")
+        model = fragile()
         model.plan = self.plan
         return model
 
