@@ -22,7 +22,7 @@ from nemo.collections.asr.parts.submodules.transducer_decoding.tdt_label_looping
     GreedyBatchedTDTLabelLoopingComputer,
 )
 
-from parakeet_stt.engines.cpu.search import StepSearch
+from parakeet_stt.engines.cpu.search import make_search
 from parakeet_stt.engines.steps.pieces import Pieces
 from parakeet_stt.text.alignment import WORD_START
 from parakeet_stt.text.phrases import Phrases, spelling_variants, split_script
@@ -73,7 +73,7 @@ class Boosting:
             enable_per_stream_biasing=True,
         )
         device = next(plain.joint.parameters()).device
-        self._search = StepSearch(self.computer) if device.type == "cpu" else self.computer
+        self._search = make_search(self.computer, device)
         masks = [pieces.in_script(script) for script in SCRIPTS]
         if np.count_nonzero(pieces.is_text & ~masks[0]) > 1:  # besides `UNKNOWN`: there are scripts besides the first
             left_out = torch.from_numpy(~np.stack([np.ones(len(pieces), bool), *masks]))

@@ -35,7 +35,7 @@ from nemo.utils import logging as nemo_logging  # noqa: E402
 
 from parakeet_stt.engines import decoder_state, nemo_archive  # noqa: E402
 from parakeet_stt.engines.boosting import Boosting  # noqa: E402
-from parakeet_stt.engines.cpu.search import Found, StepSearch  # noqa: E402
+from parakeet_stt.engines.cpu.search import Found, make_search  # noqa: E402
 from parakeet_stt.engines.decoder_state import SearchState, StateCache  # noqa: E402
 from parakeet_stt.engines.steps.encoder import Encoder, EncoderMode, bucket_shapes  # noqa: E402
 from parakeet_stt.engines.steps.pieces import Pieces  # noqa: E402
@@ -98,8 +98,7 @@ class Parakeet:
         nemo_archive.copy_mapped(self._model)
         self._encoder = Encoder(self._model, self._device, mode=encoder)
         self._durations = list(durations)
-        plain = self._model.decoding.decoding.decoding_computer
-        self._search = StepSearch(plain) if self._device.type == "cpu" else plain
+        self._search = make_search(self._model.decoding.decoding.decoding_computer, self._device)
         self._scorer = Scorer(self._model, self._durations, self._device)
         self._upload = Upload(self._device)
         self._trimmer = MemoryTrimmer() if self._device.type == "cpu" else None

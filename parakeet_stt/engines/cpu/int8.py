@@ -62,7 +62,7 @@ class QuantizedLinear(nn.Module):
         super().__init__()
         largest, largest_weight = largest_codes()
         self._step = 1 / largest
-        self._scales = weight.abs().amax(1).clamp_min(SMALLEST) / largest_weight
+        self._scales = _scales_of(weight, largest_weight)
         codes = (weight / self._scales[:, None]).round().to(torch.int8)
         self._sums = codes.sum(1) * self._scales
         self._weight = _reorder(codes, self._scales, self._step)
@@ -150,6 +150,11 @@ class HalfLinear(nn.Module):
         return torch.ops.quantized.linear_dynamic_fp16(x, self._weight)
 
 
+def _scales_of(weight: torch.Tensor, largest: int) -> torch.Tensor:
+    """Of each output, with which its weights have codes up to `largest`."""
+    return weight.abs().amax(1).clamp_min(SMALLEST) / largest
+
+
 def _gate_order(count: int) -> torch.Tensor:
     """Torch's gates (in, forget, new, out) with the new cell's last."""
     entering, staying, new, leaving = torch.arange(count).chunk(4)
@@ -158,7 +163,7 @@ def _gate_order(count: int) -> torch.Tensor:
 
 def _prepack(weight: torch.Tensor, bias: torch.Tensor) -> Any:
     """Both in FBGEMM's order, with a scale for each output."""
-    scales = weight.abs().amax(1).clamp_min(SMALLEST) / LARGEST_WEIGHT
+    scales = _scales_of(weight, LARGEST_WEIGHT)
     zeros = torch.zeros(len(weight), dtype=torch.int64)
     codes = torch.quantize_per_channel(weight, scales.double(), zeros, 0, torch.qint8)
     return torch.ops.quantized.linear_prepack(codes, bias)

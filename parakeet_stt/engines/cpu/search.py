@@ -29,6 +29,11 @@ class Found:
     predicted: torch.Tensor
 
 
+def make_search(plain: Any, device: torch.device) -> Any:
+    """The search for a device. plain: NeMo's, which a GPU has: it is one CUDA graph there."""
+    return StepSearch(plain) if device.type == "cpu" else plain
+
+
 class StepSearch:
     """Label-looping greedy search (arXiv:2406.06220) of a token-and-duration transducer, called as NeMo's is."""
 
