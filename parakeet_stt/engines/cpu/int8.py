@@ -38,18 +38,23 @@ def quantize_decoder(prediction: Any, joint: Any) -> None:
 
 
 @cache
-def largest_codes() -> tuple[int, int]:
-    """Of an input and of a weight, on each side of zero: 255 and 127, or less where this processor's products saturate.
+def saturates() -> bool:
+    """Whether oneDNN's products in 8 bits saturate on this processor.
 
-    Without VNNI's instructions oneDNN adds pairs of products in 16 bits, as `vpmaddubsw` does: 255 × 127 twice is more
-    than fits, 200 × 81 twice is not. Asked of the kernel itself, for flags do not say which one oneDNN takes.
+    Without VNNI's instructions it adds pairs of products in 16 bits, as `vpmaddubsw` does: 255 × 127 twice is more than
+    fits. Asked of the kernel itself, for flags do not say which one oneDNN takes.
     """
     inputs, outputs, largest = 64, 8, 255
     weight = torch.full((outputs, inputs), LARGEST_WEIGHT, dtype=torch.int8)
     scales = torch.ones(outputs)
     codes = torch.full((1, inputs), largest, dtype=torch.uint8)
-    found = _product(codes, 1.0, _reorder(weight, scales, 1.0), scales)
-    return (largest, LARGEST_WEIGHT) if float(found.min()) == inputs * largest * LARGEST_WEIGHT else LARGEST_IN_16_BITS
+    found = _convolve(codes, 1.0, _reorder_to_convolve(weight, scales, 1.0), scales)
+    return float(found.min()) != inputs * largest * LARGEST_WEIGHT
+
+
+def largest_codes() -> tuple[int, int]:
+    """Of an input and of a weight, on each side of zero: fewer where products saturate, so that none does."""
+    return LARGEST_IN_16_BITS if saturates() else (255, LARGEST_WEIGHT)
 
 
 class QuantizedLinear(nn.Module):
@@ -185,19 +190,37 @@ def _to_codes(rows: torch.Tensor, step: float) -> torch.Tensor:
     return codes.set_(quantized.untyped_storage(), 0, quantized.shape, quantized.stride())
 
 
-# The product is asked of oneDNN as a convolution of width one over rows that lie as channels last. Without VNNI's
-# instructions its product of matrices brings the weights into its order at each call, and its convolution only once.
-_SHAPE: tuple[list[int], list[int], list[int], int] = ([1, 1], [0, 0], [1, 1], 1)  # stride, padding, dilation, groups
-
-
 def _reorder(weight: torch.Tensor, scales: torch.Tensor, step: float) -> torch.Tensor:
     """Codes of weights, int8, shape (outputs, inputs), in oneDNN's own order. step: of the inputs."""
-    found: torch.Tensor = torch.ops.onednn.qconv_prepack(weight[:, :, None, None], scales, step, 0, *_SHAPE)
+    if saturates():
+        return _reorder_to_convolve(weight, scales, step)
+    found: torch.Tensor = torch.ops.onednn.qlinear_prepack(weight, None)
     return found
 
 
 def _product(codes: torch.Tensor, step: float, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     """The product in float32. codes: uint8, shape (rows, inputs). weight: of `_reorder`. scales: of the outputs."""
+    if saturates():
+        return _convolve(codes, step, weight, scales)
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
+    found: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+        codes, step, 0, weight, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return found
+
+
+# Without VNNI's instructions the product is asked of oneDNN as a convolution of width one over rows that lie as channels
+# last: its product of matrices brings the weights into its order at each call there, and its convolution only once.
+# With VNNI it is the other way round, and the convolution takes up to 80 times as long.
+_SHAPE: tuple[list[int], list[int], list[int], int] = ([1, 1], [0, 0], [1, 1], 1)  # stride, padding, dilation, groups
+
+
+def _reorder_to_convolve(weight: torch.Tensor, scales: torch.Tensor, step: float) -> torch.Tensor:
+    found: torch.Tensor = torch.ops.onednn.qconv_prepack(weight[:, :, None, None], scales, step, 0, *_SHAPE)
+    return found
+
+
+def _convolve(codes: torch.Tensor, step: float, weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
     zeros = torch.zeros(len(scales), dtype=torch.int64)
     found: torch.Tensor = torch.ops.onednn.qconv_pointwise(
         codes[None, None].permute(0, 3, 1, 2), step, 0, weight, scales, zeros, None, *_SHAPE,
