@@ -209,9 +209,9 @@ def _product(codes: torch.Tensor, step: float, weight: torch.Tensor, scales: tor
     return found
 
 
-# Without VNNI's instructions the product is asked of oneDNN as a convolution of width one over rows that lie as channels
-# last: its product of matrices brings the weights into its order at each call there, and its convolution only once.
-# With VNNI it is the other way round, and the convolution takes up to 80 times as long.
+# Without VNNI's instructions the product is asked of oneDNN as a convolution of width one over rows that lie as
+# channels last: its product of matrices brings the weights into its order at each call there, and its convolution only
+# once. With VNNI it is the other way round, and the convolution takes up to 80 times as long.
 _SHAPE: tuple[list[int], list[int], list[int], int] = ([1, 1], [0, 0], [1, 1], 1)  # stride, padding, dilation, groups
 
 

@@ -9,8 +9,8 @@ speed: the bare engine over the same utterances, which are in memory, then `para
 rows to its last, then the bare engine again, on one thread each; and the memory of all processes. --compare asks a
 service for the same files, and compares the texts. once: the pipeline alone. memory: the most that all processes take,
 of an archive and of one ten times as large, with a recognizer that answers at once. scaling: actors in one Ray with
-made-up cores, whose recognizers sleep; each gets the same work, so that all should take equally long. Prints lines of
-JSON.
+made-up cores, whose recognizers sleep; each gets the same work, so that all should take equally long, from the first
+rows, once all actors have started, to the last. Prints lines of JSON.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from scripts.bench.serving import ROOT, serve, wait_until_ready
 SAMPLE_SECONDS = 1.0  # between two looks at the memory
 SELDOM_SECONDS = 5.0  # where speed is measured: a look at Ray's processes takes a fifth of a second of the processor
 TOGETHER = 32  # recordings that the bare engine gets at once, as an actor does
-SLEEPING_SPEED = 4.0  # of a recognizer that sleeps, in padded seconds a second
-ACTOR_FILES, ACTOR_FILE_SECONDS = 480, 1.0  # of one actor: 15 blocks, of which two or three are under way at once
+SLEEPING_SPEED = 0.5  # of a recognizer that sleeps, in padded seconds a second: two cores read for 64 of them
+ACTOR_FILES, ACTOR_FILE_SECONDS = 192, 2.0  # of one actor: 6 blocks
 
 
 def run(folder: Path, out: Path, *more: str, look_seconds: float = SAMPLE_SECONDS) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def measure_scaling(scratch: Path, actors: Sequence[int]) -> list[dict[str, Any]
     one = make_archive(scratch / "one", files=ACTOR_FILES, seconds=ACTOR_FILE_SECONDS)
     for count in actors:
         folder = repeat_names(one, scratch / f"of {count}", count)
-        more = ("--speed", str(SLEEPING_SPEED), "--actors", str(count), "--cpus", str(count + 4))
+        more = ("--speed", str(SLEEPING_SPEED), "--actors", str(count), "--cpus", str(count + 4), "--together")
         said = run(folder, scratch / f"out {count}", *more)
         ideal = count * SLEEPING_SPEED * said["seconds"] / said["speech_seconds"]
         found.append({"actors": count, "share_of_ideal": round(said["speed"] / ideal, 3), **said})

@@ -1,6 +1,6 @@
 """One run with the stand-in recognizer, as a program that can be killed.
 
-    python -m scripts.bench.bulk.once SOURCE OUT --speed 100 [--address HOST:PORT] [--actors 2] [--mark]
+    python -m scripts.bench.bulk.once SOURCE OUT --speed 100 [--address HOST:PORT] [--actors 2] [--together] [--mark]
 
 Ends with one JSON line on standard output: what was done, and the seconds from the first row to the last.
 """
@@ -12,21 +12,27 @@ import dataclasses
 import json
 import time
 
+from ray.data import DataContext
+
 from parakeet_stt.bulk.pipeline import Actors, Totals
 from parakeet_stt.bulk.recognition import load_decoder
 from parakeet_stt.bulk.run import BulkRun
 from scripts.bench.bulk.stand_in import LoadStandIn
 
+START_SECONDS = 900  # that actors may take to start: 64 of them on two cores take some minutes
+
 
 class Clock:
     """Notes when the first rows and the last are done; see `run.Watcher`."""
 
-    def __init__(self) -> None:
+    def __init__(self, start_seconds: int) -> None:
+        self._start_seconds = start_seconds
         self.first: tuple[float, float] | None = None  # time, and seconds of audio done by then
         self.last = (0.0, 0.0)
 
     def begin(self, finished: int, actors: Actors) -> None:
-        """Nothing."""
+        """Rows wait until all actors have started, if they may take time for it."""
+        DataContext.get_current().wait_for_min_actors_s = self._start_seconds
 
     def count(self, recordings: int) -> None:
         """Nothing."""
@@ -53,10 +59,11 @@ def main() -> None:
     parser.add_argument("--address", help="of a Ray cluster")
     parser.add_argument("--actors", type=int, default=0)
     parser.add_argument("--cpus", type=int, help="that Ray is to believe in")
+    parser.add_argument("--together", action="store_true", help="decode nothing until all actors have started")
     parser.add_argument("--mark", action="store_true", help="the node that decoded a recording, as its code_sha256")
     given = parser.parse_args()
     load = LoadStandIn(given.speed, given.mark) if given.speed else load_decoder
-    clock, began = Clock(), time.monotonic()
+    clock, began = Clock(START_SECONDS if given.together else -1), time.monotonic()
     work = BulkRun(
         given.source,
         given.out,
