@@ -22,6 +22,7 @@ from scripts.bench.host.recognizer import EndlessRecognizer
 
 DETECTOR = "ENDLESS_DETECTOR"
 LOUD = 1e-4  # mean square of a window of speech in the sample
+STRIDE = 8  # samples of which one is looked at: what the stand-in takes is no cost of the host
 
 
 class EnergyDetector:
@@ -29,7 +30,7 @@ class EnergyDetector:
 
     def detect(self, windows: Sequence[Windows], states: DetectorStates) -> tuple[list[Probabilities], DetectorStates]:
         """1 for loud windows, 0 for others."""
-        together = np.concatenate(windows)
+        together = np.concatenate([own[:, ::STRIDE] for own in windows])
         energies = np.einsum("ij,ij->i", together, together) / together.shape[1]
         ends = np.cumsum([len(own) for own in windows])[:-1]
         return np.split((energies > LOUD).astype(np.float32), ends), states
