@@ -122,7 +122,7 @@ class Parakeet:
 
     @property
     def precision(self) -> str:
-        """The type of the weights: float32, bfloat16, float16; int8 if those of the encoder's linear layers are."""
+        """The type of the encoder's weights: float32, bfloat16, float16; int8 if those of its linear layers are."""
         return "int8" if self._is_quantized else str(self._dtype).removeprefix("torch.")
 
     @property
@@ -356,8 +356,9 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype, *, quantize: 
     model.preprocessor.featurizer.dither = 0.0  # random noise would make results differ from call to call
     model.preprocessor.featurizer.pad_to = 0
     model.to(device)
-    for part in (model.encoder, model.decoder, model.joint):
-        part.to(dtype)  # weights, not autocast; the mel front end stays float32
+    model.encoder.to(dtype)  # weights, not autocast; the mel front end stays float32
+    for part in (model.decoder, model.joint):  # whose time on a CPU is reading weights for single rows
+        part.to(torch.float32 if device.type == "cpu" else dtype)
     if device.type == "cpu":
         if quantize:
             int8_layer.quantize_encoder(model.encoder)

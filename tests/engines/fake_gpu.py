@@ -123,12 +123,16 @@ class FakeBoosting:
 
 
 def load(patch: pytest.MonkeyPatch) -> Parakeet:
-    """The bundled model prepared as for a GPU: without a CPU's packed weights and stepped LSTM."""
+    """The bundled model prepared as for a GPU: without a CPU's packed weights, stepped LSTM and float32."""
     with patch.context() as only_here:
         only_here.setattr(packing, "pack", lambda network: None)
         only_here.setattr(subsampling, "replace_subsampling", lambda pre_encode: None)
         only_here.setattr(packing, "SteppedLSTM", lambda lstm: lstm)
-        return Parakeet(BUNDLED_FILE, device="cpu", precision="bfloat16")
+        engine = Parakeet(BUNDLED_FILE, device="cpu", precision="bfloat16")
+    for part in (engine._model.decoder, engine._model.joint):
+        part.to(torch.bfloat16)
+    engine._encoder._search_dtype = torch.bfloat16
+    return engine
 
 
 @contextmanager

@@ -134,6 +134,7 @@ def test_half_precision_hears_the_same_words(precision: str, engine: Parakeet, s
     maps = Path("/proc/self/maps")
     assert not maps.exists() or str(BUNDLED_FILE) not in maps.read_text()
     assert str(next(half._model.encoder.parameters()).dtype) == f"torch.{precision.replace('int8', 'float32')}"
+    assert next(half._model.joint.parameters()).dtype == torch.float32  # its steps are one row each
     (full,), (rounded,) = engine.recognize([audio]), half.recognize([audio])
     assert [token.id for token in rounded.tokens] == [token.id for token in full.tokens]
 

@@ -74,8 +74,7 @@ class Pointwise(nn.Module):
 class SteppedLSTM(nn.Module):
     """An LSTM for single steps, of which oneDNN's would reorder all weights at each: half of the search's time.
 
-    lstm: one that takes (steps, batch, features). Several steps at once go through it, and all steps in bfloat16,
-    where it is as fast.
+    lstm: one of float32 that takes (steps, batch, features). Several steps at once go through it.
     """
 
     def __init__(self, lstm: nn.LSTM) -> None:
@@ -85,7 +84,7 @@ class SteppedLSTM(nn.Module):
     def forward(
         self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        if len(x) != 1 or x.dtype != torch.float32 or state is None:
+        if len(x) != 1 or state is None:
             found: tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]] = self._lstm(x, state)
             return found
         output, hidden, cells = x[0], [], []

@@ -58,6 +58,7 @@ class Encoder:
         """model: NeMo's, prepared and on the device; its front end is changed to one that does not wait."""
         self._model = model
         self._dtype = next(model.encoder.parameters()).dtype
+        self._search_dtype = next(model.joint.parameters()).dtype
         self._featurizer = model.preprocessor.featurizer
         self.has_buckets = mode == "compiled"
         # TF32 rounds the factors of a float32 product to 10 bits of mantissa. Only the encoder uses it: the mel front
@@ -94,7 +95,7 @@ class Encoder:
         return frames.astype(np.int64)
 
     def __call__(self, audio: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoder output, shape (batch, frames, features), and each item's number of frames.
+        """Encoder output, shape (batch, frames, features), of the search's type, and each item's number of frames.
 
         audio: float32, shape (items, samples). lengths: of each item in samples, int64, shape (batch,). Items of the
         audio beyond the batch are padding, and have no output.
@@ -112,7 +113,7 @@ class Encoder:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # the last batch's output may be overwritten
         with devices.tf32(enabled=self._uses_tf32):
             encoded, frames = network(features.to(self._dtype), feature_lengths)
-        return encoded[:count].transpose(1, 2), frames[:count]
+        return encoded[:count].transpose(1, 2).to(self._search_dtype), frames[:count]
 
 
 class _Features(nn.Module):
