@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
+
 import numpy as np
 import numpy.typing as npt
 
@@ -27,9 +30,16 @@ def frame_windows(samples: Samples) -> Windows:
     width = CONTEXT_SAMPLES + WINDOW_SAMPLES
     if not count:
         return np.zeros((0, width), np.float32)
+    if count == 1:
+        return np.ascontiguousarray(samples[:width])[None]
     # `sliding_window_view` does the same and takes 40 µs, which is most of the time of a window of live speech.
     whole, strides = np.ascontiguousarray(samples), (WINDOW_SAMPLES * samples.itemsize, samples.itemsize)
     return np.ndarray((count, width), np.float32, whole.data, strides=strides)
+
+
+def split_streams(joined: Probabilities, counts: Sequence[int]) -> list[Probabilities]:
+    """The windows of each stream, of all streams' one after another; views. `np.split` takes five times as long."""
+    return [joined[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)]
 
 
 class WindowFramer:

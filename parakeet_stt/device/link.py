@@ -57,7 +57,7 @@ from parakeet_stt.protocols import (
 )
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis, TokenArrays
-from parakeet_stt.vad import Probabilities
+from parakeet_stt.vad import Probabilities, split_streams
 
 logger = logging.getLogger(__name__)
 CONNECT_SECONDS = 0.05  # between two tries
@@ -208,9 +208,8 @@ class DeviceLink:
 
         def read(found: Detected) -> tuple[list[Probabilities], DetectorStates]:
             joined = np.frombuffer(found.probabilities, np.float32)
-            ends = list(itertools.accumulate(windows, initial=0))
-            parts = [joined[start:end] for start, end in itertools.pairwise(ends)]
-            return parts, np.frombuffer(found.states, np.float32).reshape(-1, *DETECTOR_STATE_SHAPE)
+            states = np.frombuffer(found.states, np.float32).reshape(-1, *DETECTOR_STATE_SHAPE)
+            return split_streams(joined, windows), states
 
         return self._ask(self._request(message, read), sources)
 

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import PackedSequence
 from parakeet_stt.engines.silero_graph import FEATURES, HOP_SAMPLES, REFLECTED_SAMPLES, STRIDES
 from parakeet_stt.engines.silero_onnx import silero_file
 from parakeet_stt.protocols import DetectorStates
-from parakeet_stt.vad import CONTEXT_SAMPLES, WINDOW_SAMPLES, Probabilities, Windows
+from parakeet_stt.vad import CONTEXT_SAMPLES, WINDOW_SAMPLES, Probabilities, Windows, split_streams
 
 FILTER_SAMPLES = 2 * HOP_SAMPLES
 BINS = FILTER_SAMPLES // 2 + 1
@@ -58,7 +58,7 @@ class TorchDetector:
         reached[order.streams] = after.cpu().numpy()[:, 0].transpose(1, 0, 2)
         flat = np.empty(len(rows), np.float32)
         flat[order.rows] = probabilities.cpu().numpy()
-        return np.split(flat, np.cumsum(counts)[:-1]), reached
+        return split_streams(flat, counts), reached
 
     def _upload(self, values: npt.NDArray[np.float32]) -> torch.Tensor:
         return torch.from_numpy(values).to(self._device)

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import httpx
@@ -36,7 +37,8 @@ from parakeet_stt.ipc.shared_audio import SharedAudio
 from parakeet_stt.measure.clips import write_wav
 from parakeet_stt.measure.load import percentiles_ms
 from parakeet_stt.processes.paths import Paths
-from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, Priority
+from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, FRAME_SAMPLES, Priority
+from parakeet_stt.streaming.chunk_decoder import ChunkRules
 from parakeet_stt.vad import WINDOW_SAMPLES
 from scripts.bench.serving import SAMPLE, serve, wait_until_ready
 
@@ -46,6 +48,8 @@ FROM = 5 * RATE  # of the sample, where the clips begin
 FRAME_SECONDS = 0.02
 LIVE_SECONDS = 15.0
 UTTERANCES, AT_ONCE = 3000, 256
+SOURCES = 500  # live sessions, of which the device process hears a window at once
+CHUNK = ChunkRules()
 
 
 @dataclass(frozen=True)
@@ -224,8 +228,8 @@ async def measure_live(url: str, samples: npt.NDArray[np.int16], sessions: int) 
     return LiveRow(sessions, spent, p50, p95, round(1000 * max(behind), 1))
 
 
-async def measure_device(samples: npt.NDArray[np.int16]) -> dict[str, float]:
-    """What the device process takes for an utterance of 10 s, detection and recognition, while many wait for it."""
+def connect_to_device(samples: npt.NDArray[np.int16]) -> tuple[DeviceLink, SharedAudio]:
+    """A front's link to the device process of this service, and ten seconds of audio."""
     (folder,) = {
         Path(command[3])
         for process in psutil.Process().children(recursive=True)
@@ -233,11 +237,17 @@ async def measure_device(samples: npt.NDArray[np.int16]) -> dict[str, float]:
     }
     paths, audio = Paths(folder), SharedAudio()
     audio.append(samples[FROM : FROM + 10 * RATE].astype(np.float32) / np.float32(32768))
-    link, clip = DeviceLink(paths.device(0), paths.ledger(0)), audio.clip(0, 10 * RATE)
+    link = DeviceLink(paths.device(0), paths.ledger(0))
     link.connect(lambda: None)
     link.start()
+    return link, audio
+
+
+async def measure_device(samples: npt.NDArray[np.int16]) -> dict[str, float]:
+    """What the device process takes for an utterance of 10 s, detection and recognition, while many wait for it."""
+    link, audio = connect_to_device(samples)
     windows, states = 10 * RATE // WINDOW_SAMPLES, np.zeros((1, *DETECTOR_STATE_SHAPE), np.float32)
-    left = iter(range(UTTERANCES))
+    clip, left = audio.clip(0, 10 * RATE), iter(range(UTTERANCES))
 
     async def ask() -> None:
         for number in left:
@@ -251,6 +261,37 @@ async def measure_device(samples: npt.NDArray[np.int16]) -> dict[str, float]:
     elapsed, spent = time.perf_counter() - began, clock.read(UTTERANCES)
     link.close()
     return {"utterances_per_second": round(UTTERANCES / elapsed), "device_ms": spent.device}
+
+
+async def measure_device_live(samples: npt.NDArray[np.int16]) -> dict[str, float]:
+    """What the device process takes for a second of each of many live sessions: windows, and chunks with context."""
+    link, audio = connect_to_device(samples)
+    sources = [link.open(audio) for _ in range(SOURCES)]
+    states = np.zeros((SOURCES, *DETECTOR_STATE_SHAPE), np.float32)
+    chunk_states: list[Any] = [None] * SOURCES
+    own, right = (frames * FRAME_SAMPLES for frames in (CHUNK.length or 0, CHUNK.right_context))
+    rounds = (10 * RATE - right) // WINDOW_SAMPLES
+    every = own / WINDOW_SAMPLES  # windows from one chunk of a session to its next
+
+    async def decode(number: int, end: int) -> None:
+        start = max(0, end - own - CHUNK.left_context * FRAME_SAMPLES)
+        found = await link.decode_chunk(
+            sources[number], audio.clip(start, end + right), left_context=max(0, end - own - start),
+            right_context=right, state=chunk_states[number], phrases=(),
+        )  # fmt: skip
+        chunk_states[number] = found.state
+
+    clock, began = Clock(), time.perf_counter()
+    for place in range(rounds):
+        start = place * WINDOW_SAMPLES
+        due = [number for number in range(SOURCES) if (place + number) % every < 1 and start >= own]
+        detecting = link.detect(sources, [start] * SOURCES, [1] * SOURCES, states)
+        await asyncio.gather(detecting, *(decode(number, start) for number in due))
+        states = detecting.result()[1]
+    elapsed, seconds = time.perf_counter() - began, SOURCES * rounds * WINDOW_SAMPLES / RATE
+    spent = clock.read(seconds)
+    link.close()
+    return {"session_seconds_per_second": round(seconds / elapsed), "device_live_ms": spent.device}
 
 
 @contextmanager
@@ -288,7 +329,9 @@ def main() -> None:
         for sessions in () if arguments.files or arguments.device else arguments.live or (25, 60, 120):
             live.append(asyncio.run(measure_live(url, samples, sessions)))
             print(live[-1], flush=True)
-        device = asyncio.run(measure_device(samples)) if arguments.device else {}
+        device: dict[str, float] = {}
+        for measure in (measure_device, measure_device_live) if arguments.device else ():
+            device |= asyncio.run(measure(samples))
         print(device)
     print(json.dumps({"files": list(map(asdict, files)), "live": list(map(asdict, live)), "device": device}))
 

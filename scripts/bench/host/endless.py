@@ -17,7 +17,7 @@ import numpy as np
 from parakeet_stt.processes import device
 from parakeet_stt.protocols import DetectorStates, Engine
 from parakeet_stt.server.settings import Settings
-from parakeet_stt.vad import Probabilities, Windows
+from parakeet_stt.vad import Probabilities, Windows, split_streams
 from scripts.bench.host.recognizer import EndlessRecognizer
 
 DETECTOR = "ENDLESS_DETECTOR"
@@ -32,8 +32,7 @@ class EnergyDetector:
         """1 for loud windows, 0 for others."""
         together = np.concatenate([own[:, ::STRIDE] for own in windows])
         energies = np.einsum("ij,ij->i", together, together) / together.shape[1]
-        ends = np.cumsum([len(own) for own in windows])[:-1]
-        return np.split((energies > LOUD).astype(np.float32), ends), states
+        return split_streams((energies > LOUD).astype(np.float32), [len(own) for own in windows]), states
 
 
 def load_endless(path: Path, settings: Settings, number: int, diarizer: Path | None) -> Engine:
