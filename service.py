@@ -36,6 +36,7 @@ from parakeet_stt.server.app import create_app
 from parakeet_stt.server.components import Components, Processes
 from parakeet_stt.server.connections.http import HttpProtocol
 from parakeet_stt.server.connections.sockets import SocketProtocol
+from parakeet_stt.server.connections.watch import Watch
 from parakeet_stt.server.digests import Digests
 from parakeet_stt.server.files.bento import NATIVE_PATH, NativeMiddleware
 from parakeet_stt.server.http.middleware import RequestMiddleware
@@ -161,6 +162,7 @@ class ParakeetSTT:
                 raise StartupError(paths.failure.read_text())
 
         welcome, *_ = [link.connect(check) for link in links]
+        Watch.ledger = links[0].ledger
         source = catalogue.read_source(paths.source)
         model = ServedModel(
             name=source.name,

@@ -45,6 +45,7 @@ class _Front(IntEnum):
     WAITING = 1
     UNREAD = 4
     SESSIONS = 5
+    CONNECTIONS = 6
 
 
 class Ledger:
@@ -155,6 +156,14 @@ class Ledger:
             yield
         finally:
             self._own[_Front.SESSIONS] -= 1
+
+    def count_connections(self, more: int) -> None:
+        """So many more callers are connected to this front."""
+        self._own[_Front.CONNECTIONS] += more
+
+    def excess_connections(self) -> int:
+        """How many more callers are connected to this front than to the one that has the fewest."""
+        return int(self._own[_Front.CONNECTIONS] - min(row[_Front.CONNECTIONS] for row in self._fronts()))
 
     def _fronts(self) -> Iterator[list[float]]:
         """Copies of the rows of fronts that are running."""

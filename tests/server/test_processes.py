@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,14 +105,31 @@ def test_a_short_lived_key_of_one_front_opens_sessions_on_both(serve: Serve, cal
         made = {"authorization": f"Bearer {json.loads(text)['value']}"}
         connect = partial(opened, serve.server, path="/v1/realtime", additional_headers=made)
         sockets = sockets_to_both(serve, partial(connect_when_admitted, callers[0], connect))
-        for socket in sockets:
-            assert json.loads(socket.recv(timeout=20))["type"] == "session.created"
-            socket.close()
+        for one in sockets:
+            assert json.loads(one.recv(timeout=20))["type"] == "session.created"
+            one.close()
         until(lambda: callers[0].metrics()["stt_sessions"] == 0, "the sessions are over")
         forged = {"authorization": made["authorization"][:-2] + "xx"}
         with pytest.raises(InvalidStatus) as refusal:
             opened(serve.server, path="/v1/realtime", additional_headers=forged)
         assert refusal.value.response.status_code == 401
+
+
+@pytest.mark.usefixtures("callers")  # both fronts are there
+def test_connections_that_come_together_are_shared_out(serve: Serve) -> None:
+    """One front took all 16, and a second one helped nobody."""
+    with ExitStack() as stack:
+        opened_at_once = [stack.enter_context(_connecting(serve.port)) for _ in range(16)]
+        counts = Counter(front_of(serve, one) for one in opened_at_once)
+        assert len(counts) == 2
+        assert min(counts.values()) >= 5, counts
+
+
+def _connecting(port: int) -> socket.socket:
+    connection = socket.socket()
+    connection.setblocking(False)
+    connection.connect_ex(("127.0.0.1", port))
+    return connection
 
 
 def test_the_limit_of_sessions_holds_over_both_fronts_exactly(serve: Serve, callers: list[Caller]) -> None:

@@ -51,8 +51,9 @@ class HttpProtocol(HttpToolsProtocol):
         """See `asyncio.Protocol`."""
         transport = cast(asyncio.Transport, transport)  # of uvloop, whose transports are no subclass
         super().connection_made(transport)
-        self._head_began_at = self.loop.time()
         self._watch = Watch(transport, self._check_head)
+        Watch.let_others_accept()
+        self._head_began_at = self.loop.time()
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         # The kernel gives the lowest number that is free.
         if transport.get_extra_info("socket").fileno() >= most - min(RESERVED_DESCRIPTORS, most // 2):

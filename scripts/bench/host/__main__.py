@@ -4,6 +4,7 @@
     python -m scripts.bench.host --live 50 75         # so many live sessions, 15 s each
     python -m scripts.bench.host --files --short      # a tenth of the requests
     python -m scripts.bench.host --device             # only the device process, flooded by one front
+    python -m scripts.bench.host --files --short --fronts 2 --front-share 0.15   # as root: each has a part of a core
 
 The clients are in this process. Processor time is that of the service's processes only, which other work on the machine
 hardly changes; requests a second and delays depend on it. Prints a table, then one JSON line.
@@ -50,6 +51,7 @@ LIVE_SECONDS = 15.0
 UTTERANCES, AT_ONCE = 3000, 256
 SOURCES = 500  # live sessions, of which the device process hears a window at once
 CHUNK = ChunkRules()
+CGROUPS, PERIOD_US = Path("/sys/fs/cgroup/cpu"), 10_000  # version 1 of Linux' control groups
 
 
 @dataclass(frozen=True)
@@ -295,6 +297,27 @@ async def measure_device_live(samples: npt.NDArray[np.int16]) -> dict[str, float
 
 
 @contextmanager
+def limited_fronts(share: float | None) -> Iterator[None]:
+    """Give each front process so much of a core, as root: so two cores show what more fronts carry. None for all."""
+    groups: list[Path] = []
+    if share is not None:
+        for process in psutil.Process().children(recursive=True):
+            if KINDS["front"] in " ".join(process.cmdline()):
+                groups.append(CGROUPS / f"bench-front-{process.pid}")
+                groups[-1].mkdir()
+                (groups[-1] / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+                (groups[-1] / "cpu.cfs_quota_us").write_text(str(round(share * PERIOD_US)))
+                (groups[-1] / "cgroup.procs").write_text(str(process.pid))
+    try:
+        yield
+    finally:
+        for group in groups:
+            for pid in (group / "cgroup.procs").read_text().split():
+                (CGROUPS / "cgroup.procs").write_text(pid)
+            group.rmdir()
+
+
+@contextmanager
 def endless_service(detector: str, fronts: int) -> Iterator[str]:
     """A running service with an endless device. detector: where it is, device or cpu."""
     # Batches of a fast GPU's size.
@@ -313,12 +336,13 @@ def main() -> None:
     parser.add_argument("--device", action="store_true", help="only the device process, by itself")
     parser.add_argument("--detector", choices=("device", "cpu"), default="device", help="where speech is detected")
     parser.add_argument("--fronts", type=int, default=1, help="front processes")
+    parser.add_argument("--front-share", type=float, help="of a core for each front")
     parser.add_argument("--short", action="store_true", help="a tenth of the requests")
     arguments = parser.parse_args()
     samples, _ = soundfile.read(SAMPLE, dtype="int16")
     files: list[FileRow] = []
     live: list[LiveRow] = []
-    with endless_service(arguments.detector, arguments.fronts) as url:
+    with endless_service(arguments.detector, arguments.fronts) as url, limited_fronts(arguments.front_share):
         print(f"endless device; {os.cpu_count()} processors, the clients on them too; times in ms\n")
         for load in FILES if arguments.live is None and not arguments.device else ():
             requests = max(load.callers, load.requests // (10 if arguments.short else 1))
