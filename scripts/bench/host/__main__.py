@@ -17,10 +17,11 @@ import asyncio
 import io
 import json
 import os
+import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -167,10 +168,14 @@ def clip(samples: npt.NDArray[np.int16], load: Load) -> bytes:
 async def measure_files(url: str, data: bytes, load: Load) -> FileRow:
     """Send a clip again and again."""
     delays: list[float] = []
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
+    verify = ssl.create_default_context()  # not one for each client
+    async with AsyncExitStack() as stack:
+        # One for each caller: a client with 64 connections looks at all of them at each request, for 10 ms.
+        clients = [httpx.AsyncClient(base_url=url, timeout=300, verify=verify) for _ in range(load.callers)]
+        for client in clients:
+            await stack.enter_async_context(client)
 
-        async def send(requests: Iterator[int]) -> None:
+        async def send(client: httpx.AsyncClient, requests: Iterator[int]) -> None:
             for _ in requests:
                 began = time.perf_counter()
                 answer = await client.post(
@@ -182,7 +187,7 @@ async def measure_files(url: str, data: bytes, load: Load) -> FileRow:
 
         async def send_all(count: int) -> None:
             requests = iter(range(count))
-            await asyncio.gather(*(send(requests) for _ in range(load.callers)))
+            await asyncio.gather(*(send(client, requests) for client in clients))
 
         await send_all(2 * load.callers)  # workers are forked, caches are filled
         delays.clear()
