@@ -11,12 +11,12 @@ from parakeet_stt.measure.api import (
     DEFAULT_MODEL,
     Abilities,
     Answer,
+    Clients,
     Target,
     describe,
     find_model,
     has_stream,
     has_word_times,
-    new_client,
     transcribe,
 )
 from parakeet_stt.measure.clips import Clip, Phrase
@@ -85,7 +85,7 @@ async def measure_server(
     target: Target, clips: Sequence[Clip], phrases: Sequence[Phrase], plan: Plan, say: Callable[[str], None]
 ) -> Benchmark:
     """All loads of the plan. say: called with what is measured next. Never raises: a benchmark says what failed."""
-    async with new_client(plan.timeout) as client:
+    async with Clients(plan.timeout) as clients, clients.one() as client:
         say("what it supports")
         target, abilities = await look_at(client, target, clips[0])
         say("each clip alone")
@@ -97,14 +97,14 @@ async def measure_server(
         closed = []
         for callers in plan.callers:
             say(f"{callers} callers")
-            closed.append(await measure_load(client, target, clips, plan.seconds, callers=callers, unloaded=texts))
+            closed.append(await measure_load(clients, target, clips, plan.seconds, callers=callers, unloaded=texts))
         mean = sum(clip.seconds for clip in clips) / len(clips)
         best = max((row.rtfx for row in closed), default=0.0) / mean  # requests a second
         opened = []
         for rate in (*plan.rates, *(share * best for share in plan.shares)):
             if rate > 0:
                 say(f"{rate:.2g} requests a second")
-                opened.append(await measure_load(client, target, clips, plan.seconds, rate=rate, unloaded=texts))
+                opened.append(await measure_load(clients, target, clips, plan.seconds, rate=rate, unloaded=texts))
     return Benchmark(
         target,
         abilities,

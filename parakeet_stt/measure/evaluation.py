@@ -13,7 +13,7 @@ from itertools import islice
 
 import httpx
 
-from parakeet_stt.measure.api import Target, new_client, transcribe_patiently
+from parakeet_stt.measure.api import Clients, Target, transcribe_patiently
 from parakeet_stt.measure.clips import Clip, UnreadableAudio, load
 from parakeet_stt.measure.manifests import BadManifest, Manifest, Recording
 from parakeet_stt.measure.normalizers import Normalizer
@@ -162,19 +162,20 @@ async def evaluate(
     feed = _Feed(manifest, rules.limit)
     began = time.monotonic()
 
-    async def work(client: httpx.AsyncClient) -> None:
+    async def work(clients: Clients) -> None:
         while (taken := await feed.take()) is not None:
             index, recording, clip = taken
             if isinstance(clip, str):
                 outcome = Outcome(index, recording.name, recording.duration or 0.0, recording.text, failure=clip)
             else:
-                outcome = await _transcribe_one(client, target, rules, (index, recording, clip))
+                async with clients.one() as client:
+                    outcome = await _transcribe_one(client, target, rules, (index, recording, clip))
             outcomes.append(outcome)
             when_done(outcome)
 
-    async with new_client(rules.timeout) as client, asyncio.TaskGroup() as group:
+    async with Clients(rules.timeout) as clients, asyncio.TaskGroup() as group:
         for _ in range(rules.concurrency):
-            group.create_task(work(client))
+            group.create_task(work(clients))
     if feed.error:
         raise feed.error
     return Result(manifest.name, target, tuple(sorted(outcomes, key=lambda one: one.index)), time.monotonic() - began)

@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import httpx
 import numpy as np
 
-from parakeet_stt.measure.api import Answer, Target, transcribe
+from parakeet_stt.measure.api import Answer, Clients, Target, transcribe
 from parakeet_stt.measure.clips import Clip
 from parakeet_stt.measure.normalizers import split_plain
 from parakeet_stt.measure.word_errors import count_errors
@@ -70,8 +69,8 @@ def percentiles_ms(values: Sequence[float], *which: float) -> list[float]:
 class Load:
     """Sends clips to a server for some seconds, the first quarter of which does not count."""
 
-    def __init__(self, client: httpx.AsyncClient, target: Target, clips: Sequence[Clip], seconds: float) -> None:
-        self._client, self._target, self._clips = client, target, clips
+    def __init__(self, clients: Clients, target: Target, clips: Sequence[Clip], seconds: float) -> None:
+        self._clients, self._target, self._clips = clients, target, clips
         self._pick = random.Random(1)
         now = time.monotonic()
         self.counting_from, self.until = now + seconds * WARM_SHARE, now + seconds
@@ -97,7 +96,8 @@ class Load:
 
     async def _send(self, began: float) -> None:
         number = self._pick.randrange(len(self._clips))
-        answer = await transcribe(self._client, self._target, self._clips[number])
+        async with self._clients.one() as client:
+            answer = await transcribe(client, self._target, self._clips[number])
         self.requests.append(Request(number, began, time.monotonic(), answer))
 
     def sum_up(self, unloaded: Sequence[str], *, callers: int = 0, rate: float = 0.0) -> Loaded:
@@ -157,10 +157,10 @@ def compare_text(text: str, clip: int, unloaded: Sequence[str]) -> Difference:
 
 
 async def measure_load(
-    client: httpx.AsyncClient, target: Target, clips: Sequence[Clip], seconds: float, *, callers: int = 0,
+    clients: Clients, target: Target, clips: Sequence[Clip], seconds: float, *, callers: int = 0,
     rate: float = 0.0, unloaded: Sequence[str] = (),
 ) -> Loaded:  # fmt: skip  # seven: the load is callers or rate
     """A closed loop of `callers`, or an open loop of `rate` requests a second, for so many seconds."""
-    load = Load(client, target, clips, seconds)
+    load = Load(clients, target, clips, seconds)
     await (load.run_closed(callers) if callers else load.run_open(rate))
     return load.sum_up(unloaded, callers=callers, rate=rate)

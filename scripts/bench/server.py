@@ -31,7 +31,7 @@ import soundfile
 
 from parakeet_stt.detector_stream import DetectorStream
 from parakeet_stt.engines.silero_onnx import OnnxDetector
-from parakeet_stt.measure.api import Target, new_client
+from parakeet_stt.measure.api import Clients, Target
 from parakeet_stt.measure.clips import Clip, decode
 from parakeet_stt.measure.clips import cut_clips as cut_from
 from parakeet_stt.measure.load import Load, percentiles_ms
@@ -83,8 +83,8 @@ async def measure_load(url: str, clips: list[Clip], seconds: float, *, callers: 
 
     callers: of a closed loop. rate: of an open loop, a second. With neither, the load of other clients is measured.
     """
-    async with new_client(timeout=900) as client:
-        load = Load(client, Target("served", f"{url}/v1"), clips, seconds)
+    async with Clients(timeout=900) as clients:
+        load = Load(clients, Target("served", f"{url}/v1"), clips, seconds)
 
         async def read_twice() -> tuple[dict[str, float], dict[str, float]]:
             await asyncio.sleep(load.counting_from - time.monotonic())

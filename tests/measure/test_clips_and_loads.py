@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
-from parakeet_stt.measure.api import Answer, Target, read_message
+from parakeet_stt.measure.api import Answer, Clients, Target, read_message
 from parakeet_stt.measure.clips import RATE, Clip, cut_clips, cut_phrases, decode, join, resample
 from parakeet_stt.measure.load import Load, Request, compare_text, percentiles_ms
 from parakeet_stt.measure.pages.plots import Axis, Series, draw
@@ -68,7 +68,22 @@ def test_a_changed_text_is_told_from_another_clip_s() -> None:
 
 def make_load(seconds: float) -> Load:
     clips = [Clip("a.wav", b"", 10.0), Clip("b.wav", b"", 2.0), Clip("c.wav", b"", 4.0)]
-    return Load(httpx.AsyncClient(), Target("x", "http://127.0.0.1:9/v1"), clips, seconds)
+    return Load(Clients(5.0), Target("x", "http://127.0.0.1:9/v1"), clips, seconds)
+
+
+def test_requests_at_once_have_a_client_each_and_later_ones_use_them_again() -> None:
+    """One client with 64 connections took 10 ms a request, and the server that was measured seemed as slow."""
+
+    async def use() -> None:
+        async with Clients(5.0) as clients:
+            async with clients.one() as first, clients.one() as second:
+                assert first is not second
+            async with clients.one() as third, clients.one() as fourth:
+                assert {third, fourth} == {first, second}
+        assert first.is_closed
+        assert second.is_closed
+
+    asyncio.run(use())
 
 
 def test_only_what_begins_after_the_warm_up_counts() -> None:

@@ -107,12 +107,12 @@ async def _evaluate_all(manifests: Sequence[Manifest], targets: Sequence[Target]
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from parakeet_stt.measure.api import describe, find_model, new_client
+    from parakeet_stt.measure.api import describe, find_model
     from parakeet_stt.measure.evaluation import evaluate as measure
 
     counts = [len(manifest) for manifest in manifests]  # a wrong manifest is told before a server is asked
     found = []
-    async with new_client(30) as client:
+    async with httpx.AsyncClient(timeout=30) as client:
         for target in targets:
             try:
                 listed, _ = await find_model(client, target)

@@ -17,17 +17,15 @@ import asyncio
 import io
 import json
 import os
-import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import av
-import httpx
 import numpy as np
 import numpy.typing as npt
 import psutil  # type: ignore[import-untyped]
@@ -36,6 +34,7 @@ from websockets.asyncio.client import connect
 
 from parakeet_stt.device.link import DeviceLink
 from parakeet_stt.ipc.shared_audio import SharedAudio
+from parakeet_stt.measure.api import Clients
 from parakeet_stt.measure.clips import write_wav
 from parakeet_stt.measure.load import percentiles_ms
 from parakeet_stt.processes.paths import Paths
@@ -168,26 +167,22 @@ def clip(samples: npt.NDArray[np.int16], load: Load) -> bytes:
 async def measure_files(url: str, data: bytes, load: Load) -> FileRow:
     """Send a clip again and again."""
     delays: list[float] = []
-    verify = ssl.create_default_context()  # not one for each client
-    async with AsyncExitStack() as stack:
-        # One for each caller: a client with 64 connections looks at all of them at each request, for 10 ms.
-        clients = [httpx.AsyncClient(base_url=url, timeout=300, verify=verify) for _ in range(load.callers)]
-        for client in clients:
-            await stack.enter_async_context(client)
+    async with Clients(300) as clients:
 
-        async def send(client: httpx.AsyncClient, requests: Iterator[int]) -> None:
+        async def send(requests: Iterator[int]) -> None:
             for _ in requests:
                 began = time.perf_counter()
-                answer = await client.post(
-                    "/v1/audio/transcriptions", files={"file": (f"a.{load.container}", data)},
-                    data={"model": "whisper-1"},
-                )  # fmt: skip
+                async with clients.one() as client:
+                    answer = await client.post(
+                        f"{url}/v1/audio/transcriptions", files={"file": (f"a.{load.container}", data)},
+                        data={"model": "whisper-1"},
+                    )  # fmt: skip
                 answer.raise_for_status()
                 delays.append(time.perf_counter() - began)
 
         async def send_all(count: int) -> None:
             requests = iter(range(count))
-            await asyncio.gather(*(send(client, requests) for client in clients))
+            await asyncio.gather(*(send(requests) for _ in range(load.callers)))
 
         await send_all(2 * load.callers)  # workers are forked, caches are filled
         delays.clear()

@@ -1,6 +1,6 @@
 """Does to a server of its own what hostile callers do, and checks that nobody else notices. Run before a release.
 
-    python -m scripts.release.check_hostile                                   # an hour and a half
+    python -m scripts.release.check_hostile                                   # half an hour to one and a half
     python -m scripts.release.check_hostile --files 200 --messages 500 --fast 2 --soak-minutes 1
     python -m scripts.release.check_hostile --minutes 12                      # as much of it as that allows
 
