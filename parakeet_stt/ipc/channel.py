@@ -139,21 +139,23 @@ class Channel:
         self._loop.remove_writer(self._connection.fileno())
 
     def _read(self) -> None:
-        try:
-            data, descriptors = receive_some(self._connection)
-            messages = self._parser.push(data, descriptors)
-        except BlockingIOError:
-            return
-        except (OSError, ProtocolError):
-            self._lose()
-            return
-        for message, own in messages:
-            if self.is_open:
-                self._on_message(message, own)
-            else:
-                _close_all(own)
-        if not data:
-            self._lose()
+        # All that there is: of bytes and a reset that come together, uvloop tells once, and then never of this socket.
+        while self.is_open:
+            try:
+                data, descriptors = receive_some(self._connection)
+                messages = self._parser.push(data, descriptors)
+            except BlockingIOError:
+                return
+            except (OSError, ProtocolError):
+                self._lose()
+                return
+            for message, own in messages:
+                if self.is_open:
+                    self._on_message(message, own)
+                else:
+                    _close_all(own)
+            if not data:
+                self._lose()
 
     def _lose(self) -> None:
         if self.is_open:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
+import uvloop
 
 from parakeet_stt.ipc.channel import (
     BUFFER_BYTES,
@@ -58,6 +59,12 @@ def close_all(descriptors: Sequence[int]) -> None:
 
 def frame(message: bytes, descriptors: int = 0) -> bytes:
     return HEADER.pack(len(message), descriptors) + message
+
+
+@pytest.fixture(scope="module", autouse=True)
+def first_loop() -> None:
+    """uvloop keeps two descriptors from its first loop on."""
+    uvloop.run(asyncio.sleep(0))
 
 
 @pytest.fixture(autouse=True)
@@ -396,3 +403,19 @@ def test_a_polled_end_closes_descriptors_of_messages_that_did_not_arrive_whole()
         socket.send_fds(theirs, [frame(b"whole", 1)[:-1]], [file])
         os.close(file)
         assert end.receive() == []
+
+
+def test_an_end_with_the_last_message_and_a_reset_at_once_is_noticed() -> None:
+    """uvloop told of the message and never of the end: an upload hung whose decoder was killed before it had read."""
+
+    async def exchange() -> list[bytes]:
+        ours, theirs = socket.socketpair()
+        heard, is_lost = list[bytes](), asyncio.Event()
+        channel = Channel(ours, lambda message, _: heard.append(message), is_lost.set)
+        channel.send(b"what nobody reads")
+        send_all(theirs, b"the last message")
+        theirs.close()
+        await asyncio.wait_for(is_lost.wait(), DEADLINE)
+        return heard
+
+    assert uvloop.run(exchange()) == [b"the last message"]
