@@ -45,7 +45,7 @@ def test_on_a_cpu_the_device_is_short_first() -> None:
 
 
 def test_a_fast_gpu_waits_for_the_cores_with_short_clips_or_few_cores() -> None:
-    few = dataclasses.replace(A100, cores=4)
+    few = dataclasses.replace(A100, cores=2)
     assert bottleneck(Load(hours=1000, clip=10), few).name == "cores"
     assert bottleneck(Load(hours=1000), dataclasses.replace(A100, cores=64)).name == "device"
     assert bottleneck(Load(hours=1000), dataclasses.replace(A100, megabits=100)).name == "network"
