@@ -91,6 +91,7 @@ def serve(
     while True:
         ready, _, _ = select.select([listening, lifeline, woken], [], [], BEAT_SECONDS)
         if lifeline in ready:
+            signal.set_wakeup_fd(-1)  # before the two sockets are gone: workers still end
             return
         if woken in ready:
             woken.recv(1 << 16)
