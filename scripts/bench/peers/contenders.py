@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -123,6 +124,7 @@ class Contender:
 @contextmanager
 def start(job: Job) -> Iterator[Contender]:
     """Load a contender, and end its process afterwards. Raises RuntimeError if it can't be loaded."""
+    os.environ["OPENBLAS_NUM_THREADS"] = str(job.threads)  # the process has it before it loads numpy
     ours, theirs = get_context("spawn").Pipe()
     process = get_context("spawn").Process(target=_serve, args=(job, theirs), daemon=True)
     process.start()
