@@ -3,12 +3,13 @@
     python -m scripts.bench.gpu [--out gpu.json] [--seconds 600] [--parts engine nemo] [--model FILE.nemo]
     python -m scripts.bench.gpu --device cpu --short --tiny    # shows that it works, before a GPU is at hand
 
-Parts, each independent of the others: `matrix` (how fast the GPU multiplies the encoder's own sizes), `engine` (batch 1
-to 256, 10 and 24 s, bfloat16, float16, float32 with TF32), `nemo` (its `transcribe()`), `memory` (too large a batch),
-`profile` (one second, by kernel), `served` (over HTTP), `live` (the most sessions) and `compiled` (the encoder under
-torch.compile). A part that fails or takes too long is reported with its reason. Writes one JSON document, and prints
-the rows of docs/benchmarks.md. Unless --model names one, the model is that of scripts/bench/random_parakeet.py: the
-0.6B architecture with random weights, which is made here in about a minute.
+Parts, each independent of the others: `agreement` (the bundled model's tokens beside a CPU's), `matrix` (how fast the
+GPU multiplies the encoder's own sizes), `engine` (batch 1 to 256, 10 and 24 s, bfloat16, float16, float32 with TF32),
+`nemo` (its `transcribe()`), `memory` (too large a batch), `stages` (what a batch's time goes to), `profile` (one
+second, by kernel), `served` (over HTTP), `live` (the most sessions) and `compiled` (the encoder under torch.compile). A
+part that fails or takes too long is reported with its reason. Writes one JSON document, and prints the rows of
+docs/benchmarks.md. Unless --model names one, the model is that of scripts/bench/random_parakeet.py: the 0.6B
+architecture with random weights, which is made here in about a minute.
 
 What to carry to such a machine: this repository, and wheels of what it lacks. A usual GPU image has Python 3.12, torch,
 torchaudio, numpy and CUDA, and no NeMo. On a machine with a network:
@@ -40,6 +41,7 @@ TINY_MODEL = ROOT / "models" / "parakeet-tdt-tiny" / "parakeet-tdt-tiny.nemo"
 _HERE = "scripts.bench.gpu"
 PARTS = (
     Part("machine", 5, "engine", f"{_HERE}.arithmetic:describe_machine"),
+    Part("agreement", 40, "engine", f"{_HERE}.agreement:measure_agreement"),
     Part("matrix", 15, "engine", f"{_HERE}.arithmetic:measure_matrices"),
     Part("engine", 170, "engine", f"{_HERE}.engine:measure_engine"),
     Part("nemo", 50, "engine", f"{_HERE}.engine:measure_nemo"),
@@ -50,6 +52,7 @@ PARTS = (
         f"{_HERE}.engine:measure_memory",
         gpu_only="a CPU's memory is the machine's: taking all of it would end other processes",
     ),
+    Part("stages", 25, "engine", f"{_HERE}.engine:measure_stages"),
     Part("profile", 25, "engine", f"{_HERE}.engine:measure_profile"),
     Part("served", 80, "service", f"{_HERE}.service:measure_served"),
     Part("live", 120, "service", f"{_HERE}.service:measure_live"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.engines import nemo_archive
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.errors import OutOfMemory
-from scripts.bench.gpu.arithmetic import wait
+from scripts.bench.gpu.arithmetic import seconds_of, wait
 from scripts.bench.gpu.plan import Setup
 from scripts.bench.serving import SAMPLE
 
@@ -143,6 +144,7 @@ def measure_engine(setup: Setup, seconds: float) -> dict[str, Any]:
         except Exception as exc:  # the other precisions are still worth measuring
             if not cells and precision == precisions[-1]:
                 raise
+            traceback.print_exc()
             not_run.append(f"{precision}: {type(exc).__name__}: {exc}"[:300])
     return {"cells": [asdict(cell) for cell in cells], "not_run": not_run}
 
@@ -205,6 +207,56 @@ def measure_compiled(setup: Setup, seconds: float) -> dict[str, Any]:
                 cells.append(asdict(measure_cell(engine, batch, 0, 1.0)))
             found[mode] = {"cells": cells, "seconds": round(time.monotonic() - began, 1)}
     return found
+
+
+STAGE_BATCHES = ((1, 6), (1, 24), (16, 6), (64, 10), (64, 24), (128, 10))  # items, seconds
+
+
+def measure_stages(setup: Setup, seconds: float) -> dict[str, Any]:
+    """The part `stages`: what a batch's time goes to, each step on its own, queued many times.
+
+    ms: of the step, on whichever of host and device takes longer. host_ms: until it is queued.
+    """
+    sizes: Sequence[tuple[int, int]] = ((1, 2),) if setup.short else STAGE_BATCHES
+    rows = []
+    with loaded(setup, "float32" if setup.short else "auto") as engine, torch.inference_mode():
+        for count, length in sizes:
+            batch = cut_clips(length, count)
+            engine.recognize(batch)
+            lengths = np.array([clip.length for clip in batch])
+            audio, sent = engine._upload.send(engine._pad(batch), [lengths])
+            audio, numbers = audio.clone(), sent.clone()
+            encoded, frames = engine._encoder(audio, numbers)
+            found, _ = engine._decode(encoded, frames)
+            steps: dict[str, Callable[[], object]] = {
+                "upload": lambda batch=batch, lengths=lengths: engine._upload.send(engine._pad(batch), [lengths]),  # type: ignore[misc]
+                "front end": lambda audio=audio, numbers=numbers: engine._model.preprocessor(  # type: ignore[misc]
+                    input_signal=audio, length=numbers
+                ),
+                "front end, encoder": lambda audio=audio, numbers=numbers: engine._encoder(audio, numbers),  # type: ignore[misc]
+                "search": lambda encoded=encoded, frames=frames: engine._decode(encoded, frames),  # type: ignore[misc]
+                "scores": lambda encoded=encoded, found=found: engine._score(encoded, found),  # type: ignore[misc]
+                "all, launched": lambda batch=batch: engine.launch(batch),  # type: ignore[misc]
+            }
+            budget = seconds / 2 / len(sizes) / len(steps)
+            rows.append({"batch": count, "clip_seconds": length, "steps": {
+                name: {"ms": round(1000 * seconds_of(step, setup.device, budget), 3),
+                       "host_ms": round(1000 * queueing_seconds(step, setup.device), 3)}
+                for name, step in steps.items()
+            }})  # fmt: skip
+    return {"rows": rows}
+
+
+def queueing_seconds(work: Callable[[], object], device: str) -> float:
+    """Seconds until a call returns, with nothing queued on the device before: the median of five."""
+    times = []
+    for _ in range(5):
+        wait(device)
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    wait(device)
+    return float(np.median(times))
 
 
 def measure_memory(setup: Setup, seconds: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -78,6 +79,7 @@ def run_part(part: Part, setup: Setup, seconds: float) -> Outcome:
         module, _, name = part.function.partition(":")
         return outcome("ok", "", getattr(importlib.import_module(module), name)(setup, seconds))
     except (Exception, SystemExit) as exc:  # a driver, a compiler or a server may fail in any way; that is a result
+        traceback.print_exc()
         return outcome("failed", f"{type(exc).__name__}: {next(iter(str(exc).strip().splitlines()), '')}"[:500])
 
 

@@ -14,8 +14,8 @@ def render(about: Mapping[str, Any], outcomes: Mapping[str, Outcome]) -> str:
     machine = outcomes["machine"].result if "machine" in outcomes else None
     on = f"{machine['processor']}, torch {machine['torch']}, " if machine else ""
     lines = [f"{on}{about['model']}{weights}: `{about['command']}`", ""]
-    renderers = {"engine": _engine, "nemo": _nemo, "compiled": _compiled, "memory": _memory, "profile": _profile,
-                 "served": _served, "live": _live}  # fmt: skip
+    renderers = {"agreement": _agreement, "stages": _stages, "engine": _engine, "nemo": _nemo, "compiled": _compiled,
+                 "memory": _memory, "profile": _profile, "served": _served, "live": _live}  # fmt: skip
     for name, outcome in outcomes.items():
         if outcome.status != "ok":
             lines += [f"{name}: {outcome.status}, {outcome.reason}", ""]
@@ -63,6 +63,34 @@ def _nemo(result: Mapping[str, Any], outcomes: Mapping[str, Outcome]) -> list[st
             for cell in result["cells"]
         ],
     )  # fmt: skip
+
+
+def _agreement(result: Mapping[str, Any], _: Mapping[str, Outcome]) -> list[str]:
+    rows: list[tuple[object, ...]] = []
+    for precision, compared in result["recognizer"].items():
+        for name, own in compared.items():
+            if isinstance(own, str):
+                rows.append((precision, name, own, "", "", ""))
+            else:
+                rows.append((precision, name, own["utterances"], own["same_tokens"], own["same_times"],
+                             own["logprobs_apart"]))  # fmt: skip
+    own = result["detector"]
+    headings = ("precision", "the bundled model", "utterances", "same tokens", "and times", "log-probabilities apart")
+    said = (
+        f"detector: {own['windows']} windows within {own['apart']:.1e} of the CPU's, {own['other_side_of_half']} on "
+        f"the other side of a half; {own['rtfx_of_one_stream']} × real time for one stream"
+    )
+    return [*table(headings, rows), "", said]
+
+
+def _stages(result: Mapping[str, Any], _: Mapping[str, Outcome]) -> list[str]:
+    names = list(result["rows"][0]["steps"]) if result["rows"] else []
+    rows = [
+        (f"{row['batch']} × {row['clip_seconds']} s",
+         *(f"{row['steps'][name]['ms']} ({row['steps'][name]['host_ms']})" for name in names))
+        for row in result["rows"]
+    ]  # fmt: skip
+    return table(("batch: ms (until queued)", *names), rows)
 
 
 def _compiled(result: Mapping[str, Any], _: Mapping[str, Outcome]) -> list[str]:
