@@ -21,7 +21,7 @@ class BulkSettings:
     device: str
     precision: Precision
     threads: int
-    encoder: Literal["eager", "compiled"]
+    encoder: Literal["graphs", "eager"]
     max_batch: int
     batch_seconds: float | None
     max_utterance_seconds: float

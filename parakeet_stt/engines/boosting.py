@@ -18,12 +18,10 @@ from nemo.collections.asr.parts.context_biasing.boosting_graph_batched import (
     BoostingTreeModelConfig,
     GPUBoostingTreeModel,
 )
-from nemo.collections.asr.parts.submodules.transducer_decoding.tdt_label_looping import (
-    GreedyBatchedTDTLabelLoopingComputer,
-)
 
 from parakeet_stt.engines.cpu.search import make_search
 from parakeet_stt.engines.steps.pieces import Pieces
+from parakeet_stt.engines.steps.search import GraphSearch
 from parakeet_stt.text.alignment import WORD_START
 from parakeet_stt.text.phrases import Phrases, spelling_variants, split_script
 
@@ -34,7 +32,7 @@ SCRIPTS = ("latin", "cyrillic", "greek")
 LEFT_OUT = -1e4  # added to a score; float16 has it
 
 
-class ScriptedSearch(GreedyBatchedTDTLabelLoopingComputer):  # type: ignore[misc]
+class ScriptedSearch(GraphSearch):
     """NeMo's search with a tree for each item, in which a tree may have a script: other pieces are left out.
 
     As with a tree's scores, the network decides first that there is a token, and then it is one of those that are left.
@@ -63,15 +61,7 @@ class Boosting:
         self._tokenizer = tokenizer
         self._pieces = pieces
         self._weight = weight
-        self.computer = ScriptedSearch(
-            decoder=plain.decoder,
-            joint=plain.joint,
-            blank_index=plain._blank_index,
-            durations=plain.durations.tolist(),
-            max_symbols_per_step=plain.max_symbols,
-            allow_cuda_graphs=plain.allow_cuda_graphs,
-            enable_per_stream_biasing=True,
-        )
+        self.computer = ScriptedSearch.like(plain, enable_per_stream_biasing=True)
         device = next(plain.joint.parameters()).device
         self._search = make_search(self.computer, device)
         masks = [pieces.in_script(script) for script in SCRIPTS]

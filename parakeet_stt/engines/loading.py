@@ -18,7 +18,7 @@ RECOGNIZERS = {".nemo": Parakeet}  # by the suffix of the file; one line for eac
 class EngineSettings:
     """What the operator sets. device, precision: see `devices.py`. threads: of the recognizer on a CPU; 0 to choose.
 
-    encoder: eager, or on a GPU compiled: faster for small batches, and minutes later ready.
+    encoder: see `steps/encoder.py`.
     diarizer: file of the network that tells speakers apart; None for none.
     worker, workers: number of this process, from 1, and of all processes that share the machine's GPUs.
     """
@@ -26,7 +26,7 @@ class EngineSettings:
     device: str = "auto"
     precision: devices.Precision = "auto"
     threads: int = 0
-    encoder: EncoderMode = "eager"
+    encoder: EncoderMode = "graphs"
     diarizer: Path | None = None
     worker: int = 1
     workers: int = 1

@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from omegaconf import OmegaConf, open_dict
 
@@ -37,7 +38,7 @@ from parakeet_stt.engines import decoder_state, nemo_archive  # noqa: E402
 from parakeet_stt.engines.boosting import Boosting  # noqa: E402
 from parakeet_stt.engines.cpu.search import Found, make_search  # noqa: E402
 from parakeet_stt.engines.decoder_state import SearchState, StateCache  # noqa: E402
-from parakeet_stt.engines.steps.encoder import Encoder, EncoderMode, bucket_shapes  # noqa: E402
+from parakeet_stt.engines.steps.encoder import Encoder, EncoderMode  # noqa: E402
 from parakeet_stt.engines.steps.pieces import Pieces  # noqa: E402
 from parakeet_stt.engines.steps.scoring import (  # noqa: E402
     Scorer,
@@ -46,6 +47,7 @@ from parakeet_stt.engines.steps.scoring import (  # noqa: E402
     likely_width,
     split_tokens,
 )
+from parakeet_stt.engines.steps.search import GraphSearch  # noqa: E402
 from parakeet_stt.engines.steps.transfer import Deferred, Download, Padded, Upload  # noqa: E402
 
 nemo_logging.setLevel(nemo_logging.ERROR)
@@ -67,18 +69,16 @@ class Parakeet:
         device: str = "auto",
         precision: devices.Precision = "auto",
         threads: int = 0,
-        encoder: EncoderMode = "eager",
+        encoder: EncoderMode = "graphs",
     ) -> None:
         """Load the .nemo file at `path` and make it ready to decode.
 
         device, precision: as in `devices.py`. threads: on a CPU, for the calling thread, which alone should then use
-        the model; 0 leaves one core free. encoder: compiled is for a GPU only, and takes minutes in `warm_up`.
+        the model; 0 leaves one core free. encoder: see `steps/encoder.py`; no matter on a CPU.
         Raises StartupError if the file is no such model, or the device is not there or can't do what is asked.
         """
         self._device = devices.resolve(device)
         if self._device.type == "cpu":
-            if encoder == "compiled":
-                raise StartupError("STT_ENCODER=compiled needs a GPU: set STT_ENCODER=eager")
             devices.use_threads(threads)
         typecheck.set_typecheck_enabled(enabled=False)  # 5 ms a call
         try:
@@ -98,7 +98,8 @@ class Parakeet:
         nemo_archive.copy_mapped(self._model)
         self._encoder = Encoder(self._model, self._device, mode=encoder)
         self._durations = list(durations)
-        self._search = make_search(self._model.decoding.decoding.decoding_computer, self._device)
+        self._computer = GraphSearch.like(self._model.decoding.decoding.decoding_computer)
+        self._search = make_search(self._computer, self._device)
         self._scorer = Scorer(self._model, self._durations, self._device)
         self._upload = Upload(self._device)
         self._trimmer = MemoryTrimmer() if self._device.type == "cpu" else None
@@ -109,11 +110,11 @@ class Parakeet:
 
     @cached_property
     def _states(self) -> StateCache:
-        return StateCache(self._model.decoding.decoding.decoding_computer, self._device)
+        return StateCache(self._computer, self._device)
 
     @cached_property
     def _boosting(self) -> Boosting:
-        return Boosting(self._model.decoding.decoding.decoding_computer, self._model.tokenizer, self._pieces)
+        return Boosting(self._computer, self._model.tokenizer, self._pieces)
 
     @property
     def device(self) -> str:
@@ -151,24 +152,21 @@ class Parakeet:
         """Decode noise; see `protocols.Recognizer`.
 
         On a GPU both searches, the plain one and the one with phrases, go over a batch of the largest size and length,
-        since a CUDA graph is captured again for anything larger than before. Files and chunks use the same two. A
-        compiled encoder sees each of its buckets.
+        since a CUDA graph is captured again for anything larger than before. Files and chunks use the same two. The
+        encoder's graphs are captured for each of its buckets.
         """
         noise = np.random.default_rng(0).standard_normal(int(max_seconds * SAMPLE_RATE), np.float32) * np.float32(0.01)
         second = Audio(noise[:SAMPLE_RATE])
-        self.recognize([second])
         if not self._waits:
             trees = self._boosting.build_trees([WARM_PHRASES])
             with torch.inference_mode():
+                self._encoder.capture(max_items, max_seconds)
                 encoded, frames = self._encode([Audio(noise)])
                 widest = encoded.repeat(max_items, 1, 1), frames.repeat(max_items)
                 self._decode(*widest)
                 self._decode(*widest, torch.from_numpy(trees).to(self._device).repeat(max_items))
-            if self._encoder.has_buckets:
-                for items, seconds in bucket_shapes(max_items, max_seconds):
-                    for _ in range(3):  # CUDA graphs are recorded at the second call of a shape
-                        self.recognize([Audio(noise[: seconds * SAMPLE_RATE])] * items)
             self.decode_chunks([Chunk(second, 0, 0, None)], [WARM_PHRASES])
+        self.recognize([second])
 
     def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
         """Decode each utterance independently, in input order; see `protocols.Recognizer`."""
@@ -186,10 +184,7 @@ class Parakeet:
         """Queue what `decode_chunks` does, without waiting for a GPU; see `protocols.Recognizer`."""
         return self._launch_chunks(batch, list(phrases) or [NO_PHRASES] * len(batch)) if batch else Deferred(list)
 
-    def _launch(
-        self, batch: Sequence[Audio], phrases: Sequence[Phrases], width: int | None = None
-    ) -> Deferred[list[Hypothesis]]:
-        """width: of the results in tokens; None for what is likely."""
+    def _launch(self, batch: Sequence[Audio], phrases: Sequence[Phrases]) -> Deferred[list[Hypothesis]]:
         with devices.model_errors(len(batch), self._device):
             trees = self._boosting.build_trees(phrases) if any(phrases) else None
             lengths = np.array([len(audio.samples) for audio in batch])
@@ -198,23 +193,21 @@ class Parakeet:
                     self._pad(batch), [np.stack([lengths, lengths if trees is None else trees])]
                 )
                 encoded, frames = self._encoder(audio, numbers[0])
-                found, _ = self._decode(encoded, frames, None if trees is None else numbers[1], width=width)
-                download = Download(self._score(encoded, found).tensors)
+                found, _ = self._decode(encoded, frames, None if trees is None else numbers[1])
+                score = partial(self._score, encoded, found)
+                download = Download(score(self._likely_width(encoded, found)).tensors)
         self._trim_memory()
 
         def collect() -> list[Hypothesis]:
             with devices.model_errors(len(batch), self._device):
                 arrays = download.arrays()
-            most = int(arrays[0].max())
-            if most > arrays[1].shape[1]:
-                return self._launch(batch, phrases, most).result()
+                if (most := _missing(arrays)) is not None:
+                    arrays = Download(score(most).tensors).arrays()
             return [Hypothesis(own) for own in split_tokens(arrays, self._pieces, [one.duration for one in batch])]
 
         return Deferred(collect)
 
-    def _launch_chunks(
-        self, batch: Sequence[Chunk], phrases: Sequence[Phrases], width: int | None = None
-    ) -> Deferred[list[ChunkResult]]:
+    def _launch_chunks(self, batch: Sequence[Chunk], phrases: Sequence[Phrases]) -> Deferred[list[ChunkResult]]:
         """As `_launch`. The frames of each part are counted on the host."""
         with devices.model_errors(len(batch), self._device):
             trees = self._boosting.build_trees(phrases) if any(phrases) else None
@@ -243,13 +236,15 @@ class Parakeet:
                 before = self._states.load((numbers[5], numbers[6]), missing, biasing)
                 encoded, _ = self._encoder(audio, numbers[0])
                 part = decoder_state.gather_frames(encoded, numbers[1], max(1, int(counts.max())))
-                found, reached = self._decode(part, numbers[2], searched, before, width)
-                stable = self._score(part, found, before)
+                found, reached = self._decode(part, numbers[2], searched, before)
+                score = partial(self._score, part, found, before=before)
+                stable = score(self._likely_width(part, found))
                 self._states.save(reached, new_slots)
                 after = decoder_state.for_trees(reached, searched, biasing)
                 part = decoder_state.gather_frames(encoded, numbers[3], max(1, int(rest.max())))
-                found, _ = self._decode(part, numbers[4], searched, after, width)
-                unstable = self._score(part, found, after)
+                found, _ = self._decode(part, numbers[4], searched, after)
+                score_rest = partial(self._score, part, found, before=after)
+                unstable = score_rest(self._likely_width(part, found))
                 tensors = [stable.tensors, unstable.tensors, decoder_state.tensors_of(reached)]
                 download = Download([tensor for each in tensors for tensor in each])
         self._trim_memory()
@@ -257,10 +252,11 @@ class Parakeet:
         def collect() -> list[ChunkResult]:
             with devices.model_errors(len(batch), self._device):
                 arrays = download.arrays()
-            of_part, of_rest, state = arrays[:5], arrays[5:10], arrays[10:]
-            most = [int(one[0].max()) for one in (of_part, of_rest)]
-            if most[0] > of_part[1].shape[1] or most[1] > of_rest[1].shape[1]:
-                return self._launch_chunks(batch, phrases, max(most)).result()
+                of_part, of_rest, state = arrays[:5], arrays[5:10], arrays[10:]
+                if (most := _missing(of_part)) is not None:
+                    of_part = Download(score(most).tensors).arrays()
+                if (most := _missing(of_rest)) is not None:
+                    of_rest = Download(score_rest(most).tensors).arrays()
             seconds = [chunk.audio.duration for chunk in batch]
             states = decoder_state.split_states(state, phrases, place.numbers)
             return list(
@@ -304,39 +300,41 @@ class Parakeet:
         return self._encoder(*self._upload.send(self._pad(batch), [lengths]))
 
     def _decode(
-        self,
-        encoded: torch.Tensor,
-        frames: torch.Tensor,
-        trees: torch.Tensor | None = None,
-        before: Any = None,
-        width: int | None = None,
+        self, encoded: torch.Tensor, frames: torch.Tensor, trees: torch.Tensor | None = None, before: Any = None
     ) -> tuple[SearchResult, Any]:
         """Greedy search from `before`, a state of NeMo's, or from the beginning. Returns the state after it as well.
 
-        trees: of each item, on the device. width: of the result in tokens; None for what is likely, or where the number
-        can be read at once, for what is there.
+        trees: of each item, on the device.
         """
         if trees is None:
             found, state = self._search(x=encoded, out_len=frames, prev_batched_state=before)
         else:
             found, state = self._boosting.search(encoded, frames, trees, before)
         count = len(encoded)
-        lengths = found.current_lengths[:count]
-        if width is None:
-            width = int(lengths.max()) if self._waits else likely_width(encoded.shape[1])
         return (
             SearchResult(
-                found.transcript[:count, :width],
-                found.timestamps[:count, :width],
-                lengths,
-                found.predicted[:, :width] if isinstance(found, Found) else None,
+                found.transcript[:count],
+                found.timestamps[:count],
+                found.current_lengths[:count],
+                found.predicted if isinstance(found, Found) else None,
             ),
             decoder_state.trim(state, count),
         )
 
-    def _score(self, encoded: torch.Tensor, found: SearchResult, before: Any = None) -> Scores:
-        """Duration and probability of each token of a search that began in `before`."""
-        return self._scorer.score(encoded, found, before or self._states.first(len(encoded)))
+    def _likely_width(self, encoded: torch.Tensor, found: SearchResult) -> int:
+        """Tokens to score of each item; where the number can be read at once, as many as there are."""
+        return int(found.lengths.max()) if self._waits else likely_width(encoded.shape[1])
+
+    @torch.inference_mode()
+    def _score(self, encoded: torch.Tensor, found: SearchResult, width: int, before: Any = None) -> Scores:
+        """Duration and probability of each item's first `width` tokens. before: the state that the search began in."""
+        return self._scorer.score(encoded, found.first(width), before or self._states.first(len(encoded)))
+
+
+def _missing(arrays: Sequence[npt.NDArray[Any]]) -> int | None:
+    """The most tokens that an item has, if it has more than were scored. arrays: of `Scores.tensors`."""
+    most = int(arrays[0].max())
+    return most if most > arrays[1].shape[1] else None
 
 
 def _prepare(model: Any, device: torch.device, dtype: torch.dtype, *, quantize: bool) -> Any:

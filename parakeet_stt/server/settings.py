@@ -142,10 +142,10 @@ class Settings(BaseSettings):
         validation_alias=_names("THREADS"),
         description="Threads of the recognizer on a CPU. 0: one fewer than there are cores.",
     )
-    encoder: Annotated[Literal["eager", "compiled"], BeforeValidator(_lower)] = Field(
-        default="eager",
+    encoder: Annotated[Literal["graphs", "eager"], BeforeValidator(_lower)] = Field(
+        default="graphs",
         validation_alias=_names("ENCODER"),
-        description="eager, or on a GPU compiled: faster for small batches, and minutes later ready.",
+        description="On a GPU: graphs replays the encoder of a small batch as one CUDA graph; eager does not.",
     )
     devices: int = Field(
         default=1,

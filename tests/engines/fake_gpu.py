@@ -138,7 +138,7 @@ def load(patch: pytest.MonkeyPatch) -> Parakeet:
 @contextmanager
 def on_gpu(engine: Parakeet, patch: pytest.MonkeyPatch) -> Iterator[NoWaiting]:
     """Move the engine to the fake GPU. Inside of the context, everything that waits for it raises `Waited`."""
-    search = FakeSearch(engine._model.decoding.decoding.decoding_computer)
+    search = FakeSearch(engine._computer)
     with ExitStack() as stack:
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         for module in engine._model.modules():

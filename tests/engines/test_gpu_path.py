@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ import soundfile
 import torch
 from nemo.collections.asr.parts.preprocessing import features
 from nemo.collections.asr.parts.submodules.transducer_decoding.label_looping_base import BatchedLabelLoopingState
+from nemo.collections.asr.parts.submodules.transducer_decoding.tdt_label_looping import (
+    GreedyBatchedTDTLabelLoopingComputer,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio
@@ -26,8 +30,9 @@ from parakeet_stt.engines.decoder_state import SearchState, StateCache
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.steps import encoder as encoding
 from parakeet_stt.engines.steps import transfer
+from parakeet_stt.engines.steps.search import GraphSearch
 from parakeet_stt.engines.steps.transfer import Deferred, Download, Padded, Upload
-from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError, StartupError
+from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Token
@@ -56,7 +61,7 @@ def gpu_rules(own: Parakeet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parake
 
     That search gives results as wide as the widest batch before, and states of as many items.
     """
-    search = own._model.decoding.decoding.decoding_computer
+    search = own._computer
     monkeypatch.setattr(own, "_waits", False)
     monkeypatch.setattr(own, "_search", search)
     monkeypatch.setattr(search, "torch_impl", search.cuda_graphs_impl)
@@ -131,7 +136,7 @@ def test_the_rules_for_a_gpu_give_the_same_tokens(own: Parakeet, utterances: lis
     expected = [own.recognize(batch) for batch in (utterances, utterances[:2], utterances[2:3])]
     spoken = [speak(own, audio, through="the cache") for audio in utterances[:2]]
     engine: Parakeet = request.getfixturevalue("gpu_rules")
-    search = engine._model.decoding.decoding.decoding_computer
+    search = engine._computer
     for batch, results in zip((utterances, utterances[:2], utterances[2:3]), expected, strict=True):
         found = engine.recognize(batch)  # the second and third batch are narrower than the first
         assert all_values(found) == all_values(results)
@@ -145,10 +150,20 @@ def test_the_rules_for_a_gpu_give_the_same_tokens(own: Parakeet, utterances: lis
 def test_more_tokens_than_are_likely_are_all_found(
     gpu_rules: Parakeet, utterances: list[Audio], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The batch is not decoded again for that: only its tokens are scored again."""
     expected = all_values(gpu_rules.recognize(utterances))
     spoken = speak(gpu_rules, utterances[1], through="the cache")
+    decoded: list[int] = []
+    decode = gpu_rules._decode
+
+    def note(encoded: torch.Tensor, *others: Any) -> Any:
+        decoded.append(len(encoded))
+        return decode(encoded, *others)
+
+    monkeypatch.setattr(gpu_rules, "_decode", note)
     monkeypatch.setattr(parakeet, "likely_width", lambda frames: 2)
     assert all_values(gpu_rules.recognize(utterances)) == expected
+    assert decoded == [len(utterances)]
     assert speak(gpu_rules, utterances[1], through="the cache") == spoken
 
 
@@ -322,43 +337,40 @@ def test_the_normalization_is_nemos() -> None:
 
 
 def test_results_do_not_depend_on_the_bucket(own: Parakeet, utterances: list[Audio], monkeypatch: Any) -> None:
+    """With a stand-in for the CUDA graphs, which like them gives the same tensors each time."""
     batches = [utterances[:1], utterances[:3], utterances, utterances[2:]]
     expected = [all_values(own.recognize(batch)) for batch in batches]
     spoken = speak(own, utterances[1], through="the cache")
-    shapes = []
-    plain = own._encoder._eager
+    shapes: list[tuple[int, ...]] = []
 
-    def watch(signal: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        shapes.append((signal.shape[0], signal.shape[2] * 160 // SAMPLE_RATE))
-        return plain(signal, lengths)
+    def capture(work: Callable[[], encoding.Tensors], memory: Any) -> tuple[Callable[[], encoding.Tensors], Any]:
+        outputs = work()
 
-    monkeypatch.setattr(own._encoder, "has_buckets", True)
-    monkeypatch.setattr(own._encoder, "_graphs", watch)
-    assert [all_values(own.recognize(batch)) for batch in batches] == expected
-    assert shapes == [(1, 4), (4, 8), (8, 8), (4, 6)]
+        def replay() -> encoding.Tensors:
+            shapes.append(tuple(outputs[0].shape[:2]))
+            for output, new in zip(outputs, work(), strict=True):
+                output.copy_(new)
+            return outputs
+
+        return replay, memory
+
+    monkeypatch.setattr(encoding, "capture", capture)
+    monkeypatch.setattr(own._encoder, "_mode", "graphs")
+    monkeypatch.setattr(own._encoder, "_graphs", {})
+    with torch.inference_mode():
+        own._encoder.capture(8, 8.0)
+    pending = [own.launch(batch) for batch in batches]
+    assert [all_values(one.result()) for one in pending] == expected
+    frames = {seconds: int(own._encoder.frames([seconds * SAMPLE_RATE])[0]) for seconds in (4, 6, 8)}
+    assert shapes == [(1, frames[4]), (4, frames[8]), (8, frames[8]), (4, frames[6])]
     assert speak(own, utterances[1], through="the cache") == spoken
 
 
-def test_buckets_are_few_and_large_batches_have_none() -> None:
+def test_buckets_are_few_and_no_large_batches() -> None:
     shapes = encoding.bucket_shapes(1000, 1000)
     assert len(shapes) == len(set(shapes)) <= 40
     assert max(items * seconds for items, seconds in shapes) <= encoding.GRAPH_SECONDS
-    for items in (1, 2, 3, 5, 8, 30):
-        for samples in (1_000, 16_000, 70_000, 320_000):
-            bucket = encoding.find_bucket(items, samples)
-            if bucket is None:
-                assert items * samples > encoding.GRAPH_SECONDS * SAMPLE_RATE / 4
-            else:
-                assert bucket[0] >= items
-                assert bucket[1] >= samples
-                assert (bucket[0], bucket[1] // SAMPLE_RATE) in shapes
-    assert encoding.find_bucket(256, 24 * SAMPLE_RATE) is None
     assert encoding.bucket_shapes(2, 5.0) == [(items, length) for length in (2, 4, 6) for items in (1, 2)]
-
-
-def test_the_encoder_is_compiled_on_a_gpu_only() -> None:
-    with pytest.raises(StartupError, match="STT_ENCODER"):
-        Parakeet(BUNDLED_FILE, device="cpu", encoder="compiled")
 
 
 def test_tf32_is_for_the_encoder_alone(own: Parakeet, utterances: list[Audio], monkeypatch: Any) -> None:
@@ -372,7 +384,7 @@ def test_tf32_is_for_the_encoder_alone(own: Parakeet, utterances: list[Audio], m
         return noted
 
     monkeypatch.setattr(own._encoder, "_uses_tf32", True)
-    monkeypatch.setattr(own._encoder, "_fused", note("encoder", own._encoder._fused))
+    monkeypatch.setattr(own._encoder, "_network", note("encoder", own._encoder._network))
     monkeypatch.setattr(own._encoder._featurizer, "forward", note("mel", own._encoder._featurizer.forward))
     monkeypatch.setattr(own, "_decode", note("search", own._decode))
     own.recognize(utterances[:1])
@@ -385,11 +397,9 @@ def test_both_searches_are_warmed_at_their_widest(gpu_rules: Parakeet, monkeypat
     seen: list[tuple[bool, bool, tuple[int, int]]] = []
     decode = gpu_rules._decode
 
-    def note(
-        encoded: torch.Tensor, frames: torch.Tensor, trees: Any = None, before: Any = None, width: Any = None
-    ) -> Any:
+    def note(encoded: torch.Tensor, frames: torch.Tensor, trees: Any = None, before: Any = None) -> Any:
         seen.append((trees is not None, before is not None, (encoded.shape[0], encoded.shape[1])))
-        return decode(encoded, frames, trees, before, width)
+        return decode(encoded, frames, trees, before)
 
     monkeypatch.setattr(gpu_rules, "_decode", note)
     gpu_rules.warm_up(6, 4.0)
@@ -399,10 +409,46 @@ def test_both_searches_are_warmed_at_their_widest(gpu_rules: Parakeet, monkeypat
         assert first[1][0] == widest[0]
         assert first[1][1] >= widest[1]
     assert (True, True) in [(trees, before) for trees, before, _ in seen]  # a chunk with phrases
-    captured = gpu_rules._model.decoding.decoding.decoding_computer.state
+    captured = gpu_rules._computer.state
     assert captured.batch_size >= 6
     gpu_rules.recognize([Audio(np.zeros(4 * SAMPLE_RATE, np.float32))] * 6)
-    assert gpu_rules._model.decoding.decoding.decoding_computer.state is captured  # nothing larger came
+    assert gpu_rules._computer.state is captured  # nothing larger came
+
+
+def test_what_the_search_captures_lies_in_memory_of_its_own(own: Parakeet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NeMo's capture in a memory pool, which lives as long as the graph; one that fails leaves nothing half made."""
+    happened: list[str] = []
+
+    class Pool:
+        def __del__(self) -> None:
+            happened.append("given back")
+
+    @contextmanager
+    def use(pool: Pool) -> Iterator[None]:
+        happened.append("begun")
+        yield
+        happened.append("over")
+
+    def reinitialize(search: Any, encoded: torch.Tensor) -> None:
+        happened.append("captured")
+        search.full_graph = "a graph"
+        if len(encoded) == 3:
+            raise torch.OutOfMemoryError
+
+    search = GraphSearch.like(own._computer)
+    monkeypatch.setattr(torch.cuda, "MemPool", Pool)
+    monkeypatch.setattr(torch.cuda, "use_mem_pool", use)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr(GreedyBatchedTDTLabelLoopingComputer, "_graph_reinitialize", reinitialize)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        batches = [torch.zeros(count, 1, device=fake_gpu.GPU) for count in (1, 2, 3)]
+    search._graph_reinitialize(batches[0])
+    assert happened == ["begun", "captured", "over"]
+    search._graph_reinitialize(batches[1])
+    assert happened[3:] == ["begun", "captured", "over", "given back"]
+    with pytest.raises(torch.OutOfMemoryError):
+        search._graph_reinitialize(batches[2])
+    assert search.full_graph is None
 
 
 # States of live sessions
@@ -457,7 +503,7 @@ def test_sessions_in_one_batch_keep_their_own_states(own: Parakeet, utterances: 
 def test_the_cache_is_bounded_and_the_state_used_longest_ago_gives_way(
     own: Parakeet, utterances: list[Audio], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search = own._model.decoding.decoding.decoding_computer
+    search = own._computer
     cache = StateCache(search, CPU, capacity=3)
     monkeypatch.setitem(own.__dict__, "_states", cache)
     expected = [speak(own, audio, through="a restart") for audio in utterances]
@@ -503,6 +549,6 @@ def number_of(result: ChunkResult) -> int | None:
 
 
 def test_no_two_processes_number_their_states_alike(own: Parakeet) -> None:
-    search = own._model.decoding.decoding.decoding_computer
+    search = own._computer
     numbers = [StateCache(search, CPU, capacity=2).place([None, None], [(), ()]).numbers for _ in range(2)]
     assert not set(numbers[0]) & set(numbers[1])

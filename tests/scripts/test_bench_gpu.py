@@ -26,7 +26,7 @@ HERE = "tests.scripts.bench_parts"
 
 def test_one_command_measures_writes_and_prints(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    parts = ["matrix", "memory", "compiled"]
+    parts = ["matrix", "memory", "graphs"]
     arguments = ["--device", "cpu", "--short", "--tiny", "--seconds", "240", "--out", str(out), "--parts", *parts]
     done = subprocess.run(
         [sys.executable, "-m", "scripts.bench.gpu", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=280
@@ -34,7 +34,7 @@ def test_one_command_measures_writes_and_prints(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = json.loads(out.read_text())
     said = {name: part["status"] for name, part in written["parts"].items()}
-    assert said == {**dict.fromkeys(["machine", *parts], "ok"), "memory": "skipped", "compiled": "skipped"}, done.stderr
+    assert said == {**dict.fromkeys(["machine", *parts], "ok"), "memory": "skipped", "graphs": "skipped"}, done.stderr
     assert written["parts"]["matrix"]["result"]["tflops"]["float32"]["layer"] > 0
     assert "memory: skipped" in done.stdout
 
@@ -91,7 +91,7 @@ def test_all_parts_can_be_imported_and_take_ten_minutes_at_most() -> None:
     for one in command.PARTS:
         module, _, name = one.function.partition(":")
         assert callable(getattr(__import__(module, fromlist=[name]), name))
-    assert [one.name for one in command.PARTS if one.gpu_only] == ["memory", "compiled"]
+    assert [one.name for one in command.PARTS if one.gpu_only] == ["memory", "graphs"]
 
 
 def test_operations_are_those_that_torch_counts() -> None:
@@ -127,7 +127,7 @@ def test_the_served_parts_are_rendered_with_their_share_of_the_engine(monkeypatc
         "matrix": matrix,
         "engine": engine,
         "memory": Outcome("ok", "", 1.0, memory),
-        "compiled": Outcome("ok", "", 1.0, {"eager": {"cells": cells, "seconds": 9.0}}),
+        "graphs": Outcome("ok", "", 1.0, {"eager": {"cells": cells, "seconds": 9.0}}),
         "served": Outcome("ok", "", 1.0, {"rows": [row]}),
         "live": Outcome("ok", "", 1.0, {"rows": [live], "at_most": 64, "limit_ms": 700.0}),
         "nemo": Outcome("failed", "ImportError: no NeMo", 1.0, None),

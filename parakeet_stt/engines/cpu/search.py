@@ -29,9 +29,9 @@ class Found:
     predicted: torch.Tensor
 
 
-def make_search(plain: Any, device: torch.device) -> Any:
-    """The search for a device. plain: NeMo's, which a GPU has: it is one CUDA graph there."""
-    return StepSearch(plain) if device.type == "cpu" else plain
+def make_search(computer: Any, device: torch.device) -> Any:
+    """The search for a device. computer: `steps.search.GraphSearch`, or NeMo's, which a GPU has."""
+    return StepSearch(computer) if device.type == "cpu" else computer
 
 
 class StepSearch:

@@ -6,7 +6,9 @@ normalization here does not. The number of encoder frames is computed on the hos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +19,12 @@ from torch import nn
 from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.engines import devices
 
-EncoderMode = Literal["eager", "compiled"]
-Network = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+EncoderMode = Literal["graphs", "eager"]
+Tensors = tuple[torch.Tensor, ...]
 
-# Buckets of the compiled encoder. A batch of at most so many padded seconds takes less time to compute than to launch
-# (about 1,000 kernels of a few µs each, against 16 GFLOP a second of audio), so it is replayed as one CUDA graph, of
-# which there is one for each shape. Larger batches keep their own shape: padding would cost more than it gains.
+# A batch of at most so many padded seconds takes less time to compute than to launch (1,000 kernels in 27 ms of the
+# host's time, docs/gpu.md), so it is replayed as one CUDA graph, of which there is one for each bucket. Larger batches
+# keep their own shape: padding would cost more than it gains.
 GRAPH_SECONDS = 128
 LENGTHS = (2, 4, 6, 8, 12, 16, 24, 32)  # seconds
 ITEMS = (1, 2, 4, 8, 16, 32, 64)
@@ -41,42 +43,68 @@ def bucket_shapes(max_items: int, max_seconds: float) -> list[tuple[int, int]]:
     ]
 
 
-def find_bucket(items: int, samples: int) -> tuple[int, int] | None:
-    """The smallest bucket, as items and samples, that such a batch fits into; None if it keeps its own shape."""
-    fitting = [
-        (count, length * SAMPLE_RATE)
-        for count, length in bucket_shapes(ITEMS[-1], LENGTHS[-1])
-        if count >= items and length * SAMPLE_RATE >= samples
-    ]
-    return min(fitting, key=lambda shape: shape[0] * shape[1], default=None)
+def capture(work: Callable[[], Tensors], memory: Any) -> tuple[Callable[[], Tensors], Any]:
+    """Capture `work` as a CUDA graph. Returns what replays it and gives its outputs, the same tensors each time.
+
+    memory: None, or that of another graph, to be shared with it; returned as well.
+    """
+    work()  # libraries prepare what they need for the shape, which can't be captured
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=memory, capture_error_mode="thread_local"):
+        outputs = work()
+
+    def replay() -> Tensors:
+        graph.replay()
+        return outputs
+
+    return replay, memory or graph.pool()
 
 
 class Encoder:
     """The front end and the encoder of a model on its device."""
 
-    def __init__(self, model: Any, device: torch.device, *, mode: EncoderMode = "eager") -> None:
-        """model: NeMo's, prepared and on the device; its front end is changed to one that does not wait."""
+    def __init__(self, model: Any, device: torch.device, *, mode: EncoderMode = "graphs") -> None:
+        """model: NeMo's, prepared and on the device; its front end is changed to one that does not wait.
+
+        mode: graphs: on a GPU small batches replay a CUDA graph, once `capture` has been called.
+        """
         self._model = model
+        self._mode = mode if device.type == "cuda" else "eager"
         self._dtype = next(model.encoder.parameters()).dtype
         self._search_dtype = next(model.joint.parameters()).dtype
         self._featurizer = model.preprocessor.featurizer
-        self.has_buckets = mode == "compiled"
         # TF32 rounds the factors of a float32 product to 10 bits of mantissa. Only the encoder uses it: the mel front
         # end takes the logarithm of its products, and the search is bound by latency.
         self._uses_tf32 = device.type == "cuda" and self._dtype == torch.float32
         if self._featurizer.normalize == "per_feature":
             model.preprocessor.featurizer = _Features(self._featurizer).eval()
-        self._eager: Network = model.encoder.forward_internal
-        self._fused, self._graphs = self._eager, self._eager
-        if mode == "compiled":
-            # Symbolic shapes: compiled once for one item and once for several, not for every shape.
-            self._fused = torch.compile(self._eager, dynamic=True)
-            self._graphs = torch.compile(self._eager, dynamic=True, mode="reduce-overhead")
+        self._network: Callable[[torch.Tensor, torch.Tensor], Tensors] = model.encoder.forward_internal
+        self._graphs: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, Callable[[], Tensors]]] = {}
+
+    def capture(self, max_items: int, max_seconds: float) -> None:
+        """Capture a CUDA graph for every bucket that batches of at most so many items, so long each, may fall into.
+
+        All share their memory and their input, since one batch is computed after the other. The largest is first, so
+        that its memory holds the others'.
+        """
+        if self._mode == "eager":
+            return
+        device = next(self._model.encoder.parameters()).device
+        shapes = [(items, seconds * SAMPLE_RATE) for items, seconds in bucket_shapes(max_items, max_seconds)]
+        sizes = {shape: (shape[0], self._featurizer.nfilt, self._longest(shape[1])) for shape in shapes}
+        shared = torch.zeros(max(map(math.prod, sizes.values())), dtype=self._dtype, device=device)
+        memory = None
+        for shape in sorted(shapes, key=lambda shape: -math.prod(sizes[shape])):
+            features = shared[: math.prod(sizes[shape])].view(sizes[shape])
+            lengths = torch.full((shape[0],), features.shape[2], device=device)
+            replay, memory = capture(partial(self._encode, features, lengths), memory)
+            self._graphs[shape] = features, lengths, replay
 
     def shape(self, lengths: Sequence[int]) -> tuple[int, int]:
         """Items and samples of the padded batch that `__call__` wants. lengths: in samples."""
         own = len(lengths), max(lengths)
-        return (find_bucket(*own) if self.has_buckets else None) or own
+        fitting = [shape for shape in self._graphs if shape[0] >= own[0] and shape[1] >= own[1]]
+        return min(fitting, key=lambda shape: shape[0] * shape[1], default=own)
 
     def _feature_frames(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The number of the front end's frames, of which NeMo's array has one more."""
@@ -104,16 +132,34 @@ class Encoder:
         if items > count:  # rows of zeros, as long as they can be: an empty one would divide by zero
             lengths = torch.cat([lengths, lengths.new_full((items - count,), audio.shape[1])])
         features, feature_lengths = self._model.preprocessor(input_signal=audio, length=lengths)
-        longest = int(self._feature_frames(np.array(audio.shape[1])))
-        features = features[:, :, : max(1, longest)]  # with all of a single item's frames known, nothing is masked
+        features = features[:, :, : self._longest(audio.shape[1])]  # a single item's are all known: nothing is masked
+        graph = self._graphs.get((items, audio.shape[1]))
+        encode = self._encode if graph is None else partial(_replay, *graph)
+        encoded, frames = encode(features, feature_lengths)
+        return encoded[:count], frames[:count]
+
+    def _longest(self, samples: int) -> int:
+        """The front end's frames of so many samples, at least one."""
+        return max(1, int(self._feature_frames(np.array(samples))))
+
+    def _encode(self, features: torch.Tensor, lengths: torch.Tensor) -> Tensors:
         self._model.encoder.update_max_seq_length(seq_length=features.shape[2], device=features.device)
-        network = self._fused
-        if self.has_buckets and find_bucket(*audio.shape) == tuple(audio.shape):
-            network = self._graphs
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]  # the last batch's output may be overwritten
         with devices.tf32(enabled=self._uses_tf32):
-            encoded, frames = network(features.to(self._dtype), feature_lengths)
-        return encoded[:count].transpose(1, 2).to(self._search_dtype), frames[:count]
+            encoded, frames = self._network(features.to(self._dtype), lengths)
+        return encoded.transpose(1, 2).to(self._search_dtype), frames
+
+
+def _replay(
+    its_features: torch.Tensor,
+    its_lengths: torch.Tensor,
+    replay: Callable[[], Tensors],
+    features: torch.Tensor,
+    lengths: torch.Tensor,
+) -> Tensors:
+    """What a graph gives for these. The outputs are copies, since the next replay overwrites its own."""
+    its_features.copy_(features)
+    its_lengths.copy_(lengths)
+    return tuple(output.clone() for output in replay())
 
 
 class _Features(nn.Module):

@@ -25,14 +25,19 @@ SPARE_TOKENS = 8  # of a short chunk, beyond half of its frames
 class SearchResult:
     """Result of a search. tokens, frames: shape (batch, width). lengths: number of tokens of each item.
 
-    An item may have more tokens than the width; then the result is not complete. predicted: what the prediction network
-    gave before each token, projected, shape (batch, width, features), where the search has kept it.
+    predicted: what the prediction network gave before each token, projected, shape (batch, width, features), where the
+    search has kept it.
     """
 
     tokens: torch.Tensor
     frames: torch.Tensor
     lengths: torch.Tensor
     predicted: torch.Tensor | None = None
+
+    def first(self, width: int) -> SearchResult:
+        """The first `width` tokens of each item; views."""
+        predicted = None if self.predicted is None else self.predicted[:, :width]
+        return SearchResult(self.tokens[:, :width], self.frames[:, :width], self.lengths, predicted)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,7 +63,7 @@ def likely_width(frames: int) -> int:
     """Tokens that an item of so many frames has at most, unless it is unusual speech.
 
     Half a token a frame is 6.25 a second; fluent English has 3.5. Waiting for the real number would make the host wait
-    for the search; too small a number is noticed when the results arrive.
+    for the search; too small a number is noticed when the results arrive, and then they are scored again.
     """
     return frames // 2 + SPARE_TOKENS
 

@@ -6,10 +6,10 @@
 Parts, each independent of the others: `agreement` (the bundled model's tokens beside a CPU's), `matrix` (how fast the
 GPU multiplies the encoder's own sizes), `engine` (batch 1 to 256, 10 and 24 s, bfloat16, float16, float32 with TF32),
 `nemo` (its `transcribe()`), `memory` (too large a batch), `stages` (what a batch's time goes to), `profile` (one
-second, by kernel), `served` (over HTTP), `live` (the most sessions) and `compiled` (the encoder under torch.compile). A
-part that fails or takes too long is reported with its reason. Writes one JSON document, and prints the rows of
-docs/benchmarks.md. Unless --model names one, the model is that of scripts/bench/random_parakeet.py: the 0.6B
-architecture with random weights, which is made here in about a minute.
+second, by kernel), `graphs` (small batches with and without the encoder's CUDA graphs), `served` (over HTTP) and `live`
+(the most sessions). A part that fails or takes too long is reported with its reason. Writes one JSON document, and
+prints the rows of docs/benchmarks.md. Unless --model names one, the model is that of scripts/bench/random_parakeet.py:
+the 0.6B architecture with random weights, which is made here in about a minute.
 
 What to carry to such a machine: this repository, and wheels of what it lacks. A usual GPU image has Python 3.12, torch,
 torchaudio, numpy and CUDA, and no NeMo. On a machine with a network:
@@ -54,11 +54,9 @@ PARTS = (
     ),
     Part("stages", 25, "engine", f"{_HERE}.engine:measure_stages"),
     Part("profile", 25, "engine", f"{_HERE}.engine:measure_profile"),
+    Part("graphs", 20, "engine", f"{_HERE}.engine:measure_graphs", gpu_only="a CPU has no CUDA graphs"),
     Part("served", 80, "service", f"{_HERE}.service:measure_served"),
     Part("live", 120, "service", f"{_HERE}.service:measure_live"),
-    Part(  # last: a compiler takes as long as it takes
-        "compiled", 75, "compiled", f"{_HERE}.engine:measure_compiled", gpu_only="the encoder is compiled on a GPU only"
-    ),
 )
 RANDOM_MODEL = ROOT / "build" / "parakeet-0.6b-random.nemo"
 

@@ -14,7 +14,7 @@ def render(about: Mapping[str, Any], outcomes: Mapping[str, Outcome]) -> str:
     machine = outcomes["machine"].result if "machine" in outcomes else None
     on = f"{machine['processor']}, torch {machine['torch']}, " if machine else ""
     lines = [f"{on}{about['model']}{weights}: `{about['command']}`", ""]
-    renderers = {"agreement": _agreement, "stages": _stages, "engine": _engine, "nemo": _nemo, "compiled": _compiled,
+    renderers = {"agreement": _agreement, "stages": _stages, "engine": _engine, "nemo": _nemo, "graphs": _graphs,
                  "memory": _memory, "profile": _profile, "served": _served, "live": _live}  # fmt: skip
     for name, outcome in outcomes.items():
         if outcome.status != "ok":
@@ -93,13 +93,13 @@ def _stages(result: Mapping[str, Any], _: Mapping[str, Outcome]) -> list[str]:
     return table(("batch: ms (until queued)", *names), rows)
 
 
-def _compiled(result: Mapping[str, Any], _: Mapping[str, Outcome]) -> list[str]:
+def _graphs(result: Mapping[str, Any], _: Mapping[str, Outcome]) -> list[str]:
     rows = [
         (mode, f"{cell['clip_seconds']} s", cell["batch"], cell["latency_ms"], cell["rtfx"], own["seconds"])
         for mode, own in result.items()
         for cell in own["cells"]
     ]
-    return table(["encoder", "clips", "batch", "ms", "× real time", "s of all of them, with loading"], rows)
+    return table(["encoder", "clips", "batch", "ms", "× real time", "s of the warm-up"], rows)
 
 
 def _memory(result: Mapping[str, Any], _: Mapping[str, Outcome]) -> list[str]:

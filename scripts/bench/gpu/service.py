@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
+from functools import cache
 from multiprocessing import get_context
+from multiprocessing.util import Finalize
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,7 +24,7 @@ CALLERS = (64, 256, 512)
 CALLERS_A_PROCESS = 64  # one Python process sends about 300 requests a second
 LIMIT_MS = 700.0  # for 95 % of the finals, the pause included
 SPEAKERS_A_PROCESS = 48  # 50 messages a second each; one Python process sends about 5,000 without being late
-FIRST_SPEAKERS = 64
+FIRST_SPEAKERS = 256
 MOST_SESSIONS = 4096  # more than are measured
 ROUND_SECONDS = 15.0  # of one number of speakers; the first five do not count
 
@@ -33,8 +36,15 @@ def best_rtfx(setup: Setup) -> float | None:
     return max(chosen, default=None)
 
 
-def _configure(setup: Setup) -> None:
-    os.environ |= {"STT_DEVICE": setup.device, "STT_MAX_SESSIONS": str(MOST_SESSIONS)}
+@cache
+def _serve(model: Path, device: str) -> str:
+    """The address of the service that all parts of this process measure; it ends with the process."""
+    from scripts.bench.serving import serve
+
+    running = ExitStack()
+    Finalize(None, running.close, exitpriority=1)
+    changes = {"STT_DEVICE": device, "STT_MAX_SESSIONS": str(MOST_SESSIONS)}
+    return running.enter_context(serve(None, str(model), changes=changes))
 
 
 def wait_until_ready(url: str, seconds: float) -> float:
@@ -50,22 +60,21 @@ def wait_until_ready(url: str, seconds: float) -> float:
 
 def measure_served(setup: Setup, seconds: float) -> dict[str, Any]:
     """The part `served`: closed loops of many callers over HTTP, clips of 1 to 30 s."""
-    from scripts.bench.serving import read_health, serve
+    from scripts.bench.serving import read_health
 
-    _configure(setup)
     until = time.monotonic() + seconds
     rows = []
-    with serve(None, str(setup.model)) as url:
-        ready = wait_until_ready(url, seconds)
-        health = read_health(url)
-        for number, callers in enumerate(CALLERS):
-            share = (until - time.monotonic()) / (len(CALLERS) - number)
-            if share < 3:
-                break
-            row = measure_callers(url, callers, min(20.0, share))
-            bound = best_rtfx(setup)
-            row["share_of_engine"] = round(row["rtfx"] / bound, 3) if bound else None
-            rows.append(row)
+    url = _serve(setup.model, setup.device)
+    ready = wait_until_ready(url, seconds)
+    health = read_health(url)
+    for number, callers in enumerate(CALLERS):
+        share = (until - time.monotonic()) / (len(CALLERS) - number)
+        if share < 3:
+            break
+        row = measure_callers(url, callers, min(20.0, share))
+        bound = best_rtfx(setup)
+        row["share_of_engine"] = round(row["rtfx"] / bound, 3) if bound else None
+        rows.append(row)
     return {"ready_seconds": round(ready, 1), "health": health, "rows": rows}
 
 
@@ -122,25 +131,22 @@ def measure_live(setup: Setup, seconds: float) -> dict[str, Any]:
     Doubles the number until it is too large, then halves the interval while there is time. `speakers_behind_p99` says
     how late the speakers themselves were: where that is large, the measuring processes are the limit.
     """
-    from scripts.bench.serving import serve
-
-    _configure(setup)
     until = time.monotonic() + seconds
     rows: list[dict[str, Any]] = []
     good, bad = 0, 0
     count = FIRST_SPEAKERS if setup.is_gpu else 2
-    with serve(None, str(setup.model)) as url:
-        wait_until_ready(url, seconds)
-        while time.monotonic() + ROUND_SECONDS + 5 < until or not rows:
-            row = measure_round(url, count, ROUND_SECONDS)
-            rows.append(row)
-            if row["final_p95"] <= LIMIT_MS and not row["errors"] and row["finals"]:
-                good = count
-            else:
-                bad = count
-            if bad and bad - good <= max(1, good // 10):
-                break
-            count = (good + bad) // 2 if bad else good * 2
-            if count == 0:
-                break
+    url = _serve(setup.model, setup.device)
+    wait_until_ready(url, seconds)
+    while time.monotonic() + ROUND_SECONDS + 5 < until or not rows:
+        row = measure_round(url, count, ROUND_SECONDS)
+        rows.append(row)
+        if row["final_p95"] <= LIMIT_MS and not row["errors"] and row["finals"]:
+            good = count
+        else:
+            bad = count
+        if bad and bad - good <= max(1, good // 10):
+            break
+        count = (good + bad) // 2 if bad else good * 2
+        if count == 0:
+            break
     return {"at_most": good, "too_many": bad or None, "limit_ms": LIMIT_MS, "rows": rows}

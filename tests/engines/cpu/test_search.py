@@ -32,7 +32,7 @@ def encoded(engine: Parakeet, samples: dict[str, Sample]) -> Encoded:
 @pytest.fixture
 def plain(engine: Parakeet) -> Iterator[Any]:
     """NeMo's search of the same model."""
-    search = engine._model.decoding.decoding.decoding_computer
+    search = engine._computer
     most = search.max_symbols
     yield search
     search.max_symbols = most
