@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 
 from parakeet_stt.device.batch_budget import BatchBudget, full_batch_seconds, measure_cost
@@ -29,7 +30,9 @@ def prepare(recognizer: Recognizer, settings: BatchSettings) -> BatchBudget:
     """Warm a loaded recognizer up, and measure how large its batches should be. Raises StartupError."""
     if recognizer.frame_samples != FRAME_SAMPLES:
         raise StartupError(f"the model's frames have {recognizer.frame_samples} samples, not {FRAME_SAMPLES}")
+    began = time.monotonic()
     recognizer.warm_up(settings.max_items, settings.max_utterance_seconds)
+    logger.info("warmed up in %.1f s", time.monotonic() - began)
     cost = measure_cost(recognizer, most_items=settings.max_items)
     seconds = settings.batch_seconds or full_batch_seconds(
         cost, longest=settings.max_utterance_seconds, capacity=recognizer.capacity_seconds()

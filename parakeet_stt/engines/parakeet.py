@@ -80,6 +80,8 @@ class Parakeet:
         self._device = devices.resolve(device)
         if self._device.type == "cpu":
             devices.use_threads(threads)
+        elif self._device.index is not None:
+            torch.cuda.set_device(self._device)  # where graphs are captured and streams are made
         typecheck.set_typecheck_enabled(enabled=False)  # 5 ms a call
         try:
             model = nemo_archive.restore(path, mapped=True)

@@ -225,7 +225,7 @@ def measure_shares(engine: Parakeet, size: int, budget: float) -> dict[str, floa
         parts: dict[str, Callable[[], object]] = {
             "encoder": lambda: engine._encode(batch),
             "search": lambda: engine._decode(encoded, frames),
-            "scoring": lambda: engine._score(encoded, found),
+            "scoring": lambda: engine._score(encoded, found, engine._likely_width(encoded, found)),
         }
         return {name: 100 * median_seconds(work, budget) / whole for name, work in parts.items()}
 

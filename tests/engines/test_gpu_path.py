@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from parakeet_stt.engines.decoder_state import SearchState, StateCache
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.steps import encoder as encoding
 from parakeet_stt.engines.steps import transfer
+from parakeet_stt.engines.steps.graphs import Tensors
 from parakeet_stt.engines.steps.search import GraphSearch
 from parakeet_stt.engines.steps.transfer import Deferred, Download, Padded, Upload
 from parakeet_stt.errors import DeviceLost, OutOfMemory, RecognitionError
@@ -343,16 +346,16 @@ def test_results_do_not_depend_on_the_bucket(own: Parakeet, utterances: list[Aud
     spoken = speak(own, utterances[1], through="the cache")
     shapes: list[tuple[int, ...]] = []
 
-    def capture(work: Callable[[], encoding.Tensors], memory: Any) -> tuple[Callable[[], encoding.Tensors], Any]:
+    def capture(work: Callable[[], Tensors]) -> Callable[[], Tensors]:
         outputs = work()
 
-        def replay() -> encoding.Tensors:
+        def replay() -> Tensors:
             shapes.append(tuple(outputs[0].shape[:2]))
             for output, new in zip(outputs, work(), strict=True):
                 output.copy_(new)
             return outputs
 
-        return replay, memory
+        return replay
 
     monkeypatch.setattr(encoding, "capture", capture)
     monkeypatch.setattr(own._encoder, "_mode", "graphs")
@@ -361,16 +364,16 @@ def test_results_do_not_depend_on_the_bucket(own: Parakeet, utterances: list[Aud
         own._encoder.capture(8, 8.0)
     pending = [own.launch(batch) for batch in batches]
     assert [all_values(one.result()) for one in pending] == expected
-    frames = {seconds: int(own._encoder.frames([seconds * SAMPLE_RATE])[0]) for seconds in (4, 6, 8)}
-    assert shapes == [(1, frames[4]), (4, frames[8]), (8, frames[8]), (4, frames[6])]
+    frames = {seconds: int(own._encoder.frames([seconds * SAMPLE_RATE])[0]) for seconds in (4, 8)}
+    assert shapes == [(1, frames[4]), (4, frames[8]), (8, frames[8]), (4, frames[8])]
     assert speak(own, utterances[1], through="the cache") == spoken
 
 
 def test_buckets_are_few_and_no_large_batches() -> None:
     shapes = encoding.bucket_shapes(1000, 1000)
-    assert len(shapes) == len(set(shapes)) <= 40
+    assert len(shapes) == len(set(shapes)) <= 30
     assert max(items * seconds for items, seconds in shapes) <= encoding.GRAPH_SECONDS
-    assert encoding.bucket_shapes(2, 5.0) == [(items, length) for length in (2, 4, 6) for items in (1, 2)]
+    assert encoding.bucket_shapes(2, 5.0) == [(items, length) for length in (2, 4, 8) for items in (1, 2)]
 
 
 def test_tf32_is_for_the_encoder_alone(own: Parakeet, utterances: list[Audio], monkeypatch: Any) -> None:
@@ -415,6 +418,27 @@ def test_both_searches_are_warmed_at_their_widest(gpu_rules: Parakeet, monkeypat
     assert gpu_rules._computer.state is captured  # nothing larger came
 
 
+def test_compiling_a_kernel_leaves_pythons_bytes_as_they_are() -> None:
+    """In another process, of which every `b" "` would be another. What needs a driver is left out."""
+    code = """
+import inspect
+from nemo.core.utils import cuda_python_utils
+import parakeet_stt.engines.steps.search
+exec(inspect.getsource(cuda_python_utils.run_nvrtc), vars(cuda_python_utils))  # as where no compiled files are kept
+cuda_python_utils.assert_drv = lambda error: None
+class Compiled(Exception): pass
+class Driver:
+    def cuModuleLoadData(self, code): raise Compiled
+cuda_python_utils.cuda = Driver()
+try:
+    cuda_python_utils.run_nvrtc('extern "C" __global__ void k(int *a) { a[0] = 1; }', b"k", b"k.cu")
+except Compiled:
+    print(bytes([32])[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split()[-1] == "32"
+
+
 def test_what_the_search_captures_lies_in_memory_of_its_own(own: Parakeet, monkeypatch: pytest.MonkeyPatch) -> None:
     """NeMo's capture in a memory pool, which lives as long as the graph; one that fails leaves nothing half made."""
     happened: list[str] = []
@@ -438,7 +462,6 @@ def test_what_the_search_captures_lies_in_memory_of_its_own(own: Parakeet, monke
     search = GraphSearch.like(own._computer)
     monkeypatch.setattr(torch.cuda, "MemPool", Pool)
     monkeypatch.setattr(torch.cuda, "use_mem_pool", use)
-    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     monkeypatch.setattr(GreedyBatchedTDTLabelLoopingComputer, "_graph_reinitialize", reinitialize)
     with FakeTensorMode(allow_non_fake_inputs=True):
         batches = [torch.zeros(count, 1, device=fake_gpu.GPU) for count in (1, 2, 3)]

@@ -18,15 +18,15 @@ from torch import nn
 
 from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.engines import devices
+from parakeet_stt.engines.steps.graphs import Tensors, capture, kept_memory
 
 EncoderMode = Literal["graphs", "eager"]
-Tensors = tuple[torch.Tensor, ...]
 
 # A batch of at most so many padded seconds takes less time to compute than to launch (1,000 kernels in 27 ms of the
 # host's time, docs/gpu.md), so it is replayed as one CUDA graph, of which there is one for each bucket. Larger batches
 # keep their own shape: padding would cost more than it gains.
 GRAPH_SECONDS = 128
-LENGTHS = (2, 4, 6, 8, 12, 16, 24, 32)  # seconds
+LENGTHS = (2, 4, 8, 16, 24, 32)  # seconds
 ITEMS = (1, 2, 4, 8, 16, 32, 64)
 STD_FLOOR = 1e-5  # NeMo's, added to the standard deviation
 
@@ -41,23 +41,6 @@ def bucket_shapes(max_items: int, max_seconds: float) -> list[tuple[int, int]]:
         for items in ITEMS
         if items <= most and length <= longest and items * length <= GRAPH_SECONDS
     ]
-
-
-def capture(work: Callable[[], Tensors], memory: Any) -> tuple[Callable[[], Tensors], Any]:
-    """Capture `work` as a CUDA graph. Returns what replays it and gives its outputs, the same tensors each time.
-
-    memory: None, or that of another graph, to be shared with it; returned as well.
-    """
-    work()  # libraries prepare what they need for the shape, which can't be captured
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=memory, capture_error_mode="thread_local"):
-        outputs = work()
-
-    def replay() -> Tensors:
-        graph.replay()
-        return outputs
-
-    return replay, memory or graph.pool()
 
 
 class Encoder:
@@ -84,21 +67,19 @@ class Encoder:
     def capture(self, max_items: int, max_seconds: float) -> None:
         """Capture a CUDA graph for every bucket that batches of at most so many items, so long each, may fall into.
 
-        All share their memory and their input, since one batch is computed after the other. The largest is first, so
-        that its memory holds the others'.
+        All share their memory and their input, since one batch is computed after the other.
         """
         if self._mode == "eager":
             return
         device = next(self._model.encoder.parameters()).device
         shapes = [(items, seconds * SAMPLE_RATE) for items, seconds in bucket_shapes(max_items, max_seconds)]
         sizes = {shape: (shape[0], self._featurizer.nfilt, self._longest(shape[1])) for shape in shapes}
-        shared = torch.zeros(max(map(math.prod, sizes.values())), dtype=self._dtype, device=device)
-        memory = None
-        for shape in sorted(shapes, key=lambda shape: -math.prod(sizes[shape])):
-            features = shared[: math.prod(sizes[shape])].view(sizes[shape])
-            lengths = torch.full((shape[0],), features.shape[2], device=device)
-            replay, memory = capture(partial(self._encode, features, lengths), memory)
-            self._graphs[shape] = features, lengths, replay
+        with kept_memory(device) as self._memory:
+            shared = torch.zeros(max(map(math.prod, sizes.values())), dtype=self._dtype, device=device)
+            for shape in sorted(shapes, key=lambda shape: -math.prod(sizes[shape])):  # the largest leaves room for all
+                features = shared[: math.prod(sizes[shape])].view(sizes[shape])
+                lengths = torch.full((shape[0],), features.shape[2], device=device)
+                self._graphs[shape] = features, lengths, capture(partial(self._encode, features, lengths))
 
     def shape(self, lengths: Sequence[int]) -> tuple[int, int]:
         """Items and samples of the padded batch that `__call__` wants. lengths: in samples."""

@@ -1,14 +1,41 @@
-"""NeMo's search on a GPU: one CUDA graph, whose memory nothing else may take."""
+"""NeMo's search on a GPU: one CUDA graph with loops inside; and what of NeMo 3.0.0 has to be mended for it."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 from nemo.collections.asr.parts.submodules.transducer_decoding.tdt_label_looping import (
     GreedyBatchedTDTLabelLoopingComputer,
 )
+from nemo.core.utils import cuda_python_utils
+
+from parakeet_stt.engines.steps.graphs import kept_memory
+
+
+class _Compiler:
+    """NVIDIA's run-time compiler, whose logs are never of one byte.
+
+    NeMo has it write the log of a kernel into `b" " * size`. An empty log has one byte, a zero, and Python has only one
+    object for each string of one byte. So every `b" "` of the process became `b"\\0"` where Python compiles NeMo's files
+    at each start, as in an image that is not to be written to: no second checkpoint could be loaded, for example.
+    """
+
+    def __init__(self, plain: Any) -> None:
+        """plain: the module `cuda.bindings.nvrtc`."""
+        self._plain = plain
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plain, name)
+
+    def nvrtcGetProgramLogSize(self, program: Any) -> tuple[Any, int]:  # noqa: N802 (NVIDIA's name)
+        """One byte more than there are."""
+        error, size = self._plain.nvrtcGetProgramLogSize(program)
+        return error, size + 1
+
+
+if cuda_python_utils.CUDA_PYTHON_AVAILABLE:
+    cuda_python_utils.nvrtc = _Compiler(cuda_python_utils.nvrtc)
 
 
 class GraphSearch(GreedyBatchedTDTLabelLoopingComputer):  # type: ignore[misc]
@@ -38,12 +65,7 @@ class GraphSearch(GreedyBatchedTDTLabelLoopingComputer):  # type: ignore[misc]
 
     def _graph_reinitialize(self, encoder_output_projected: torch.Tensor) -> None:
         """Capture for a batch that is larger than any before. Called by NeMo."""
-        device, memory = encoder_output_projected.device, None
-        with ExitStack() as stack:
-            if device.type == "cuda":
-                stack.enter_context(torch.cuda.device(device))
-                memory = torch.cuda.MemPool()
-                stack.enter_context(torch.cuda.use_mem_pool(memory))
+        with kept_memory(encoder_output_projected.device) as memory:
             try:
                 super()._graph_reinitialize(encoder_output_projected)
             except BaseException:  # out of memory: what is half made must not be used
