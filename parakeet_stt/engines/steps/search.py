@@ -17,8 +17,8 @@ class _Compiler:
     """NVIDIA's run-time compiler, whose logs are never of one byte.
 
     NeMo has it write the log of a kernel into `b" " * size`. An empty log has one byte, a zero, and Python has only one
-    object for each string of one byte. So every `b" "` of the process became `b"\\0"` where Python compiles NeMo's files
-    at each start, as in an image that is not to be written to: no second checkpoint could be loaded, for example.
+    object for each string of one byte. So where Python compiles NeMo's files at each start, as in an image that can't
+    be written to, every `b" "` of the process became `b"\\0"`: no second checkpoint could be loaded, for example.
     """
 
     def __init__(self, plain: Any) -> None:
