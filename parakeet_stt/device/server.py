@@ -156,12 +156,9 @@ class _Source:
     def read_windows(self, start: int, count: int) -> Windows:
         """Windows with their context, as `SpeechDetector.detect` takes them."""
         samples = self._scratch.take(CONTEXT_SAMPLES + count * WINDOW_SAMPLES)
-        missing = CONTEXT_SAMPLES - start  # before the first sample
-        if missing > 0:
-            samples[:missing] = 0
-            read_into(self.descriptor, start - CONTEXT_SAMPLES + missing, samples[missing:])
-        else:
-            read_into(self.descriptor, -missing, samples)
+        missing = max(0, CONTEXT_SAMPLES - start)  # before the first sample
+        samples[:missing] = 0
+        read_into(self.descriptor, start - CONTEXT_SAMPLES + missing, samples[missing:])
         return frame_windows(samples)
 
 

@@ -39,16 +39,14 @@ class Watch:
         self._unread_bytes, self._read_at = 0, self._loop.time()
         self._most_seconds = UNREAD_SECONDS
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
-        self._is_over = False
         if self.ledger:
             self.ledger.count_connections(1)
 
     def stop(self) -> None:
         """The connection is over, or another watch has it."""
-        self._timer.cancel()
-        if self.ledger and not self._is_over:
+        if self.ledger and not self._timer.cancelled():  # else it was stopped before
             self.ledger.count_connections(-1)
-        self._is_over = True
+        self._timer.cancel()
 
     def hurry(self) -> None:
         """The service ends: give the client less time."""

@@ -25,14 +25,12 @@ START_SECONDS = 900  # that actors may take to start: 64 of them on two cores ta
 class Clock:
     """Notes when the first rows and the last are done; see `run.Watcher`."""
 
-    def __init__(self, start_seconds: int) -> None:
-        self._start_seconds = start_seconds
+    def __init__(self) -> None:
         self.first: tuple[float, float] | None = None  # time, and seconds of audio done by then
         self.last = (0.0, 0.0)
 
     def begin(self, finished: int, actors: Actors) -> None:
-        """Rows wait until all actors have started, if they may take time for it."""
-        DataContext.get_current().wait_for_min_actors_s = self._start_seconds
+        """Nothing."""
 
     def count(self, recordings: int) -> None:
         """Nothing."""
@@ -63,7 +61,9 @@ def main() -> None:
     parser.add_argument("--mark", action="store_true", help="the node that decoded a recording, as its code_sha256")
     given = parser.parse_args()
     load = LoadStandIn(given.speed, given.mark) if given.speed else load_decoder
-    clock, began = Clock(START_SECONDS if given.together else -1), time.monotonic()
+    if given.together:
+        DataContext.get_current().wait_for_min_actors_s = START_SECONDS
+    clock, began = Clock(), time.monotonic()
     work = BulkRun(
         given.source,
         given.out,
