@@ -3,12 +3,13 @@
     python -m scripts.bench.random_parakeet
     python -m scripts.bench.peers.export
     python -m scripts.bench.peers [--threads 1 2] [--batches 1 4] [--seconds 100] [--contenders ours:int8 onnx-asr:int8]
+    python -m scripts.bench.peers --contenders ours:int8 sherpa-onnx:int8 transcribe-cpp:Q8_0   # see others.py
 
 Every contender is a process of its own, and they decode the same clips of 10 s one after another: a round is one batch
 of each, so that what else the machine does slows all down alike. Speed is by processor time, × real time a core, and by
 the clock; both of the median round. The ratio is the first contender's speed by another's, the median of the rounds'.
 `encoder` leaves out the search, whose work depends on the tokens that are found: the same for all with the model of
-`export`. Prints a table, then one JSON line.
+`export`; nan of a runtime that can't. Prints a table, then one JSON line.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,10 +25,20 @@ from statistics import median
 
 from parakeet_stt.engines.cpu.precision import processor_name
 from scripts.bench.engine import CLIP_SECONDS
-from scripts.bench.peers.contenders import RUNTIMES, Contender, Job, Turn, start
+from scripts.bench.peers.contenders import Contender, Job, OnnxAsr, Ours, Runtime, Turn, start
 from scripts.bench.peers.export import FOLDER, MODEL
+from scripts.bench.peers.others import PEERS, CrispAsr, NanoParakeet, OpenVino, SherpaOnnx, TranscribeCpp
 
 MIN_ROUNDS = 3
+RUNTIMES: dict[str, Callable[[Job], Runtime]] = {
+    "ours": Ours,
+    "onnx-asr": OnnxAsr,
+    "sherpa-onnx": SherpaOnnx,
+    "transcribe-cpp": TranscribeCpp,
+    "crispasr": CrispAsr,
+    "openvino": OpenVino,
+    "nano-parakeet": NanoParakeet,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=FOLDER / MODEL, help="the .nemo file")
     parser.add_argument("--onnx", type=Path, default=FOLDER, help="folder of its export")
+    parser.add_argument("--peers", type=Path, default=PEERS, help="folder of what others.py needs")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--seconds", type=float, default=100, help="for each batch size and number of threads")
@@ -110,8 +122,8 @@ def main() -> None:
             contenders = []
             for name in arguments.contenders:
                 runtime, _, precision = name.partition(":")
-                job = Job(runtime, precision, threads, arguments.model, arguments.onnx)
-                contenders.append(stack.enter_context(start(job)))
+                job = Job(runtime, precision, threads, arguments.model, arguments.onnx, arguments.peers)
+                contenders.append(stack.enter_context(start(job, RUNTIMES[runtime])))
             for batch in arguments.batches:
                 for row in measure(contenders, threads, batch, arguments.seconds):
                     rows.append(row)

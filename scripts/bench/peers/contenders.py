@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +19,17 @@ from parakeet_stt.audio import Audio
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a contender is made of. model: the .nemo file. onnx: folder of its export, `export.py`'s."""
+    """What a contender is made of. model: the .nemo file. onnx: folder of its export, `export.py`'s.
+
+    peers: folder of what `others.py` needs.
+    """
 
     runtime: str
     precision: str
     threads: int
     model: Path
     onnx: Path
+    peers: Path
 
     @property
     def name(self) -> str:
@@ -34,7 +40,7 @@ class Job:
 class Turn(NamedTuple):
     """One batch of one contender. process, wall: seconds for all of it. encoder: processor time of the network alone.
 
-    tokens: that were found, of all clips.
+    encoder is nan if the runtime has no call for it. tokens: that were found, of all clips.
     """
 
     process: float
@@ -51,7 +57,7 @@ class Runtime(Protocol):
         ...
 
     def encode(self, clips: Sequence[Audio]) -> object:
-        """Features and encoder of the same batch, without a search."""
+        """Features and encoder of the same batch, without a search. Raises NotImplementedError if no call does that."""
         ...
 
 
@@ -104,9 +110,6 @@ class OnnxAsr:
         return asr._encode(*asr._preprocessor(samples, lengths))
 
 
-RUNTIMES: dict[str, Callable[[Job], Runtime]] = {"ours": Ours, "onnx-asr": OnnxAsr}
-
-
 class Contender:
     """A runtime in a process of its own."""
 
@@ -122,11 +125,11 @@ class Contender:
 
 
 @contextmanager
-def start(job: Job) -> Iterator[Contender]:
+def start(job: Job, load: Callable[[Job], Runtime]) -> Iterator[Contender]:
     """Load a contender, and end its process afterwards. Raises RuntimeError if it can't be loaded."""
     os.environ["OPENBLAS_NUM_THREADS"] = str(job.threads)  # the process has it before it loads numpy
     ours, theirs = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=_serve, args=(job, theirs), daemon=True)
+    process = get_context("spawn").Process(target=_serve, args=(job, load, theirs), daemon=True)
     process.start()
     try:
         _received(ours)
@@ -143,11 +146,12 @@ def _received(connection: Connection) -> Any:
     return answer
 
 
-def _serve(job: Job, connection: Connection) -> None:
+def _serve(job: Job, load: Callable[[Job], Runtime], connection: Connection) -> None:
     from scripts.bench.engine import cut_clips
 
+    sys.path.append(str(job.peers / "site"))
     try:
-        runtime = RUNTIMES[job.runtime](job)
+        runtime = load(job)
         connection.send(None)
         while True:
             clips = cut_clips(connection.recv())
@@ -161,5 +165,9 @@ def _measure(runtime: Runtime, clips: Sequence[Audio]) -> Turn:
     tokens = runtime.recognize(clips)
     wall, process = time.perf_counter() - wall, time.process_time() - process
     encoder = time.process_time()
-    runtime.encode(clips)
-    return Turn(process, wall, time.process_time() - encoder, tokens)
+    try:
+        runtime.encode(clips)
+        encoder = time.process_time() - encoder
+    except NotImplementedError:
+        encoder = math.nan
+    return Turn(process, wall, encoder, tokens)
