@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from parakeet_stt.server.connections.watch import Watch
+from parakeet_stt.server.connections.watch import CHECK_SECONDS, Watch, is_late
 from parakeet_stt.server.http.errors import envelope
 
 if TYPE_CHECKING:
@@ -148,6 +148,13 @@ class HttpProtocol(HttpToolsProtocol):
         head = b"".join(b"%s: %s\r\n" % header for header in response.raw_headers)
         self.transport.write(STATUS_LINE[status] + head + b"\r\n" + bytes(response.body))
         self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The client has sent nothing for long since its last answer; called by uvicorn."""
+        if self.timeout_keep_alive_task and is_late(self.timeout_keep_alive_task):
+            self.timeout_keep_alive_task = self.loop.call_later(CHECK_SECONDS, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def shutdown(self) -> None:
         """The server ends; called by uvicorn."""
