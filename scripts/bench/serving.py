@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import psutil  # type: ignore[import-untyped]
@@ -33,11 +33,16 @@ def add_server_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def serve(
-    url: str | None, model: str | None, *, target: str = "service:ParakeetSTT", changes: Mapping[str, str] | None = None
+    url: str | None,
+    model: str | None,
+    *,
+    target: str = "service:ParakeetSTT",
+    changes: Mapping[str, str] | None = None,
+    output: int | IO[bytes] = subprocess.DEVNULL,
 ) -> Iterator[str]:
     """The address of a server: `url`, or one that is started here with this model and stopped at the end.
 
-    target: what BentoML serves. changes: of the environment.
+    target: what BentoML serves. changes: of the environment. output: where its log goes.
     """
     if url:
         yield url
@@ -47,9 +52,7 @@ def serve(
                "--host", "127.0.0.1"]  # fmt: skip
     settings = {"STT_LOG_LEVEL": "warning", "STT_MAX_AUDIO_SECONDS": "100000"}
     environment = {**os.environ, **settings, **({"STT_MODEL": model} if model else {}), **(changes or {})}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output) as process:
         try:
             yield f"http://127.0.0.1:{port}"
         finally:

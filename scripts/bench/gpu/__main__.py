@@ -20,7 +20,8 @@ torchaudio, numpy and CUDA, and no NeMo. On a machine with a network:
 with missing.txt the lines of requirements.lock that `pip list` does not show on the GPU's machine (NeMo, BentoML,
 silero-vad, lhotse and about 90 more; 65 MB), and of those that it shows in another version lightning, with which NeMo
 is particular. There: `pip install --no-index --no-deps wheels/*`, into the environment of that Python. Where the image
-says PYTHONDONTWRITEBYTECODE, unset it: else every process compiles all of NeMo. Nothing is downloaded at run time.
+says PYTHONDONTWRITEBYTECODE, unset it: else every process compiles all of NeMo. Nothing is downloaded at run time. The
+service's log is build/gpu-service.log.
 """
 
 from __future__ import annotations

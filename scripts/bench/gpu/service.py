@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from scripts.bench.gpu.plan import Setup
+from scripts.bench.serving import ROOT, read_health, serve
 
 CALLERS = (64, 256, 512)
 CALLERS_A_PROCESS = 64  # one Python process sends about 300 requests a second
@@ -27,6 +28,10 @@ SPEAKERS_A_PROCESS = 48  # 50 messages a second each; one Python process sends a
 FIRST_SPEAKERS = 256
 MOST_SESSIONS = 4096  # more than are measured
 ROUND_SECONDS = 15.0  # of one number of speakers; the first five do not count
+
+
+LOG = ROOT / "build" / "gpu-service.log"
+LAST_LINES = 5
 
 
 def best_rtfx(setup: Setup) -> float | None:
@@ -39,12 +44,12 @@ def best_rtfx(setup: Setup) -> float | None:
 @cache
 def _serve(model: Path, device: str) -> str:
     """The address of the service that all parts of this process measure; it ends with the process."""
-    from scripts.bench.serving import serve
-
     running = ExitStack()
     Finalize(None, running.close, exitpriority=1)
-    changes = {"STT_DEVICE": device, "STT_MAX_SESSIONS": str(MOST_SESSIONS)}
-    return running.enter_context(serve(None, str(model), changes=changes))
+    changes = {"STT_DEVICE": device, "STT_MAX_SESSIONS": str(MOST_SESSIONS), "STT_LOG_LEVEL": "info"}
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    output = running.enter_context(LOG.open("wb"))
+    return running.enter_context(serve(None, str(model), changes=changes, output=output))
 
 
 def wait_until_ready(url: str, seconds: float) -> float:
@@ -55,13 +60,12 @@ def wait_until_ready(url: str, seconds: float) -> float:
             if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
                 return time.monotonic() - began
         time.sleep(0.1)
-    raise TimeoutError(f"the service was not ready in {seconds:.0f} s")
+    said = LOG.read_text(errors="replace").strip().splitlines()[-LAST_LINES:] if LOG.exists() else []
+    raise TimeoutError(f"the service was not ready in {seconds:.0f} s; its log ends with: {' | '.join(said)}")
 
 
 def measure_served(setup: Setup, seconds: float) -> dict[str, Any]:
     """The part `served`: closed loops of many callers over HTTP, clips of 1 to 30 s."""
-    from scripts.bench.serving import read_health
-
     until = time.monotonic() + seconds
     rows = []
     url = _serve(setup.model, setup.device)
