@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from parakeet_stt.server.connections.watch import CHECK_SECONDS, Watch, is_late
+from parakeet_stt.server.connections.watch import CHECK_SECONDS, Watch
 from parakeet_stt.server.http.errors import envelope
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes = 0  # of the request's line and headers that are complete
     _head_began_at: float | None  # None while no request's head is awaited
     _has_begun = False  # whether some of the head is there
+    _is_overdue = False  # whether the head had not come in time when it was last looked for
     _is_crowded = False  # whether there are hardly any descriptors left
     _logged_at = -LOG_SECONDS  # of all connections
 
@@ -150,11 +151,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def timeout_keep_alive_handler(self) -> None:
-        """The client has sent nothing for long since its last answer; called by uvicorn."""
-        if self.timeout_keep_alive_task and is_late(self.timeout_keep_alive_task):
-            self.timeout_keep_alive_task = self.loop.call_later(CHECK_SECONDS, self.timeout_keep_alive_handler)
-        else:
-            super().timeout_keep_alive_handler()
+        """The client has sent nothing for long since its last answer, or it is not read yet; called by uvicorn."""
+        self.timeout_keep_alive_task = self.loop.call_later(CHECK_SECONDS, super().timeout_keep_alive_handler)
 
     def shutdown(self) -> None:
         """The server ends; called by uvicorn."""
@@ -176,6 +174,10 @@ class HttpProtocol(HttpToolsProtocol):
     def _check_head(self, now: float) -> None:
         most = CROWDED_HEAD_SECONDS if self._is_crowded else HEAD_SECONDS
         if self._head_began_at is None or now - self._head_began_at <= most or self.transport.is_closing():
+            self._is_overdue = False
+            return
+        if not self._is_overdue:  # perhaps it is not read yet, as in `Watch`
+            self._is_overdue = True
             return
         if self._has_begun:
             self._refusal = 408, f"The request's line and headers have not come within {most:.0f} s."

@@ -12,19 +12,10 @@ from parakeet_stt.device.ledger import Ledger
 CHECK_SECONDS = 1.0
 UNREAD_SECONDS = 60.0  # in which a client must have read some of what waits for it; nginx' send_timeout is the same
 ENDING_SECONDS = 2.0  # likewise once the service ends
-LATE_SECONDS = 1.0  # of a timer; the process stood still, or was stopped
 # Fronts accept from one socket. Of connections that come together the front that is awake would take all, so one that
 # has so many more than another pauses, in which the other wakes and accepts.
 FEW_CONNECTIONS, PAUSE_SECONDS = 2, 0.001
 MAX_UNREAD_BYTES = 1 << 20  # of answers to a client's own pings, which nothing else holds up
-
-
-def is_late(timer: asyncio.TimerHandle) -> bool:
-    """Whether a timer that is called now was due long before.
-
-    Then what clients have sent or read meanwhile is not known yet: the event loop calls what is due before it looks.
-    """
-    return asyncio.get_running_loop().time() - timer.when() > LATE_SECONDS
 
 
 class Watch:
@@ -47,6 +38,8 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._unread_bytes, self._read_at = 0, self._loop.time()
         self._most_seconds = UNREAD_SECONDS
+        # After a stop the event loop calls what is due before it looks at its sockets: only the second time counts.
+        self._is_overdue = False
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
         if self.ledger:
             self.ledger.count_connections(1)
@@ -62,15 +55,13 @@ class Watch:
         self._most_seconds = ENDING_SECONDS
 
     def _check(self) -> None:
-        if is_late(self._timer):
-            self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
-            return
         now = self._loop.time()
         unread = self._transport.get_write_buffer_size()
         if not unread or unread < self._unread_bytes:
             self._read_at = now
         self._unread_bytes = unread
-        if now - self._read_at > self._most_seconds:
+        was_overdue, self._is_overdue = self._is_overdue, now - self._read_at > self._most_seconds
+        if was_overdue and self._is_overdue:
             self._transport.abort()  # closing would wait until all is read
             return
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)

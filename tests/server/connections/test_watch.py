@@ -46,13 +46,13 @@ HALTING = """
 import socket, sys, time
 import uvicorn, uvloop
 from parakeet_stt.server.connections import http
-http.HEAD_SECONDS = 1.0
+http.HEAD_SECONDS = 3.0
 
 class Protocol(http.HttpProtocol):
     def data_received(self, data):
         if data.startswith(b"HALT"):
             print("halted", flush=True)
-            time.sleep(3.0)
+            time.sleep(5.0)
         super().data_received(data)
 
 async def app(scope, receive, send):
@@ -60,7 +60,7 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b""})
 
 listening = socket.socket(fileno=int(sys.argv[1]))
-config = uvicorn.Config(app, http=Protocol, lifespan="off", log_config=None, timeout_keep_alive=2)
+config = uvicorn.Config(app, http=Protocol, lifespan="off", log_config=None, timeout_keep_alive=3)
 print("ready", flush=True)
 uvloop.run(uvicorn.Server(config).serve([listening]))
 """
