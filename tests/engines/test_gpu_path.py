@@ -369,10 +369,21 @@ def test_results_do_not_depend_on_the_bucket(own: Parakeet, utterances: list[Aud
     assert speak(own, utterances[1], through="the cache") == spoken
 
 
-def test_buckets_are_few_and_no_large_batches() -> None:
+def test_buckets_are_few_and_large_batches_have_none(own: Parakeet, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = encoding.bucket_shapes(1000, 1000)
     assert len(shapes) == len(set(shapes)) <= 30
     assert max(items * seconds for items, seconds in shapes) <= encoding.GRAPH_SECONDS
+    monkeypatch.setattr(own._encoder, "_graphs", {(items, length * SAMPLE_RATE): None for items, length in shapes})
+    for items in (1, 2, 3, 5, 8, 30):
+        for samples in (1_000, 16_000, 70_000, 320_000):
+            bucket = own._encoder.shape([samples] * items)
+            if bucket == (items, samples):
+                assert items * samples > encoding.GRAPH_SECONDS * SAMPLE_RATE / 4
+            else:
+                assert bucket[0] >= items
+                assert bucket[1] >= samples
+                assert (bucket[0], bucket[1] // SAMPLE_RATE) in shapes
+    assert own._encoder.shape([24 * SAMPLE_RATE] * 256) == (256, 24 * SAMPLE_RATE)
     assert encoding.bucket_shapes(2, 5.0) == [(items, length) for length in (2, 4, 8) for items in (1, 2)]
 
 

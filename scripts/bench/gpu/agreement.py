@@ -32,8 +32,6 @@ UTTERANCE_SECONDS = (2, 5, 8, 11, 14)  # one after another, over the whole sampl
 PHRASES: Phrases = ("hello", "tomorrow evening")
 STREAMS, CHUNK_FRAMES, LEFT_FRAMES, RIGHT_FRAMES = 8, 10, 60, 5
 
-Tokens = list[tuple[int, float, float]]
-
 
 def cut_utterances() -> list[Audio]:
     """The long sample in pieces of several lengths."""
