@@ -20,7 +20,7 @@ from omegaconf import OmegaConf, open_dict
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
 from parakeet_stt.engines import devices
-from parakeet_stt.engines.cpu import int8, int8_layer, packing, subsampling
+from parakeet_stt.engines.cpu import attention, int8, int8_layer, packing, subsampling
 from parakeet_stt.engines.cpu.memory import MemoryTrimmer, keep_freed_memory
 from parakeet_stt.errors import StartupError, first_line
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
@@ -363,6 +363,7 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype, *, quantize: 
         if quantize:
             int8_layer.quantize_encoder(model.encoder)
         else:
+            attention.use_steady_attention(model.encoder)
             packing.pack(model.encoder)
         subsampling.replace_subsampling(model.encoder.pre_encode)
         if quantize and int8.QuantizedLSTM.is_possible():

@@ -13,10 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from parakeet_stt.engines.cpu.attention import MASKED, weigh
 from parakeet_stt.engines.cpu.int8 import QuantizedLinear, quantize
 from parakeet_stt.engines.cpu.packing import pack
-
-MASKED = -10_000.0  # score of a frame that is not looked at; NeMo's
 
 
 def quantize_encoder(encoder: Any) -> None:
@@ -100,35 +99,28 @@ class _Attention(nn.Module):
         self._project = QuantizedLinear(
             torch.cat([part.weight.detach() * factor for part, factor in parts]), torch.cat(biases) if biases else None
         )
-        self._content_bias = plain.pos_bias_u.detach() * scale
-        self._position_bias = plain.pos_bias_v.detach() * scale
+        self._content_bias = (plain.pos_bias_u.detach() * scale)[:, None, None]
+        self._position_bias = (plain.pos_bias_v.detach() * scale)[:, None, None]
         self._project_positions = _linear(plain.linear_pos)
         self._positions = torch.empty(self._heads, plain.d_k, 0)
         self._out = _linear(plain.linear_out)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor, pos_emb: torch.Tensor) -> Any:
-        items, frames, features = x.shape
-        projected = self._project(self._norm(x)).view(items, frames, 3, self._heads, -1)
-        queries, keys, values = projected.unbind(2)
+        items, frames, _ = x.shape
+        count = items * self._heads
+        projected = self._project(self._norm(x)).view(items, frames, 3, self._heads, -1).permute(2, 3, 0, 1, 4)
+        queries, keys, values = projected.unbind(0)  # each (heads, items, frames, features of one)
         positions = self._known_positions(pos_emb)
         wide = positions.shape[2]
-        rows = (queries + self._position_bias).permute(2, 0, 1, 3).reshape(self._heads, items * frames, -1)
-        by_position = torch.bmm(rows, positions)
+        by_position = torch.bmm((queries + self._position_bias).flatten(1, 2), positions)
         # Row i, column j: the score of the distance i - j, which is column frames - 1 - i + j.
-        scores = by_position.as_strided(
-            (items, self._heads, frames, frames),
-            (frames * wide, items * frames * wide, wide - 1, 1), frames - 1,
-        )  # fmt: skip
+        scores = by_position.as_strided((count, frames, frames), (frames * wide, wide - 1, 1), frames - 1)
+        by_content = (queries + self._content_bias).flatten(0, 1)
+        scores = torch.baddbmm(scores, by_content, keys.flatten(0, 1).transpose(1, 2))
         if mask.any():
-            scores.masked_fill_(mask[:, None], MASKED)
-        found = functional.scaled_dot_product_attention(
-            (queries + self._content_bias).transpose(1, 2),
-            keys.transpose(1, 2),
-            values.transpose(1, 2),
-            attn_mask=scores,
-            scale=1.0,
-        )
-        return self._out(found.transpose(1, 2).reshape(items, frames, features), onto=x)
+            scores.view(self._heads, items, frames, frames).masked_fill_(mask, MASKED)
+        found = weigh(scores, values.flatten(0, 1))
+        return self._out(found.view(self._heads, items, frames, -1).permute(1, 2, 0, 3).reshape(x.shape), onto=x)
 
     def _known_positions(self, pos_emb: torch.Tensor) -> torch.Tensor:
         """The positions' projection, shape (heads, features of one, positions).

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from parakeet_stt.engines.cpu.packing import Pointwise
+from parakeet_stt.engines.cpu.packing import Pointwise, can_pack
 
 
 def replace_subsampling(pre_encode: Any) -> None:
@@ -34,6 +34,7 @@ class Subsampling(nn.Module):
         """plain: NeMo's, whose layers are taken."""
         super().__init__()
         self._layers = nn.ModuleList(plain)
+        self._has_onednn = can_pack(plain[0].weight.dtype)
         for layer in plain:
             if isinstance(layer, nn.Conv2d):
                 layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -46,9 +47,17 @@ class Subsampling(nn.Module):
                 _blank(x, counts)
                 size, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
                 counts = [(count + 2 * padding - size) // stride + 1 for count in counts]
-            x = layer(x)
+            x = self._convolve(layer, x) if isinstance(layer, nn.Conv2d) else layer(x)
         _blank(x, counts)
         return x, torch.tensor(counts)
+
+    def _convolve(self, layer: Any, x: torch.Tensor) -> Any:
+        """By oneDNN whatever the size. torch takes another way for one short item, with other last digits."""
+        if not self._has_onednn:
+            return layer(x)
+        return torch.mkldnn_convolution(
+            x, layer.weight, layer.bias, layer.padding, layer.stride, layer.dilation, layer.groups
+        )
 
 
 def _blank(x: torch.Tensor, counts: list[int]) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.engines import devices
 from parakeet_stt.engines.steps.graphs import Tensors, capture, kept_memory
+from parakeet_stt.protocols import FRAME_SAMPLES
 
 EncoderMode = Literal["graphs", "eager"]
 
@@ -28,6 +29,9 @@ EncoderMode = Literal["graphs", "eager"]
 GRAPH_SECONDS = 128
 LENGTHS = (2, 4, 8, 16, 24, 32)  # seconds
 ITEMS = (1, 2, 4, 8, 16, 32, 64)
+# Of shorter audio a CPU adds up the products in another order: an utterance's text would depend on whether a longer one
+# shares its batch.
+SHORTEST_ON_CPU = 16 * FRAME_SAMPLES
 STD_FLOOR = 1e-5  # NeMo's, added to the standard deviation
 
 
@@ -52,6 +56,7 @@ class Encoder:
         mode: graphs: on a GPU small batches replay a CUDA graph, once `capture` has been called.
         """
         self._model = model
+        self._shortest = SHORTEST_ON_CPU if device.type == "cpu" else 0
         self._mode = mode if device.type == "cuda" else "eager"
         self._dtype = next(model.encoder.parameters()).dtype
         self._search_dtype = next(model.joint.parameters()).dtype
@@ -83,7 +88,7 @@ class Encoder:
 
     def shape(self, lengths: Sequence[int]) -> tuple[int, int]:
         """Items and samples of the padded batch that `__call__` wants. lengths: in samples."""
-        own = len(lengths), max(lengths)
+        own = len(lengths), max(self._shortest, *lengths)
         fitting = [shape for shape in self._graphs if shape[0] >= own[0] and shape[1] >= own[1]]
         return min(fitting, key=lambda shape: shape[0] * shape[1], default=own)
 
@@ -152,8 +157,18 @@ class _Features(nn.Module):
         plain.normalize = None
 
     def forward(self, samples: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features, frames = self._plain(samples, lengths)
-        return normalize(features, frames), frames
+        if samples.device.type != "cpu":
+            features, frames = self._plain(samples, lengths)
+            return normalize(features, frames), frames
+        # One by one: a CPU adds up in an order that depends on the length, and so would the text on the longest item.
+        frames = self._plain.get_seq_len(lengths)
+        longest = int(self._plain.get_seq_len(torch.tensor(samples.shape[1])))
+        features = samples.new_zeros(len(samples), self._plain.nfilt, longest)
+        for item, sound, length, count in zip(features, samples, lengths, frames.tolist(), strict=True):
+            if count > 0:
+                own, _ = self._plain(sound[None, :length], length[None])
+                item[:, :count] = normalize(own[:, :, :count], torch.tensor([count]))[0]
+        return features, frames
 
 
 def normalize(features: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
