@@ -99,28 +99,31 @@ class _Attention(nn.Module):
         self._project = QuantizedLinear(
             torch.cat([part.weight.detach() * factor for part, factor in parts]), torch.cat(biases) if biases else None
         )
-        self._content_bias = (plain.pos_bias_u.detach() * scale)[:, None, None]
-        self._position_bias = (plain.pos_bias_v.detach() * scale)[:, None, None]
+        self._content_bias = (plain.pos_bias_u.detach() * scale)[:, None]
+        self._position_bias = (plain.pos_bias_v.detach() * scale)[:, None]
         self._project_positions = _linear(plain.linear_pos)
         self._positions = torch.empty(self._heads, plain.d_k, 0)
         self._out = _linear(plain.linear_out)
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor, pos_emb: torch.Tensor) -> Any:
-        items, frames, _ = x.shape
-        count = items * self._heads
-        projected = self._project(self._norm(x)).view(items, frames, 3, self._heads, -1).permute(2, 3, 0, 1, 4)
-        queries, keys, values = projected.unbind(0)  # each (heads, items, frames, features of one)
+        projected = self._project(self._norm(x)).view(*x.shape[:2], 3, self._heads, -1).transpose(1, 3)
         positions = self._known_positions(pos_emb)
-        wide = positions.shape[2]
-        by_position = torch.bmm((queries + self._position_bias).flatten(1, 2), positions)
+        masks = mask if mask.any() else [None] * len(x)
+        # One by one: the scores of several would not stay in the processor's cache.
+        found = [self._attend(item, positions, own) for item, own in zip(projected, masks, strict=True)]
+        return self._out(torch.stack(found), onto=x)
+
+    def _attend(self, projected: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """One item's, shape (frames, features). projected: (heads, 3, frames, features of one)."""
+        queries, keys, values = projected.unbind(1)
+        frames, wide = queries.shape[1], positions.shape[2]
+        by_position = torch.bmm(queries + self._position_bias, positions)
         # Row i, column j: the score of the distance i - j, which is column frames - 1 - i + j.
-        scores = by_position.as_strided((count, frames, frames), (frames * wide, wide - 1, 1), frames - 1)
-        by_content = (queries + self._content_bias).flatten(0, 1)
-        scores = torch.baddbmm(scores, by_content, keys.flatten(0, 1).transpose(1, 2))
-        if mask.any():
-            scores.view(self._heads, items, frames, frames).masked_fill_(mask, MASKED)
-        found = weigh(scores, values.flatten(0, 1))
-        return self._out(found.view(self._heads, items, frames, -1).permute(1, 2, 0, 3).reshape(x.shape), onto=x)
+        scores = by_position.as_strided((self._heads, frames, frames), (frames * wide, wide - 1, 1), frames - 1)
+        scores = torch.baddbmm(scores, queries + self._content_bias, keys.transpose(1, 2))
+        if mask is not None:
+            scores.masked_fill_(mask, MASKED)
+        return weigh(scores, values).transpose(0, 1).flatten(1)
 
     def _known_positions(self, pos_emb: torch.Tensor) -> torch.Tensor:
         """The positions' projection, shape (heads, features of one, positions).
