@@ -360,10 +360,10 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype, *, quantize: 
     for part in (model.decoder, model.joint):  # whose time on a CPU is reading weights for single rows
         part.to(torch.float32 if device.type == "cpu" else dtype)
     if device.type == "cpu":
+        attention.use_steady_attention(model.encoder)
         if quantize:
             int8_layer.quantize_encoder(model.encoder)
         else:
-            attention.use_steady_attention(model.encoder)
             packing.pack(model.encoder)
         subsampling.replace_subsampling(model.encoder.pre_encode)
         if quantize and int8.QuantizedLSTM.is_possible():

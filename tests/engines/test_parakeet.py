@@ -37,10 +37,10 @@ def utterances(samples: dict[str, Sample]) -> list[Audio]:
     ]
 
 
-def same(one: Hypothesis, other: Hypothesis) -> None:
-    """Tokens and times identical, log-probabilities within 1e-3."""
+def same(one: Hypothesis, other: Hypothesis, *, tolerance: float = 1e-3) -> None:
+    """Tokens and times identical, log-probabilities within the tolerance."""
     assert [(t.id, t.start, t.end) for t in one.tokens] == [(t.id, t.start, t.end) for t in other.tokens]
-    assert [t.logprob for t in one.tokens] == pytest.approx([t.logprob for t in other.tokens], abs=1e-3)
+    assert [t.logprob for t in one.tokens] == pytest.approx([t.logprob for t in other.tokens], abs=tolerance)
 
 
 def test_decoding_twice_gives_the_same_bytes(engine: Parakeet, utterances: Sequence[Audio]) -> None:
@@ -73,9 +73,7 @@ def test_few_bits_do_not_make_a_result_depend_on_its_batch(
         (alone,) = engine.recognize([audio])
         _, beside_silence = engine.recognize([silence, audio])
         for other in (together, beside_silence):
-            assert [(t.id, t.start, t.end) for t in alone.tokens] == [(t.id, t.start, t.end) for t in other.tokens]
-            logprobs = [token.logprob for token in alone.tokens]
-            assert logprobs == pytest.approx([token.logprob for token in other.tokens], abs=1e-5)
+            same(alone, other, tolerance=1e-5)
 
 
 def test_word_ends_in_a_batch_are_those_of_the_word_alone(engine: Parakeet, utterances: Sequence[Audio]) -> None:

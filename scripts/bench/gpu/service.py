@@ -28,8 +28,6 @@ SPEAKERS_A_PROCESS = 48  # 50 messages a second each; one Python process sends a
 FIRST_SPEAKERS = 256
 MOST_SESSIONS = 4096  # more than are measured
 ROUND_SECONDS = 15.0  # of one number of speakers; the first five do not count
-
-
 LOG = ROOT / "build" / "gpu-service.log"
 LAST_LINES = 5
 
