@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,19 +26,22 @@ FILTER_SAMPLES = 2 * HOP_SAMPLES
 BINS = FILTER_SAMPLES // 2 + 1
 CHANNELS = (128, 64, 64, FEATURES)  # after each convolution; the four frames become one
 LAYERS = tuple(zip(CHANNELS, STRIDES, strict=True))
-MAX_WINDOWS = 16_384  # in one pass of the convolutions, for 150 MB of memory: nine minutes of audio
+FIRST = -1  # a stream's priority: before those of the others, 0
+MAX_WINDOWS = 4096  # in one pass of the convolutions: two minutes of audio
 
 
 class TorchDetector:
     """Silero on `device`; see `protocols.SpeechDetector`. Not thread-safe: the thread that owns the device calls it.
 
-    Computes in float32, without TF32.
+    Computes in float32, without TF32, on a stream of its own: it waits for no batch that was launched before.
     """
 
     def __init__(self, device: str) -> None:
         """Load the weights onto the device. Raises StartupError if the package silero-vad is not installed."""
         self._device = torch.device(device)
         self._network = SileroNetwork().to(self._device).eval()
+        is_gpu = self._device.type == "cuda"
+        self._stream = torch.cuda.Stream(self._device, FIRST) if is_gpu else None  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
     def detect(self, windows: Sequence[Windows], states: DetectorStates) -> tuple[list[Probabilities], DetectorStates]:
@@ -47,20 +50,42 @@ class TorchDetector:
         reached = np.array(states, np.float32)
         if not any(counts):
             return [np.zeros(0, np.float32) for _ in counts], reached
-        rows, order = np.concatenate(windows), pack(counts)
+        order, (samples, places) = pack(counts), self._lay_out(windows)
         # cuDNN takes only contiguous states.
-        before = self._upload(np.ascontiguousarray(reached[order.streams].transpose(1, 0, 2)[:, None]))
-        parts = (order.rows[start : start + MAX_WINDOWS] for start in range(0, len(rows), MAX_WINDOWS))
-        with without_tf32():
-            features = torch.cat([self._network.encode(self._upload(rows[part])) for part in parts])
+        given = np.ascontiguousarray(reached[order.streams].transpose(1, 0, 2)[:, None])
+        with torch.cuda.stream(self._stream), without_tf32():
+            rows = samples.to(self._device, non_blocking=True).as_strided(
+                (len(samples) // WINDOW_SAMPLES - 1, CONTEXT_SAMPLES + WINDOW_SAMPLES),
+                (WINDOW_SAMPLES, 1),
+                WINDOW_SAMPLES - CONTEXT_SAMPLES,
+            )
+            wanted = places[order.rows]
+            padding = -len(wanted) % size_of_parts(len(wanted))
+            parts = torch.split(self._upload(np.pad(wanted, (0, padding))), MAX_WINDOWS)
+            features = torch.cat([self._network.encode(rows[part]) for part in parts])[: len(wanted)]
             packed = PackedSequence(features, torch.from_numpy(order.batch_sizes))
-            probabilities, after = self._network.decode(packed, before)
-        reached[order.streams] = after.cpu().numpy()[:, 0].transpose(1, 0, 2)
-        flat = np.empty(len(rows), np.float32)
-        flat[order.rows] = probabilities.cpu().numpy()
+            found, after = (one.cpu().numpy() for one in self._network.decode(packed, self._upload(given)))
+        reached[order.streams] = after[:, 0].transpose(1, 0, 2)
+        flat = np.empty(len(found), np.float32)
+        flat[order.rows] = found
         return split_streams(flat, counts), reached
 
-    def _upload(self, values: npt.NDArray[np.float32]) -> torch.Tensor:
+    def _lay_out(self, windows: Sequence[Windows]) -> tuple[torch.Tensor, npt.NDArray[np.int64]]:
+        """The samples of all streams, once each, and the row in which each window's context is.
+
+        A row has as many samples as a window has new ones. Each stream has a row more, which ends with its context.
+        """
+        given = [own for own in windows if len(own)]
+        counts = [len(own) for own in given]
+        samples = torch.zeros((sum(counts) + len(given)) * WINDOW_SAMPLES, pin_memory=self._stream is not None)
+        rows, first = samples.numpy().reshape(-1, WINDOW_SAMPLES), 0
+        for own, count in zip(given, counts, strict=True):
+            rows[first, -CONTEXT_SAMPLES:] = own[0, :CONTEXT_SAMPLES]
+            rows[first + 1 : first + 1 + count] = own[:, CONTEXT_SAMPLES:]
+            first += 1 + count
+        return samples, np.arange(sum(counts)) + np.repeat(np.arange(len(given)), counts)
+
+    def _upload(self, values: npt.NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(values).to(self._device)
 
 
@@ -107,6 +132,11 @@ class PackedOrder(NamedTuple):
     rows: npt.NDArray[np.int64]
     batch_sizes: npt.NDArray[np.int64]
     streams: npt.NDArray[np.int64]
+
+
+def size_of_parts(count: int) -> int:
+    """Windows in a pass, of which some pad it: cuDNN looks for a way at each new size, for longer than a pass takes."""
+    return min(MAX_WINDOWS, 1 << (count - 1).bit_length())
 
 
 def pack(counts: Sequence[int]) -> PackedOrder:
