@@ -16,8 +16,9 @@ from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.device.scheduler import BatchLimits
 from parakeet_stt.protocols import Recognizer
 
-PROBE_SECONDS = 2.0  # of audio in one item of a measuring batch
-PROBE_TARGET = 2.0  # larger batches are measured until one takes so many times as long as a single item
+PROBE_SECONDS = 2.5  # of audio in one item of a measuring batch
+PROBE_GAIN = 1.5  # batches four times as large are measured until one is less than so many times as fast
+PROBE_AGAIN = 0.1  # seconds; what takes less is measured a second time, since the first prepares for the size
 PROBE_TIME = 3.0  # seconds; no batch is measured that would end later
 GOOD_SHARE, BEST_SHARE = 0.9, 0.95  # of the speed of an endless batch that a full one should reach
 BEST_SHARE_TIME = 1.0  # seconds; a full batch aims at the best share only while it takes no longer
@@ -75,23 +76,25 @@ class BatchBudget:
 
 
 def measure_cost(recognizer: Recognizer, *, most_items: int, clock: Callable[[], float] = time.perf_counter) -> Cost:
-    """Measure what batches cost with a few batches of noise: single items, then more until they take twice as long."""
+    """Measure what batches cost with a few batches of noise: single items, then more while that makes them faster."""
     noise = np.random.default_rng(0).standard_normal(int(PROBE_SECONDS * SAMPLE_RATE), np.float32)
     item = Audio(noise * np.float32(0.05))
     began = clock()
 
     def seconds(count: int) -> float:
         times = [clock()]
-        for _ in range(2 if count == 1 else 1):
+        while len(times) < 2 or (len(times) < 3 and (count == 1 or times[1] - times[0] < PROBE_AGAIN)):
             recognizer.recognize([item] * count)
             times.append(clock())
         return max(1e-6, min(after - before for before, after in pairwise(times)))
 
     single = seconds(1)
-    count, several = 1, single
-    while count < most_items and several < PROBE_TARGET * single and clock() - began + 4 * several < PROBE_TIME:
+    count, several, gain = 1, single, float(most_items)
+    while count < most_items and gain >= PROBE_GAIN and clock() - began + 4 * several < PROBE_TIME:
+        speed = count / several
         count = min(4 * count, most_items)
         several = seconds(count)
+        gain = count / several / speed
     more = (several - single) / (count - 1) if count > 1 else single
     item_time = max(more, LEAST_ITEM_SHARE * several / count)
     speed = PROBE_SECONDS / item_time

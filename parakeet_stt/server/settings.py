@@ -116,7 +116,7 @@ class Settings(BaseSettings):
         "GPU; on a CPU it is float32, or bfloat16 if the processor was measured to be faster with it; never int8.",
     )
     max_batch: int = Field(
-        default=64,
+        default=128,
         ge=1,
         le=1024,
         validation_alias=_names("MAX_BATCH", "BATCH_SIZE"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import pytest
 
@@ -55,6 +56,28 @@ def test_batches_that_cost_the_same_whatever_is_in_them_have_a_finite_speed() ->
     assert cost.time(16 * PROBE_SECONDS) == pytest.approx(0.1, rel=0.1)
     assert cost.speed < 20_000
     assert cost.overhead > 16 * PROBE_SECONDS
+
+
+class Graphed(Clocked):
+    """A GPU that replays graphs: small batches take little and use little of it, large ones are twice as fast."""
+
+    TIMES: ClassVar = {1: 0.007, 4: 0.009, 16: 0.015, 64: 0.027}
+
+    def recognize(self, batch: Sequence[Audio], phrases: Sequence[Phrases] = ()) -> list[Hypothesis]:
+        self.counts.append(len(batch))
+        self.now += self.TIMES[len(batch)]
+        return [Hypothesis(())] * len(batch)
+
+
+def test_larger_batches_are_measured_while_they_are_much_faster() -> None:
+    gpu = Graphed(Cost(0, 1))
+    found = gpu.measured()
+    assert gpu.counts == [1, 1, 4, 4, 16, 16, 64, 64]
+    assert found.time(64 * PROBE_SECONDS) == pytest.approx(gpu.TIMES[64])
+    assert full_batch_seconds(found, longest=24, capacity=None) > 600
+    cpu = Clocked(Cost(1, 10))
+    cpu.measured()
+    assert cpu.counts == [1, 1, 4]
 
 
 def test_the_budget_is_efficient_without_making_others_wait() -> None:
