@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from parakeet_stt.audio import SAMPLE_RATE, Audio, Clip
 from parakeet_stt.engines import devices
 from parakeet_stt.engines.cpu import attention, int8, int8_layer, packing, subsampling
 from parakeet_stt.engines.cpu.memory import MemoryTrimmer, keep_freed_memory
-from parakeet_stt.errors import StartupError, first_line
+from parakeet_stt.errors import OutOfMemory, StartupError, first_line
 from parakeet_stt.protocols import FRAME_SAMPLES, Chunk, ChunkResult
 from parakeet_stt.text.phrases import NO_PHRASES, Phrases
 from parakeet_stt.text.transcript import Hypothesis
@@ -38,6 +39,7 @@ from parakeet_stt.engines import decoder_state, nemo_archive  # noqa: E402
 from parakeet_stt.engines.boosting import Boosting  # noqa: E402
 from parakeet_stt.engines.cpu.search import Found, make_search  # noqa: E402
 from parakeet_stt.engines.decoder_state import SearchState, StateCache  # noqa: E402
+from parakeet_stt.engines.gpu import layers  # noqa: E402
 from parakeet_stt.engines.steps.encoder import Encoder, EncoderMode  # noqa: E402
 from parakeet_stt.engines.steps.pieces import Pieces  # noqa: E402
 from parakeet_stt.engines.steps.scoring import (  # noqa: E402
@@ -48,7 +50,7 @@ from parakeet_stt.engines.steps.scoring import (  # noqa: E402
     split_tokens,
 )
 from parakeet_stt.engines.steps.search import GraphSearch  # noqa: E402
-from parakeet_stt.engines.steps.transfer import Deferred, Download, Padded, Upload  # noqa: E402
+from parakeet_stt.engines.steps.transfer import Deferred, Download, Padded, Upload, pad_columns  # noqa: E402
 
 nemo_logging.setLevel(nemo_logging.ERROR)
 
@@ -57,6 +59,7 @@ TRANSDUCERS = (nemo_asr.models.EncDecRNNTBPEModel, nemo_asr.models.EncDecHybridR
 USABLE_MEMORY = 0.7  # of what is free: the allocator leaves gaps, and attention grows with the square of the length
 MAX_SYMBOLS = 10  # tokens per encoder frame; the value that Parakeet's own config decodes with
 WARM_PHRASES: Phrases = ("hello",)
+WARM_SHARES = (1.0, 0.6, 0.4, 0.2, 0.1)  # of the longest utterance, in full batches
 
 
 class Parakeet:
@@ -163,10 +166,14 @@ class Parakeet:
             trees = self._boosting.build_trees([WARM_PHRASES])
             with torch.inference_mode():
                 self._encoder.capture(max_items, max_seconds)
-                encoded, frames = self._encode([Audio(noise)])
-                widest = encoded.repeat(max_items, 1, 1), frames.repeat(max_items)
+                items, _ = self._encoder.shape([len(noise)] * max_items)
+                encoded, frames = (part[:1] for part in self._encode([Audio(noise)]))
+                widest = encoded.repeat(items, 1, 1), frames.repeat(items)
                 self._decode(*widest)
-                self._decode(*widest, torch.from_numpy(trees).to(self._device).repeat(max_items))
+                self._decode(*widest, torch.from_numpy(trees).to(self._device).repeat(items))
+            for share in WARM_SHARES:  # libraries prepare for new sizes, and memory for large ones is taken
+                with suppress(OutOfMemory):  # of a small GPU, which will get smaller batches
+                    self.recognize([Audio(noise[: int(share * len(noise))])] * max_items)
             self.decode_chunks([Chunk(second, 0, 0, None)], [WARM_PHRASES])
         self.recognize([second])
 
@@ -189,13 +196,13 @@ class Parakeet:
     def _launch(self, batch: Sequence[Audio], phrases: Sequence[Phrases]) -> Deferred[list[Hypothesis]]:
         with devices.model_errors(len(batch), self._device):
             trees = self._boosting.build_trees(phrases) if any(phrases) else None
-            lengths = np.array([len(audio.samples) for audio in batch])
+            padded = self._pad(batch)
+            lengths = np.array([audio.length for audio in batch])
             with torch.inference_mode():
-                audio, numbers = self._upload.send(
-                    self._pad(batch), [np.stack([lengths, lengths if trees is None else trees])]
-                )
+                known = [lengths, *([] if trees is None else [trees + 1])]
+                audio, numbers = self._upload.send(padded, [pad_columns(known, padded.items)])
                 encoded, frames = self._encoder(audio, numbers[0])
-                found, _ = self._decode(encoded, frames, None if trees is None else numbers[1])
+                found, _ = self._decode(encoded, frames, None if trees is None else numbers[1] - 1)
                 score = partial(self._score, encoded, found)
                 download = Download(score(self._likely_width(encoded, found)).tensors)
         self._trim_memory()
@@ -223,16 +230,17 @@ class Parakeet:
             given = [one.state if isinstance(one.state, SearchState) else None for one in batch]
             place = self._states.place(given, phrases)
             known = [lengths, left, counts, ends, rest, place.slots, place.has_phrases]
+            padded = self._pad(audios)
             with torch.inference_mode():
                 audio, numbers, new_slots, *missing = self._upload.send(
-                    self._pad(audios),
+                    padded,
                     [
-                        np.stack([*known, left if trees is None else trees]),
+                        pad_columns(known if trees is None else [*known, trees + 1], padded.items),
                         place.new_slots,
                         *((place.missing, *place.arrays) if place.arrays else ()),
                     ],
                 )
-                searched, biasing = None if trees is None else numbers[7], None
+                searched, biasing = None if trees is None else numbers[7] - 1, None
                 if searched is not None:
                     biasing = self._boosting.computer.biasing_multi_model
                 before = self._states.load((numbers[5], numbers[6]), missing, biasing)
@@ -297,9 +305,10 @@ class Parakeet:
         return Padded(rows, *self._encoder.shape([len(row) for row in rows]))
 
     def _encode(self, batch: Sequence[Audio]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoder output, shape (batch, frames, features), and each item's number of frames."""
-        lengths = np.array([len(audio.samples) for audio in batch])
-        return self._encoder(*self._upload.send(self._pad(batch), [lengths]))
+        """Encoder output, shape (items, frames, features), and each item's number of frames."""
+        padded = self._pad(batch)
+        audio, numbers = self._upload.send(padded, [pad_columns([[one.length for one in batch]], padded.items)])
+        return self._encoder(audio, numbers[0])
 
     def _decode(
         self, encoded: torch.Tensor, frames: torch.Tensor, trees: torch.Tensor | None = None, before: Any = None
@@ -356,6 +365,8 @@ def _prepare(model: Any, device: torch.device, dtype: torch.dtype, *, quantize: 
     model.preprocessor.featurizer.dither = 0.0  # random noise would make results differ from call to call
     model.preprocessor.featurizer.pad_to = 0
     model.to(device)
+    if device.type == "cuda":
+        layers.replace_layers(model.encoder)
     model.encoder.to(dtype)  # weights, not autocast; the mel front end stays float32
     for part in (model.decoder, model.joint):  # whose time on a CPU is reading weights for single rows
         part.to(torch.float32 if device.type == "cpu" else dtype)

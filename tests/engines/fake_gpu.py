@@ -20,8 +20,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
-from parakeet_stt.engines.cpu import packing, subsampling
+from parakeet_stt.engines.cpu import attention, packing, subsampling
 from parakeet_stt.engines.decoder_state import StateCache
+from parakeet_stt.engines.gpu import layers
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.steps.transfer import Array, Padded
 from parakeet_stt.text.phrases import Phrases
@@ -123,8 +124,9 @@ class FakeBoosting:
 
 
 def load(patch: pytest.MonkeyPatch) -> Parakeet:
-    """The bundled model prepared as for a GPU: without a CPU's packed weights, stepped LSTM and float32."""
+    """The bundled model prepared as for a GPU: with its layers, without a CPU's weights, stepped LSTM and float32."""
     with patch.context() as only_here:
+        only_here.setattr(attention, "use_steady_attention", layers.replace_layers)
         only_here.setattr(packing, "pack", lambda network: None)
         only_here.setattr(subsampling, "replace_subsampling", lambda pre_encode: None)
         only_here.setattr(packing, "SteppedLSTM", lambda lstm: lstm)

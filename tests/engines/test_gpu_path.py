@@ -26,9 +26,10 @@ from nemo.collections.asr.parts.submodules.transducer_decoding.tdt_label_looping
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from parakeet_stt.audio import SAMPLE_RATE, Audio
-from parakeet_stt.engines import decoder_state, devices, parakeet
+from parakeet_stt.engines import decoder_state, devices, nemo_archive, parakeet
 from parakeet_stt.engines.catalogue import BUNDLED_FILE
 from parakeet_stt.engines.decoder_state import SearchState, StateCache
+from parakeet_stt.engines.gpu import layers
 from parakeet_stt.engines.parakeet import Parakeet
 from parakeet_stt.engines.steps import encoder as encoding
 from parakeet_stt.engines.steps import transfer
@@ -339,6 +340,53 @@ def test_the_normalization_is_nemos() -> None:
     assert torch.equal(encoding.normalize(masked, lengths), expected)
 
 
+@pytest.mark.parametrize("frames", [1000, 1001, 77, 8])
+def test_the_layers_for_a_gpu_compute_what_nemos_do(frames: int) -> None:
+    model = nemo_archive.restore(BUNDLED_FILE).eval()
+    torch.manual_seed(0)
+    lengths = torch.tensor([frames, frames - 3, frames // 2, frames // 2 + 1, 1])
+    beyond = (torch.arange(frames) >= lengths[:, None])[:, None]
+    signal = torch.randn(len(lengths), model.encoder._feat_in, frames).masked_fill(beyond, 0)
+    with torch.inference_mode():
+        expected, expected_counts = model.encoder.forward_internal(signal, lengths)
+    layers.replace_layers(model.encoder)
+    assert sum(isinstance(one, layers.Convolution) for one in model.encoder.modules()) == len(model.encoder.layers)
+    assert isinstance(model.encoder.pre_encode.conv, layers.Subsampling)
+    with torch.inference_mode(), layers.fused_attention():
+        found, counts = model.encoder.forward_internal(signal, lengths)
+    assert torch.equal(counts, expected_counts)
+    for one, own, count in zip(found, expected, counts, strict=True):
+        assert (one - own)[:, :count].abs().max() < 1e-5  # of values up to 6
+
+
+def test_a_gpu_sees_few_sizes(own: Parakeet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which all have rows of 16 bytes, as tensor cores want them."""
+    monkeypatch.setattr(own._encoder, "_pads", True)
+    monkeypatch.setattr(own._encoder, "_shortest", 0)
+    seen = set()
+    for count in range(1, 129):
+        for samples in range(1_000, 24 * SAMPLE_RATE + 1, 9_500):
+            items, padded = own._encoder.shape([1_000] * (count - 1) + [samples])
+            seen.add((items, padded))
+            assert count <= items < count + encoding.ITEMS_ON_GPU
+            assert samples <= padded < samples + encoding.FRAMES_ON_GPU * FRAME_SAMPLES
+    assert len(seen) < 400
+    assert all(frames % layers.FRAMES == 0 for frames in own._encoder.frames([padded for _, padded in seen]))
+
+
+def test_what_pads_a_batch_gives_nothing_and_changes_nothing(
+    own: Parakeet, utterances: list[Audio], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = all_values(own.recognize(utterances))
+    spoken = speak(own, utterances[1], through="a restart", phrases=("tram",))
+    boosted = all_values(own.recognize(utterances, [(), ("tram",), (), (), ()]))
+    monkeypatch.setattr(own._encoder, "_pads", True)
+    assert own._encoder.shape([1_000] * 5)[0] == 8
+    assert all_values(own.recognize(utterances)) == expected
+    assert all_values(own.recognize(utterances, [(), ("tram",), (), (), ()])) == boosted
+    assert speak(own, utterances[1], through="a restart", phrases=("tram",)) == spoken
+
+
 def test_results_do_not_depend_on_the_bucket(own: Parakeet, utterances: list[Audio], monkeypatch: Any) -> None:
     """With a stand-in for the CUDA graphs, which like them gives the same tensors each time."""
     batches = [utterances[:1], utterances[:3], utterances, utterances[2:]]
@@ -364,27 +412,27 @@ def test_results_do_not_depend_on_the_bucket(own: Parakeet, utterances: list[Aud
         own._encoder.capture(8, 8.0)
     pending = [own.launch(batch) for batch in batches]
     assert [all_values(one.result()) for one in pending] == expected
-    frames = {seconds: int(own._encoder.frames([seconds * SAMPLE_RATE])[0]) for seconds in (4, 8)}
-    assert shapes == [(1, frames[4]), (4, frames[8]), (8, frames[8]), (4, frames[8])]
+    assert shapes == [(1, 64), (4, 128), (8, 128), (4, 80)]
     assert speak(own, utterances[1], through="the cache") == spoken
 
 
 def test_buckets_are_few_and_large_batches_have_none(own: Parakeet, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = encoding.bucket_shapes(1000, 1000)
-    assert len(shapes) == len(set(shapes)) <= 30
-    assert max(items * seconds for items, seconds in shapes) <= encoding.GRAPH_SECONDS
-    monkeypatch.setattr(own._encoder, "_graphs", {(items, length * SAMPLE_RATE): None for items, length in shapes})
+    assert len(shapes) == len(set(shapes)) <= 40
+    assert max(items * samples for items, samples in shapes) <= encoding.GRAPH_SECONDS * SAMPLE_RATE
+    monkeypatch.setattr(own._encoder, "_graphs", dict.fromkeys(shapes))
     for items in (1, 2, 3, 5, 8, 30):
         for samples in (1_000, 16_000, 70_000, 320_000):
             bucket = own._encoder.shape([samples] * items)
-            if bucket == (items, samples):
+            if bucket not in shapes:
+                assert bucket == (items, max(samples, encoding.SHORTEST_ON_CPU))
                 assert items * samples > encoding.GRAPH_SECONDS * SAMPLE_RATE / 4
             else:
                 assert bucket[0] >= items
                 assert bucket[1] >= samples
-                assert (bucket[0], bucket[1] // SAMPLE_RATE) in shapes
     assert own._encoder.shape([24 * SAMPLE_RATE] * 256) == (256, 24 * SAMPLE_RATE)
-    assert encoding.bucket_shapes(2, 5.0) == [(items, length) for length in (2, 4, 8) for items in (1, 2)]
+    small = [(items, frames * FRAME_SAMPLES) for frames in (32, 64) for items in (1, 2)]
+    assert encoding.bucket_shapes(2, 5.0) == small
 
 
 def test_tf32_is_for_the_encoder_alone(own: Parakeet, utterances: list[Audio], monkeypatch: Any) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 
 from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.engines import devices
+from parakeet_stt.engines.gpu.layers import FRAMES, fused_attention
 from parakeet_stt.engines.steps.graphs import Tensors, capture, kept_memory
 from parakeet_stt.protocols import FRAME_SAMPLES
 
@@ -25,10 +26,12 @@ EncoderMode = Literal["graphs", "eager"]
 
 # A batch of at most so many padded seconds takes less time to compute than to launch (1,000 kernels in 27 ms of the
 # host's time, docs/gpu.md), so it is replayed as one CUDA graph, of which there is one for each bucket. Larger batches
-# keep their own shape: padding would cost more than it gains.
-GRAPH_SECONDS = 128
-LENGTHS = (2, 4, 8, 16, 24, 32)  # seconds
+# are padded less, to one of some 200 sizes: CUDA's libraries take longer for a size that they see for the first time.
+GRAPH_SECONDS = 256
+LENGTHS = (32, 64, 80, 128, 208, 304, 400)  # encoder frames, of 0.08 s; live speech has up to 80
 ITEMS = (1, 2, 4, 8, 16, 32, 64)
+FRAMES_ON_GPU = 2 * FRAMES  # of which every batch has a multiple, and of so many items if it has more:
+ITEMS_ON_GPU = 8
 # Of shorter audio a CPU adds up the products in another order: an utterance's text would depend on whether a longer one
 # shares its batch.
 SHORTEST_ON_CPU = 16 * FRAME_SAMPLES
@@ -36,15 +39,26 @@ STD_FLOOR = 1e-5  # NeMo's, added to the standard deviation
 
 
 def bucket_shapes(max_items: int, max_seconds: float) -> list[tuple[int, int]]:
-    """Items and seconds of every bucket that a batch of at most so many items and of such utterances may fall into."""
-    longest = next((length for length in LENGTHS if length >= max_seconds), LENGTHS[-1])
+    """Items and samples of every bucket that a batch of at most so many items and of such utterances may fall into."""
+    lengths = [frames * FRAME_SAMPLES for frames in LENGTHS]
+    longest = next((length for length in lengths if length >= max_seconds * SAMPLE_RATE), lengths[-1])
     most = next((items for items in ITEMS if items >= max_items), ITEMS[-1])
     return [
         (items, length)
-        for length in LENGTHS
+        for length in lengths
         for items in ITEMS
-        if items <= most and length <= longest and items * length <= GRAPH_SECONDS
+        if items <= most and length <= longest and items * length <= GRAPH_SECONDS * SAMPLE_RATE
     ]
+
+
+def padded_shape(items: int, samples: int) -> tuple[int, int]:
+    """Items and samples that a GPU is given for a batch without a graph."""
+    power = 1 << (items - 1).bit_length()
+    return min(power, _round_up(items, ITEMS_ON_GPU)), _round_up(samples, FRAMES_ON_GPU * FRAME_SAMPLES)
+
+
+def _round_up(number: int, step: int) -> int:
+    return -(-number // step) * step
 
 
 class Encoder:
@@ -57,6 +71,7 @@ class Encoder:
         """
         self._model = model
         self._shortest = SHORTEST_ON_CPU if device.type == "cpu" else 0
+        self._pads = device.type == "cuda"
         self._mode = mode if device.type == "cuda" else "eager"
         self._dtype = next(model.encoder.parameters()).dtype
         self._search_dtype = next(model.joint.parameters()).dtype
@@ -77,7 +92,7 @@ class Encoder:
         if self._mode == "eager":
             return
         device = next(self._model.encoder.parameters()).device
-        shapes = [(items, seconds * SAMPLE_RATE) for items, seconds in bucket_shapes(max_items, max_seconds)]
+        shapes = bucket_shapes(max_items, max_seconds)
         sizes = {shape: (shape[0], self._featurizer.nfilt, self._longest(shape[1])) for shape in shapes}
         with kept_memory(device) as self._memory:
             shared = torch.zeros(max(map(math.prod, sizes.values())), dtype=self._dtype, device=device)
@@ -90,7 +105,8 @@ class Encoder:
         """Items and samples of the padded batch that `__call__` wants. lengths: in samples."""
         own = len(lengths), max(self._shortest, *lengths)
         fitting = [shape for shape in self._graphs if shape[0] >= own[0] and shape[1] >= own[1]]
-        return min(fitting, key=lambda shape: shape[0] * shape[1], default=own)
+        default = padded_shape(*own) if self._pads else own
+        return min(fitting, key=lambda shape: shape[0] * shape[1], default=default)
 
     def _feature_frames(self, samples: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The number of the front end's frames, of which NeMo's array has one more."""
@@ -109,20 +125,19 @@ class Encoder:
         return frames.astype(np.int64)
 
     def __call__(self, audio: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encoder output, shape (batch, frames, features), of the search's type, and each item's number of frames.
+        """Encoder output, shape (items, frames, features), of the search's type, and each item's number of frames.
 
-        audio: float32, shape (items, samples). lengths: of each item in samples, int64, shape (batch,). Items of the
-        audio beyond the batch are padding, and have no output.
+        audio: float32, shape (items, samples). lengths: of each item in samples, int64, shape (items,); 0 for what
+        pads the batch, which has no frames.
         """
-        count, items = len(lengths), len(audio)
-        if items > count:  # rows of zeros, as long as they can be: an empty one would divide by zero
-            lengths = torch.cat([lengths, lengths.new_full((items - count,), audio.shape[1])])
+        known = lengths > 0
+        lengths = torch.where(known, lengths, audio.shape[1])  # of zeros; an empty one would divide by zero
         features, feature_lengths = self._model.preprocessor(input_signal=audio, length=lengths)
         features = features[:, :, : self._longest(audio.shape[1])]  # a single item's are all known: nothing is masked
-        graph = self._graphs.get((items, audio.shape[1]))
+        graph = self._graphs.get((len(audio), audio.shape[1]))
         encode = self._encode if graph is None else partial(_replay, *graph)
         encoded, frames = encode(features, feature_lengths)
-        return encoded[:count], frames[:count]
+        return encoded, torch.where(known, frames, 0)
 
     def _longest(self, samples: int) -> int:
         """The front end's frames of so many samples, at least one."""
@@ -130,7 +145,7 @@ class Encoder:
 
     def _encode(self, features: torch.Tensor, lengths: torch.Tensor) -> Tensors:
         self._model.encoder.update_max_seq_length(seq_length=features.shape[2], device=features.device)
-        with devices.tf32(enabled=self._uses_tf32):
+        with devices.tf32(enabled=self._uses_tf32), fused_attention():
             encoded, frames = self._network(features.to(self._dtype), lengths)
         return encoded.transpose(1, 2).to(self._search_dtype), frames
 

@@ -113,13 +113,12 @@ def split_tokens(
     seconds: Sequence[float],
     first_frames: Sequence[int] | None = None,
 ) -> list[TokenArrays]:
-    """The tokens of each item that are text. arrays: of `Scores.tensors`.
+    """The tokens of each item that are text. arrays: of `Scores.tensors`, which may have items more, as padding.
 
     seconds: length of each item's audio, which no time passes.
-
     first_frames: of the part of each item that was decoded; 0 unless given.
     """
-    lengths, tokens, frames, durations, logprobs = arrays
+    lengths, tokens, frames, durations, logprobs = (array[: len(seconds)] for array in arrays)
     longest = np.array(seconds)[:, None]
     begins = frames + np.array(first_frames if first_frames else [0] * len(lengths), np.int64)[:, None]
     starts = np.minimum(begins * ENCODER_FRAME_SECONDS, longest)

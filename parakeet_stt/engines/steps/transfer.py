@@ -68,6 +68,12 @@ class Padded:
     width: int
 
 
+def pad_columns(rows: Sequence[Sequence[int] | Array], items: int) -> npt.NDArray[np.int64]:
+    """Rows of numbers, one for each item of a batch, as an array of shape (rows, items) with zeros at the end."""
+    given = np.array(rows, np.int64)
+    return np.pad(given, ((0, 0), (0, items - given.shape[1])))
+
+
 class _Slot:
     """Host memory for the input of one batch, and the event after its copy to the device."""
 

@@ -17,6 +17,7 @@ import torch
 from parakeet_stt.audio import SAMPLE_RATE, Audio
 from parakeet_stt.engines import nemo_archive
 from parakeet_stt.engines.parakeet import Parakeet
+from parakeet_stt.engines.steps.transfer import pad_columns
 from parakeet_stt.errors import OutOfMemory
 from scripts.bench.gpu.arithmetic import seconds_of, wait
 from scripts.bench.gpu.plan import Setup
@@ -112,24 +113,22 @@ def measure_cell(engine: Parakeet, batch: Sequence[Audio], captured: int, budget
 
 
 def measure_engine(setup: Setup, seconds: float) -> dict[str, Any]:
-    """The part `engine`: every precision, clip length and batch size that there is time for, small ones first.
-
-    At last the smallest batch again, after the search's graph was captured for the widest.
-    """
+    """The part `engine`: every precision, clip length and batch size there is time for, warmed up as a service is."""
     until = time.monotonic() + seconds
     sizes: Sequence[int] = (1, 2) if setup.short else SIZES
     lengths: Sequence[int] = (2,) if setup.short else CLIP_SECONDS
     precisions: Sequence[str] = ("float32",) if setup.short else PRECISIONS
     cells: list[Cell] = []
     not_run: list[str] = []
-    left = len(precisions) * len(lengths) * (len(sizes) + 1)
+    left = len(precisions) * len(lengths) * len(sizes)
     for precision in precisions:
-        captured = 0
+        captured = sizes[-1] if setup.short else WARM[0]
         try:
             with loaded(setup, precision) as engine:
+                engine.warm_up(captured, float(lengths[-1]))
                 for length in lengths:
                     clips = cut_clips(length, max(sizes))
-                    for size in (*sizes, sizes[0]):
+                    for size in sizes:
                         most = SHORT_SECONDS if setup.short else CELL_SECONDS
                         budget = min(most, (until - time.monotonic()) / max(1, left))
                         left -= 1
@@ -210,7 +209,7 @@ def measure_graphs(setup: Setup, seconds: float) -> dict[str, Any]:
 
 
 SMALL_BATCHES = ((1, 2), (1, 6), (4, 6), (16, 6), (1, 24))  # items, seconds
-WARM = 64, 24.0  # items and seconds that the service prepares for
+WARM = 128, 24.0  # items and seconds that the service prepares for
 STAGE_BATCHES = ((1, 6), (1, 24), (16, 6), (64, 10), (64, 24), (128, 10))  # items, seconds
 
 
@@ -225,9 +224,9 @@ def measure_stages(setup: Setup, seconds: float) -> dict[str, Any]:
         for count, length in sizes:
             batch = cut_clips(length, count)
             engine.recognize(batch)
-            lengths = np.array([clip.length for clip in batch])
+            lengths = pad_columns([[clip.length for clip in batch]], engine._pad(batch).items)
             audio, sent = engine._upload.send(engine._pad(batch), [lengths])
-            audio, numbers = audio.clone(), sent.clone()
+            audio, numbers = audio.clone(), sent[0].clone()
             encoded, frames = engine._encoder(audio, numbers)
             found, _ = engine._decode(encoded, frames)
             steps: dict[str, Callable[[], object]] = {

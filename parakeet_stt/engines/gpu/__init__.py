@@ -1,0 +1,1 @@
+"""What a GPU needs of its own: the encoder's layers in fewer kernels."""
