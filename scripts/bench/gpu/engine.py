@@ -29,6 +29,7 @@ PRECISIONS = ("bfloat16", "float16", "float32")
 NEMO_SIZES = (1, 32, 128)
 CELL_SECONDS = 2.0  # at most, of measuring one batch size
 SHORT_SECONDS = 0.2
+LOAD_SECONDS = 15.0  # of an engine, and to warm it up
 SPARE_MEMORY = 2e9  # bytes; a batch of 256 × 24 s needs several times as much
 TOP_KERNELS = 15
 
@@ -122,6 +123,9 @@ def measure_engine(setup: Setup, seconds: float) -> dict[str, Any]:
     not_run: list[str] = []
     left = len(precisions) * len(lengths) * len(sizes)
     for precision in precisions:
+        if cells and time.monotonic() + LOAD_SECONDS > until:
+            not_run.append(f"{precision}: no time left")
+            continue
         captured = sizes[-1] if setup.short else WARM[0]
         try:
             with loaded(setup, precision) as engine:
