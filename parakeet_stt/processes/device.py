@@ -25,6 +25,7 @@ from parakeet_stt.device.messages import VERSION, Welcome
 from parakeet_stt.device.server import DeviceServer
 from parakeet_stt.device.start import BatchSettings, prepare
 from parakeet_stt.engines import catalogue
+from parakeet_stt.engines.cpu.memory import return_freed_memory
 from parakeet_stt.errors import StartupError
 from parakeet_stt.ipc.limits import allow_many_descriptors
 from parakeet_stt.media.filters import USUAL_RATES, save_filter
@@ -131,6 +132,7 @@ def _serve(paths: Paths, number: int, restarts: int, lifeline: Lifeline, load: L
         announce(source.name, recognizer, is_demo=source.is_demo)
     threading.Thread(target=_beat, args=(lifeline,), daemon=True).start()
     gc.collect()
+    return_freed_memory()  # imports and weights in their first form left 100 MB
     gc.freeze()  # no later collection looks at what was loaded
     gc.enable()
     lifeline.say_ready()

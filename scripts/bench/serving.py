@@ -39,10 +39,11 @@ def serve(
     target: str = "service:ParakeetSTT",
     changes: Mapping[str, str] | None = None,
     output: int | IO[bytes] = subprocess.DEVNULL,
+    checkout: Path = ROOT,
 ) -> Iterator[str]:
     """The address of a server: `url`, or one that is started here with this model and stopped at the end.
 
-    target: what BentoML serves. changes: of the environment. output: where its log goes.
+    target: what BentoML serves. changes: of the environment. output: where its log goes. checkout: whose service.
     """
     if url:
         yield url
@@ -52,7 +53,7 @@ def serve(
                "--host", "127.0.0.1"]  # fmt: skip
     settings = {"STT_LOG_LEVEL": "warning", "STT_MAX_AUDIO_SECONDS": "100000"}
     environment = {**os.environ, **settings, **({"STT_MODEL": model} if model else {}), **(changes or {})}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output) as process:
+    with subprocess.Popen(command, cwd=checkout, env=environment, stdout=output, stderr=output) as process:
         try:
             yield f"http://127.0.0.1:{port}"
         finally:

@@ -21,19 +21,24 @@ def keep_freed_memory() -> None:
         set_option(M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
+def return_freed_memory() -> None:
+    """Return the allocator's free memory to the system. Other C libraries than glibc have no `malloc_trim`."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+
+
 class MemoryTrimmer:
     """Returns the allocator's free memory to the system now and then.
 
     Batches differ in shape, so memory freed after one seldom fits the next: glibc's heap grows by half a gigabyte in an
-    hour of audio, most of it free (docs/benchmarks.md). Other C libraries have no `malloc_trim`.
+    hour of audio, most of it free (docs/benchmarks.md).
     """
 
     def __init__(self) -> None:
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         self._last = time.monotonic()
 
     def __call__(self) -> None:
         """Trim, unless the last trim was a moment ago."""
-        if self._trim and time.monotonic() - self._last > TRIM_SECONDS:
-            self._trim(0)
+        if time.monotonic() - self._last > TRIM_SECONDS:
+            return_freed_memory()
             self._last = time.monotonic()
