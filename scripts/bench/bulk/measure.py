@@ -5,12 +5,13 @@
     python -m scripts.bench.bulk.measure memory [--files 300] [--seconds 24]
     python -m scripts.bench.bulk.measure scaling [--actors 1,8,64]
 
-speed: the bare engine over the same utterances, which are in memory, then `parakeet bulk`'s pipeline from its first
-rows to its last, then the bare engine again, on one thread each; and the memory of all processes. --compare asks a
-service for the same files, and compares the texts. once: the pipeline alone. memory: the most that all processes take,
-of an archive and of one ten times as large, with a recognizer that answers at once. scaling: actors in one Ray with
-made-up cores, whose recognizers sleep; each gets the same work, so that all should take equally long, from the first
-rows, once all actors have started, to the last. Prints lines of JSON.
+speed: the bare engine over the same utterances, which are in memory, then `parakeet bulk`'s pipeline, then the bare
+engine again, on one thread each; and the memory of all processes. The pipeline's speed is that of the recordings that
+an archive four times as large has more, in the time that it takes longer: starting is left out, and nothing else.
+--compare asks a service for the same files, and compares the texts. once: the pipeline alone. memory: the most that all
+processes take, of an archive and of one ten times as large, with a recognizer that answers at once. scaling: actors in
+one Ray with made-up cores, whose recognizers sleep; each gets the same work, so that all should take equally long, from
+the first rows, once all actors have started, to the last. Prints lines of JSON.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from scripts.bench.serving import ROOT, serve, wait_until_ready
 
 SAMPLE_SECONDS = 1.0  # between two looks at the memory
 SELDOM_SECONDS = 5.0  # where speed is measured: a look at Ray's processes takes a fifth of a second of the processor
+TIMES = 4  # as large the second archive is, where speed is measured
 TOGETHER = 32  # recordings that the bare engine gets at once, as an actor does
 SLEEPING_SPEED = 0.5  # of a recognizer that sleeps, in padded seconds a second: two cores read for 64 of them
 ACTOR_FILES, ACTOR_FILE_SECONDS = 192, 2.0  # of one actor: 6 blocks
@@ -100,12 +102,18 @@ def bare(folder: Path) -> dict[str, float]:
     return found
 
 
-def measure_speed(folder: Path, out: Path, *, compares: bool) -> dict[str, Any]:
-    """In turn: bare, pipeline, bare."""
-    before, found, after = bare(folder), run(folder, out, look_seconds=SELDOM_SECONDS), bare(folder)
-    share = found["speed"] / ((before["speed"] + after["speed"]) / 2)
-    compared = {"texts": compare(folder, out)} if compares else {}
-    return {"bare": [before, after], "bulk": found, "share_of_bare": round(share, 3), **compared}
+def measure_speed(folder: Path, scratch: Path, *, compares: bool) -> dict[str, Any]:
+    """In turn: bare, pipeline over the archive, over a larger one, bare."""
+    before = bare(folder)
+    small = run(folder, scratch / "small", look_seconds=SELDOM_SECONDS)
+    more = repeat_names(folder, scratch / "more", TIMES)
+    large = run(more, scratch / "large", look_seconds=SELDOM_SECONDS)
+    after = bare(folder)
+    speed = (large["seconds"] - small["seconds"]) / (large["run_seconds"] - small["run_seconds"])
+    share = speed / ((before["speed"] + after["speed"]) / 2)
+    compared = {"texts": compare(folder, scratch / "small")} if compares else {}
+    bulk = {"small": small, "large": large, "speed": round(speed, 1)}
+    return {"bare": [before, after], "bulk": bulk, "share_of_bare": round(share, 3), **compared}
 
 
 def compare(folder: Path, out: Path) -> str:
@@ -169,7 +177,7 @@ def main() -> None:
             return
         folder = given.folder or make_archive(scratch / "in", files=given.files, seconds=given.seconds)
         if given.what == "speed":
-            print(json.dumps(measure_speed(folder, scratch / "out", compares=given.compare)))
+            print(json.dumps(measure_speed(folder, scratch, compares=given.compare)))
         elif given.what == "once":
             print(json.dumps(run(folder, scratch / "out")))
         else:
