@@ -21,6 +21,7 @@ def use_steady_attention(encoder: Any) -> None:
     """Have the layers of a FastConformer encoder of NeMo's weigh their values by `weigh`."""
     for layer in encoder.modules():
         if type(layer) is RelPositionMultiHeadAttention:
+            layer.use_pytorch_sdpa = False  # if a checkpoint says so: `forward_attention` would not be called
             layer.forward_attention = MethodType(_attend, layer)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from nemo.collections.asr.parts.submodules.multi_head_attention import RelPositionMultiHeadAttention
 from torch import nn
 
 from parakeet_stt.engines import devices
-from parakeet_stt.engines.cpu import int8, int8_layer, memory, packing, precision, subsampling
+from parakeet_stt.engines.cpu import attention, int8, int8_layer, memory, packing, precision, subsampling
 from parakeet_stt.errors import StartupError
 
 
@@ -37,6 +38,27 @@ def test_packed_layers_compute_what_the_plain_ones_do(dtype: torch.dtype) -> Non
     packs = packing.can_pack(dtype)
     assert any(type(layer) is nn.Linear for layer in plain) is not packs
     assert [type(layer) is nn.Conv1d for layer in convolutions] == [not packs, True]  # one of width three stays
+
+
+def test_attention_is_steady_whatever_a_checkpoint_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer = RelPositionMultiHeadAttention(2, 16, 0.0, None, None, use_pytorch_sdpa=True).eval()
+    sound, positions = torch.randn(2, 9, 16), torch.randn(1, 17, 16)
+    mask = (torch.arange(9) >= 5).expand(2, 9, 9)
+    asked: list[torch.Tensor] = []
+    weigh = attention.weigh
+
+    def note(scores: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        asked.append(scores)
+        return weigh(scores, values)
+
+    monkeypatch.setattr(attention, "weigh", note)
+    with torch.inference_mode():
+        expected = layer(sound, sound, sound, mask, positions)
+        attention.use_steady_attention(nn.ModuleList([layer]))
+        found = layer(sound, sound, sound, mask, positions)
+    assert len(asked) == 1
+    assert torch.allclose(found[:, :5], expected[:, :5], atol=1e-5)
 
 
 @pytest.mark.parametrize("is_quantized", [False, True])
