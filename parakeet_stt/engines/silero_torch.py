@@ -77,7 +77,7 @@ class TorchDetector:
         """
         given = [own for own in windows if len(own)]
         counts = [len(own) for own in given]
-        samples = torch.zeros((sum(counts) + len(given)) * WINDOW_SAMPLES, pin_memory=self._stream is not None)
+        samples = torch.empty((sum(counts) + len(given)) * WINDOW_SAMPLES, pin_memory=self._stream is not None)
         rows, first = samples.numpy().reshape(-1, WINDOW_SAMPLES), 0
         for own, count in zip(given, counts, strict=True):
             rows[first, -CONTEXT_SAMPLES:] = own[0, :CONTEXT_SAMPLES]
