@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.device.link import DeviceLink, Source
 from parakeet_stt.errors import RecognitionError
 from parakeet_stt.ipc.shared_audio import SharedAudio
@@ -22,8 +23,9 @@ from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, SpeechDetector
 from parakeet_stt.server.live.pcm import Encoding, PcmDecoder
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities, WindowFramer, Windows
 
-# Time from one tick to the next: for each stream in the last tick, and at most. A few streams wait for nothing.
-TICK_SECONDS_PER_STREAM, MAX_TICK_SECONDS = 0.001, 0.02
+# Time from one tick to the next: for each stream in the last tick, and at most, in which each gets one window. A few
+# streams wait for nothing.
+TICK_SECONDS_PER_STREAM, MAX_TICK_SECONDS = 0.001, WINDOW_SAMPLES / SAMPLE_RATE
 MAX_BYTES = 1 << 15  # of one stream in a tick: a second at 16 kHz, so that a fast sender delays no other stream
 
 
