@@ -414,7 +414,7 @@ def test_the_end_waits_neither_for_stalled_uploads_nor_for_clients_that_never_re
     serve: Serve, samples: dict[str, Sample]
 ) -> None:
     url, good = f"{serve.server.openai_url}/audio/transcriptions", samples["two-sentences"]
-    # Two hours: two of them are more than a fast processor does in the time that the end takes. At 8 kHz, for the bytes.
+    # Two hours: two of them are more than a fast processor does while the service ends. At 8 kHz, for the bytes.
     hours = tones.wav(tones.pcm(np.tile(samples["two-minutes"].audio().samples[::2], 60)), rate=8_000)
 
     def upload_hours() -> httpx.Response:
