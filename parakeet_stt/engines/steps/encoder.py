@@ -26,7 +26,7 @@ EncoderMode = Literal["graphs", "eager"]
 
 # A batch of at most so many padded seconds takes less time to compute than to launch (1,000 kernels in 27 ms of the
 # host's time, docs/gpu.md), so it is replayed as one CUDA graph, of which there is one for each bucket. Larger batches
-# are padded less, to one of some 200 sizes: CUDA's libraries take longer for a size that they see for the first time.
+# are padded less, to one of under 400 sizes: CUDA's libraries take longer for a size that they see for the first time.
 GRAPH_SECONDS = 256
 LENGTHS = (32, 64, 80, 128, 208, 304, 400)  # encoder frames, of 0.08 s; live speech has up to 80
 ITEMS = (1, 2, 4, 8, 16, 32, 64)
