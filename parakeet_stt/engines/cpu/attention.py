@@ -11,9 +11,9 @@ from types import MethodType
 from typing import Any
 
 import torch
-from nemo.collections.asr.parts.submodules.multi_head_attention import RelPositionMultiHeadAttention
+from nemo.collections.asr.parts.submodules.multi_head_attention import INF_VAL, RelPositionMultiHeadAttention
 
-MASKED = -10_000.0  # score of a frame that is not looked at; NeMo's
+MASKED = -INF_VAL  # score of a frame that is not looked at
 FRAMES_AT_ONCE = 128  # of one sum of products: few enough for every kernel to add them up in one go
 
 

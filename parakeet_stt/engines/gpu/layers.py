@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from nemo.collections.asr.parts.submodules.conformer_modules import ConformerConvolution
-from nemo.collections.asr.parts.submodules.multi_head_attention import RelPositionMultiHeadAttention
+from nemo.collections.asr.parts.submodules.multi_head_attention import INF_VAL, RelPositionMultiHeadAttention
 from nemo.collections.asr.parts.submodules.subsampling import MaskedConvSequential
 from torch import nn
 from torch.nn import functional
@@ -20,7 +20,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 FRAMES = 8  # encoder frames of 2 bytes in a row of 16; the number of frames should be a multiple
 TAPS = 16  # of the first convolution: 9, one of ones for its bias, and zeros for a row of 16 bytes
-MASKED = -10_000.0  # added to the score of a frame that is not looked at; NeMo's, and float16 has it
 # Not cuDNN's: it prepares for up to a second at each new size (docs/decisions/0017-cuda-graphs.md).
 ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -78,7 +77,7 @@ def _attend(
     if mask is None:
         bias = bias.contiguous()
     else:
-        hidden = mask[:, None].to(bias.dtype) * MASKED
+        hidden = mask[:, None].to(bias.dtype) * -INF_VAL  # which float16 has
         bias = torch.add(bias, hidden, out=bias.new_empty(bias.shape))
     found = functional.scaled_dot_product_attention(
         (queries + self.pos_bias_u).transpose(1, 2), keys.transpose(1, 2), values.transpose(1, 2), attn_mask=bias

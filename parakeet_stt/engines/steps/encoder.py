@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -79,6 +80,7 @@ class Encoder:
         # TF32 rounds the factors of a float32 product to 10 bits of mantissa. Only the encoder uses it: the mel front
         # end takes the logarithm of its products, and the search is bound by latency.
         self._uses_tf32 = device.type == "cuda" and self._dtype == torch.float32
+        self._attention = fused_attention if device.type == "cuda" else nullcontext
         if self._featurizer.normalize == "per_feature":
             model.preprocessor.featurizer = _Features(self._featurizer).eval()
         self._network: Callable[[torch.Tensor, torch.Tensor], Tensors] = model.encoder.forward_internal
@@ -145,7 +147,7 @@ class Encoder:
 
     def _encode(self, features: torch.Tensor, lengths: torch.Tensor) -> Tensors:
         self._model.encoder.update_max_seq_length(seq_length=features.shape[2], device=features.device)
-        with devices.tf32(enabled=self._uses_tf32), fused_attention():
+        with devices.tf32(enabled=self._uses_tf32), self._attention():
             encoded, frames = self._network(features.to(self._dtype), lengths)
         return encoded.transpose(1, 2).to(self._search_dtype), frames
 
