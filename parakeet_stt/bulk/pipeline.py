@@ -41,7 +41,7 @@ from parakeet_stt.bulk.reading import Reader
 from parakeet_stt.bulk.recognition import PartDecoder, load_decoder
 from parakeet_stt.bulk.rows import Rows, make_rows
 from parakeet_stt.bulk.settings import BulkSettings
-from parakeet_stt.errors import DeviceLost, SpeechError
+from parakeet_stt.errors import DeviceLost, SpeechError, StartupError
 from parakeet_stt.media.filters import USUAL_RATES
 from parakeet_stt.server.files.spoken_language import LanguageDetector
 
@@ -50,6 +50,7 @@ TASKS_A_READER = 1000
 BLOCK_BYTES = 32 << 20  # of audio that goes to an actor at once: eight minutes, several batches of a GPU
 MADE_AT_ONCE = 64  # tasks that make rows; above it the driver waits
 CONNECT_TRIES = 3  # Ray gives its processes 30 s to start, which a machine that is very busy may not do
+LEAST_CORES = 2  # that Ray is told of: one for a recognizer, and one for reading; a machine with one core shares it
 LEAST_FINISHED = 50  # recordings before a share of failures counts
 GROUPS = pa.schema([("entries", pa.large_binary())])  # pickled lists of entries, read by the program that wrote them
 STORE_BYTES_A_CPU, LEAST_STORE_BYTES = 4 * BLOCK_BYTES, 512 << 20  # of a Ray that is started here, for what waits
@@ -83,15 +84,31 @@ class Actors:
 
     @classmethod
     def for_cluster(cls, threads: int, count: int = 0) -> Actors:
+        """Those of the cluster that this program is connected to; see `for_machines`."""
+        machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        return cls.for_machines(machines, int(ray.cluster_resources().get("GPU", 0)), threads, count)
+
+    @classmethod
+    def for_machines(cls, cores: Sequence[int], gpus: int, threads: int, count: int = 0) -> Actors:
         """One a GPU; without GPUs one for every four cores of a machine, one of which is left for reading.
 
-        threads: of each on a CPU; 0 to choose. count: of actors; 0 to choose.
+        cores: of each machine. gpus: of all. threads: of each actor on a CPU, or fewer where there are fewer cores for
+        each; 0 to choose. count: of actors; 0 to choose. Raises StartupError if they leave no core for reading, which
+        would wait for ever.
         """
-        if gpus := int(ray.cluster_resources().get("GPU", 0)):
-            return cls(count or gpus, 1, 1)
-        machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-        cpus = threads or max(1, min(4, max(machines)) - 1)
-        return cls(count or max(1, sum(machine // (cpus + 1) for machine in machines)), cpus)
+        cpus = 1 if gpus else threads or max(1, min(4, max(cores)) - 1)
+        count = count or gpus or max(1, sum(machine // (cpus + 1) for machine in cores))
+
+        def fits() -> bool:
+            return sum(machine // cpus for machine in cores) >= count and sum(cores) > count * cpus
+
+        while cpus > 1 and not fits():
+            cpus -= 1
+        if not fits():
+            raise StartupError(
+                f"{count} recognizers leave none of {sum(cores)} cores for reading: ask for fewer (--actors)"
+            )
+        return cls(count, cpus, 1 if gpus else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +131,7 @@ def connect(address: str | None = None, *, cpus: int | None = None) -> None:
     cpus: of this machine that Ray may use; None for all.
     """
     is_there = address or "RAY_ADDRESS" in os.environ
-    cpus = cpus or os.cpu_count() or 1
+    cpus = cpus or max(LEAST_CORES, os.cpu_count() or 1)
     own = {"num_cpus": cpus, "object_store_memory": max(LEAST_STORE_BYTES, cpus * STORE_BYTES_A_CPU)}
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     for tries in range(CONNECT_TRIES):

@@ -24,7 +24,7 @@ from parakeet_stt.bulk.pipeline import Actors, TooManyFailures, Totals
 from parakeet_stt.bulk.recognition import PartDecoder
 from parakeet_stt.bulk.run import BulkRun
 from parakeet_stt.bulk.settings import BulkSettings
-from parakeet_stt.errors import DeviceLost
+from parakeet_stt.errors import DeviceLost, StartupError
 from parakeet_stt.server.settings import Settings
 from parakeet_stt.text.phrases import Phrases
 from parakeet_stt.text.transcript import Hypothesis
@@ -177,6 +177,31 @@ def test_a_recording_that_ends_its_process_each_time_is_an_error_and_all_others_
         assert error["code"] == "server_error"
         assert f"process that {verb} this recording, and no other beside it, has ended 1 times" in error["reason"]
     assert not errors
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "threads", "count", "expected"),
+    [
+        ([2], 0, 0, 0, Actors(1, 1)),
+        ([8], 0, 0, 0, Actors(2, 3)),
+        ([4, 16], 0, 0, 0, Actors(5, 3)),
+        ([6], 0, 0, 2, Actors(2, 2)),  # with three threads each there would be no core for reading
+        ([2], 0, 2, 0, Actors(1, 1)),  # as with the threads of a service that has the machine to itself
+        ([8], 0, 4, 2, Actors(2, 3)),
+        ([7, 7], 0, 3, 9, Actors(9, 1)),  # with three threads each only four would start
+        ([64], 8, 0, 0, Actors(8, 1, 1)),
+    ],
+)
+def test_recognizers_leave_a_core_for_reading(
+    cores: list[int], gpus: int, threads: int, count: int, expected: Actors
+) -> None:
+    assert Actors.for_machines(cores, gpus, threads, count) == expected
+
+
+@pytest.mark.parametrize(("cores", "gpus", "count"), [([1], 0, 0), ([2], 0, 2), ([4, 4], 0, 9), ([8], 8, 0)])
+def test_a_run_without_a_core_for_reading_does_not_begin(cores: list[int], gpus: int, count: int) -> None:
+    with pytest.raises(StartupError, match=f"none of {sum(cores)} cores"):
+        Actors.for_machines(cores, gpus, 0, count)
 
 
 def test_counts_that_are_lost_themselves_begin_again() -> None:
