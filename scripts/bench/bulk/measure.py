@@ -11,7 +11,7 @@ an archive four times as large has more, in the time that it takes longer: start
 --compare asks a service for the same files, and compares the texts. once: the pipeline alone. memory: the most that all
 processes take, of an archive and of one ten times as large, with a recognizer that answers at once. scaling: actors in
 one Ray with made-up cores, whose recognizers sleep; each gets the same work, so that all should take equally long, from
-the first rows, once all actors have started, to the last. Prints lines of JSON.
+the moment at which the last of them has started, before which nothing is read, to the last rows. Prints lines of JSON.
 """
 
 from __future__ import annotations
@@ -140,15 +140,22 @@ def measure_memory(folder: Path, scratch: Path) -> dict[str, Any]:
 
 
 def measure_scaling(scratch: Path, actors: Sequence[int]) -> list[dict[str, Any]]:
-    """Throughput of so many actors, as a share of the ideal."""
+    """The share of the time in which so many recognizers have slept, which is all that they have to do."""
     found = []
     one = make_archive(scratch / "one", files=ACTOR_FILES, seconds=ACTOR_FILE_SECONDS)
     for count in actors:
         folder = repeat_names(one, scratch / f"of {count}", count)
+        out = scratch / f"out {count}"
         more = ("--speed", str(SLEEPING_SPEED), "--actors", str(count), "--cpus", str(count + 4), "--together")
-        said = run(folder, scratch / f"out {count}", *more)
-        ideal = count * SLEEPING_SPEED * said["seconds"] / said["speech_seconds"]
-        found.append({"actors": count, "share_of_ideal": round(said["speed"] / ideal, 3), **said})
+        said = run(folder, out, *more, "--mark", look_seconds=SELDOM_SECONDS)
+        slept: dict[float, float] = {}  # by the time at which an actor had started
+        for row in read_rows(out):
+            started = float(row["lock_sha256"])
+            slept[started] = max(slept.get(started, 0.0), float(row["model_sha256"]))
+        took = said["ended_at"] - max(slept)
+        shares = {"share_of_ideal": round(sum(slept.values()) / (count * took), 3), "took": round(took, 1)}
+        ends = {"least_slept": round(min(slept.values()), 1), "most_slept": round(max(slept.values()), 1)}
+        found.append({"actors": count, "worked": len(slept), **shares, **ends, **said})
         print(json.dumps(found[-1]), flush=True)
     return found
 

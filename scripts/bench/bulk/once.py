@@ -2,7 +2,8 @@
 
     python -m scripts.bench.bulk.once SOURCE OUT --speed 100 [--address HOST:PORT] [--actors 2] [--together] [--mark]
 
-Ends with one JSON line on standard output: what was done, and the seconds from the first row to the last.
+Ends with one JSON line on standard output: what was done, in how many seconds, and the speed from the first rows to the
+last, of which the time is ended_at, in seconds since 1970.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.first: tuple[float, float] | None = None  # time, and seconds of audio done by then
-        self.last = (0.0, 0.0)
+        self.last = (0.0, 0.0)  # the same
 
     def begin(self, finished: int, actors: Actors) -> None:
         """Nothing."""
@@ -37,7 +38,7 @@ class Clock:
 
     def advance(self, totals: Totals) -> None:
         """Rows are done."""
-        self.last = (time.monotonic(), totals.seconds)
+        self.last = (time.time(), totals.seconds)
         self.first = self.first or self.last
 
     @property
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--actors", type=int, default=0)
     parser.add_argument("--cpus", type=int, help="that Ray is to believe in")
     parser.add_argument("--together", action="store_true", help="decode nothing until all actors have started")
-    parser.add_argument("--mark", action="store_true", help="the node that decoded a recording, as its code_sha256")
+    parser.add_argument("--mark", action="store_true", help="who decoded a row; see `stand_in.MarkingDecoder`")
     given = parser.parse_args()
     load = LoadStandIn(given.speed, given.mark) if given.speed else load_decoder
     if given.together:
@@ -75,7 +76,8 @@ def main() -> None:
     )
     totals = work.execute(clock)
     seconds = time.monotonic() - began
-    print(json.dumps({**dataclasses.asdict(totals), "run_seconds": seconds, "speed": clock.speed}), flush=True)
+    times = {"run_seconds": seconds, "speed": clock.speed, "ended_at": clock.last[0]}
+    print(json.dumps({**dataclasses.asdict(totals), **times}), flush=True)
 
 
 if __name__ == "__main__":
