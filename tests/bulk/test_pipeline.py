@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import soundfile
 
 from parakeet_stt.audio import Audio
 from parakeet_stt.bulk import losses, pipeline
-from parakeet_stt.bulk.parts import Maker
+from parakeet_stt.bulk.parts import DecodedPart, Maker, Part
 from parakeet_stt.bulk.pipeline import Actors, TooManyFailures, Totals
 from parakeet_stt.bulk.recognition import PartDecoder
 from parakeet_stt.bulk.run import BulkRun
@@ -65,25 +65,43 @@ class LoadMortal:
         return PartDecoder(Mortal(), settings, Maker("mortal", {}))
 
 
+@dataclass(frozen=True, slots=True)
+class LoadTelling:
+    """Makes a file once something is decoded."""
+
+    path: Path
+
+    def __call__(self, settings: BulkSettings) -> PartDecoder:
+        path = self.path
+
+        class Telling(PartDecoder):
+            def decode(self, parts: Sequence[Part]) -> list[DecodedPart]:
+                path.touch()
+                return super().decode(parts)
+
+        return Telling(StandIn(), settings, Maker("telling", {}))
+
+
 @contextmanager
-def readers_are_killed(path: Path) -> Iterator[None]:
-    """End whichever reading task has this file open."""
-    is_over = threading.Event()
+def readers_are_killed(path: Path, *, after: Path | None = None, times: int | None = None) -> Iterator[list[int]]:
+    """End whichever reading task has this file open, once `after` is there, so often; the tasks' processes."""
+    is_over, killed = threading.Event(), list[int]()
 
     def kill() -> None:
-        while not is_over.wait(0.05):
-            for process in psutil.Process().children(recursive=True):
+        while not is_over.wait(0.05) and (times is None or len(killed) < times):
+            for process in psutil.Process().children(recursive=True) if after is None or after.exists() else ():
                 try:
                     if "(_read)" in " ".join(process.cmdline()) and str(path) in [
                         one.path for one in process.open_files()
                     ]:
                         process.kill()
+                        killed.append(process.pid)
                 except psutil.Error:
                     continue
 
     killer = threading.Thread(target=kill)
     killer.start()
-    yield
+    yield killed
     is_over.set()
     killer.join()
 
@@ -106,8 +124,8 @@ class Watch:
 
 
 def run(
-    folder: Path, out: Path, *, max_failures: float = 1.0, load: LoadStandIn | LoadMortal | None = None,
-    watch: Watch | None = None,
+    folder: Path, out: Path, *, max_failures: float = 1.0,
+    load: Callable[[BulkSettings], PartDecoder] | None = None, watch: Watch | None = None,
 ) -> tuple[Totals, Watch]:  # fmt: skip
     watch = watch or Watch()
     work = BulkRun(
@@ -177,6 +195,23 @@ def test_a_recording_that_ends_its_process_each_time_is_an_error_and_all_others_
         assert error["code"] == "server_error"
         assert f"process that {verb} this recording, and no other beside it, has ended 1 times" in error["reason"]
     assert not errors
+
+
+def test_a_recording_whose_reader_ends_after_its_first_parts_are_decoded_is_whole(
+    tmp_path: Path, spoken: np.ndarray
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    soundfile.write(folder / "long.flac", np.tile(spoken, 25), 16_000)  # of 80 MB between a reader and an actor
+    run(folder, tmp_path / "undisturbed")
+    begun = tmp_path / "begun"
+    with readers_are_killed(folder / "long.flac", after=begun, times=1) as killed:
+        totals, _ = run(folder, tmp_path / "out", load=LoadTelling(begun))
+    assert len(killed) == 1
+    assert (totals.transcribed, totals.failed) == (1, 0)
+    (row,), (expected,) = (pq.read_table(tmp_path / at / "transcripts").to_pylist() for at in ("out", "undisturbed"))
+    for name in ("text", "words", "segments", "duration", "speech_seconds", "truncated"):
+        assert row[name] == expected[name], name
 
 
 @pytest.mark.parametrize(
