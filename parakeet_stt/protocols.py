@@ -90,8 +90,8 @@ class SpeakerChunk:
 class SpeakerResult:
     """The probability that each speaker speaks, in each frame of 80 ms of the part. state: for the next part.
 
-    voices: how each speaker sounds in the part, shape (speakers, width): a sum over frames in which only they speak, of
-    which only the direction counts; zeros if there are none. None if the network gives no voices.
+    voices: how each speaker sounds in the part, where only they speak, shape (speakers, width): only the direction
+    counts; zeros if they hardly do. None if the network gives no voices.
     """
 
     probabilities: SpeakerProbabilities

@@ -1,8 +1,8 @@
 """The way of one recording past the diarizer: chunk after chunk as it is read, each with the last one's state.
 
-References of known speakers go first. The network numbers speakers in the order in which they speak, so each of them
-has a number before the recording begins. Once the number is heard in the recording, the voice has to be the
-reference's, or the name is taken off again (docs/decisions/0013-known-speakers.md).
+References of known speakers go first. Where the network says how a speaker sounds, a number has the name of the
+reference that sounds like it. Where it does not, the references are a beginning of the recording: the network numbers
+speakers in the order in which they speak, so each of them has a number then (docs/decisions/0013-known-speakers.md).
 """
 
 from __future__ import annotations
@@ -34,33 +34,35 @@ class Diarization:
     """The speakers of one recording, as they become known.
 
     audio: what takes the place of the recording's audio for everybody else who discards of it. frames: probabilities so
-    far. names: of the numbers of known speakers whose voices were not found to be others.
+    far. names: of the numbers of known speakers.
     """
 
     def __init__(self, audio: AudioStore, layout: SpeakerLayout, diarize: Diarize) -> None:
         self.audio = _HeldAudio(audio)
         self.frames = SpeakerFrames(layout.speakers)
         self.names: dict[int, str] = {}
-        self._references: dict[int, SpeakerVoices] = {}  # of numbers that were not heard in the recording yet
+        self._references: list[tuple[str, SpeakerVoices]] = []  # names and voices
+        self._compared: set[int] = set()  # numbers whose voices were
         self._layout = layout
         self._diarize = diarize
         self._state: object | None = None
         self._done = 0  # samples
 
     async def introduce(self, reference: Reference) -> None:
-        """Give a known speaker a number, before the first part of the recording.
+        """Make a speaker known, before the first part of the recording.
 
-        Of two whom the network takes for one, the second has none, and is named nowhere.
+        Of two whom the network takes for one, one is named nowhere.
         """
-        found = await reference.diarize(SpeakerChunk(reference.audio, 0, 0, self._state))
-        self._state = found.state
+        compares = self._layout.same_voice is not None
+        found = await reference.diarize(SpeakerChunk(reference.audio, 0, 0, None if compares else self._state))
         if not len(found.probabilities):
             return
         number = int(found.probabilities.sum(0).argmax())
-        if number not in self.names:
-            self.names[number] = reference.name
-            if found.voices is not None:
-                self._references[number] = found.voices[number]
+        if not compares:
+            self._state = found.state
+            self.names.setdefault(number, reference.name)
+        elif found.voices is not None and found.voices[number].any():
+            self._references.append((reference.name, found.voices[number]))
 
     async def advance(self) -> None:
         """Tell the speakers in what has been read, as far as there is audio after it."""
@@ -79,28 +81,27 @@ class Diarization:
         start = max(0, self._done - self._layout.left_context)
         clip = self.audio.clip(start, self._done + part + right)
         found = await self._diarize(SpeakerChunk(clip, self._done - start, right, self._state))
-        self._check_names(found)
+        self._name(found)
         self.frames.append(found.probabilities)
         self._state = found.state
         self._done += part
         self.audio.hold_from(max(0, self._done - self._layout.left_context))
 
-    def _check_names(self, found: SpeakerResult) -> None:
-        """Take the names off numbers that are heard for the first time, in a voice that is not the reference's."""
-        if found.voices is None or self._layout.same_voice is None:
+    def _name(self, found: SpeakerResult) -> None:
+        """Compare the numbers whose voices are known for the first time."""
+        if found.voices is None or self._layout.same_voice is None or not self._references:
             return
-        for number, reference in list(self._references.items()):
-            if not found.voices[number].any():
+        for number, voice in enumerate(found.voices):
+            if number in self._compared or not voice.any():
                 continue
-            if _cosine(reference, found.voices[number]) < self._layout.same_voice:
-                del self.names[number]
-            del self._references[number]
+            self._compared.add(number)
+            likeness, name = max((_cosine(voice, own), name) for name, own in self._references)
+            if likeness >= self._layout.same_voice:
+                self.names[number] = name
 
 
 def _cosine(one: SpeakerVoices, other: SpeakerVoices) -> float:
-    """Of two voices; 1 where one of them is not known."""
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / lengths if lengths else 1.0
+    return float(one @ other) / float(np.linalg.norm(one) * np.linalg.norm(other))
 
 
 class _HeldAudio:

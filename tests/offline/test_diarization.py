@@ -105,27 +105,37 @@ def test_references_come_first_and_name_the_numbers_that_they_get() -> None:
     assert recorder.states == [None, 1, 2]
 
 
-@pytest.mark.parametrize(
-    ("has_voices", "same_voice", "expected"),
-    [
-        (True, 0.5, {2: "Cem"}),
-        (True, None, {0: "Ann", 1: "Bob", 2: "Cem"}),
-        (False, 0.5, {0: "Ann", 1: "Bob", 2: "Cem"}),
-    ],
-)
-def test_a_number_that_sounds_like_somebody_else_has_no_name(
-    has_voices: bool, same_voice: float | None, expected: dict[int, str]
-) -> None:
-    recorder = Recorder(has_voices=has_voices)
+def test_a_number_has_the_name_of_the_reference_that_sounds_like_it() -> None:
+    recorder = Recorder(has_voices=True)
     audio = AudioBuffer()
-    diarization = Diarization(audio, dataclasses.replace(LAYOUT, same_voice=same_voice), recorder)
+    diarization = Diarization(audio, dataclasses.replace(LAYOUT, same_voice=0.9), recorder)
 
     async def run() -> None:
-        for number, name in enumerate(("Ann", "Bob", "Cem")):
-            await diarization.introduce(Reference(name, Audio(speech((30, number))), recorder))
-        # Ann's number is heard in another voice, Cem's in nearly the same; Bob's later, in another one too.
-        audio.append(speech((9, 0.3), (6, 2.05), (20, 1.5), (9, 2.4)))
+        for name, speaker in (("Ann", 0.0), ("Bob", 0.3), ("Cem", 0.6), ("Cem's twin", 0.61)):
+            await diarization.introduce(Reference(name, Audio(speech((30, speaker))), recorder))
+        assert recorder.states == [None] * 4
+        assert not diarization.names
+        # Nobody sounds as speaker 0 does; Bob has number 1. Cem has number 2, and later another voice has it.
+        audio.append(speech((9, 0.15), (6, 1.32), (20, 2.59), (9, 2.0)))
         await diarization.finish()
 
     asyncio.run(run())
-    assert diarization.names == expected
+    assert diarization.names == {1: "Bob", 2: "Cem"}
+    assert recorder.states[4] is None
+
+
+def test_a_reference_without_a_voice_names_nobody() -> None:
+    recorder, audio = Recorder(has_voices=True), AudioBuffer()
+    diarization = Diarization(audio, dataclasses.replace(LAYOUT, same_voice=-1.0), recorder)
+
+    async def quiet(chunk: SpeakerChunk) -> SpeakerResult:
+        found = await recorder(chunk)
+        return dataclasses.replace(found, voices=np.zeros((3, 2), np.float32))
+
+    async def run() -> None:
+        await diarization.introduce(Reference("Ann", Audio(speech((30, 0))), quiet))
+        audio.append(speech((20, 0)))
+        await diarization.finish()
+
+    asyncio.run(run())
+    assert not diarization.names

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from nemo.collections.asr.models import SortformerEncLabelModel
 from nemo.collections.asr.modules.sortformer_modules import StreamingSortformerState
@@ -22,6 +21,7 @@ from parakeet_stt.audio import Audio
 from parakeet_stt.engines import devices, nemo_archive
 from parakeet_stt.engines.cpu import packing, subsampling
 from parakeet_stt.engines.cpu.memory import MemoryTrimmer
+from parakeet_stt.engines.diarizers.voices import LEAST_FRAMES, Rows, VoiceSpace
 from parakeet_stt.errors import StartupError, first_line
 from parakeet_stt.protocols import FRAME_SAMPLES, SpeakerChunk, SpeakerLayout, SpeakerResult, SpeakerVoices
 
@@ -32,9 +32,7 @@ CHUNK, RIGHT, QUEUE, UPDATE, CACHE = 340, 40, 40, 300, 188
 LEFT = 1  # frames before a chunk that its first frames are computed with
 MARGIN = 1  # frame of audio more on either side, so that the spectrogram has no edge there
 MELS_A_FRAME = 8
-VOICE_LAYER = 0  # of the encoder: where means of one voice are most alike, of those that were tried
 ALONE = 0.5  # only one speaker is likelier than this
-Rows = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,16 +64,15 @@ class Sortformer:
             raise StartupError(f"{path} is a {type(model).__name__}, not a Sortformer: set STT_DIARIZER to one")
         self._model: Any = _prepare(model, self._device)
         self._trimmer = MemoryTrimmer() if self._device.type == "cpu" else None
+        voices = model.cfg.get("voices")
+        self._voice_space = None if voices is None else VoiceSpace.of(voices)
         self.layout = SpeakerLayout(
             speakers=int(model.sortformer_modules.n_spk),
             chunk=CHUNK * FRAME_SAMPLES,
             left_context=(LEFT + MARGIN) * FRAME_SAMPLES,
             right_context=(RIGHT + MARGIN) * FRAME_SAMPLES,
-            same_voice=model.cfg.get("same_voice"),
+            same_voice=None if self._voice_space is None else self._voice_space.same,
         )
-        self._middle: torch.Tensor | None = None
-        if self.layout.same_voice is not None:
-            self._model.encoder.layers[VOICE_LAYER].register_forward_hook(self._keep_middle)
 
     def warm_up(self) -> None:
         """Run once what the first batch would be slow at."""
@@ -100,9 +97,7 @@ class Sortformer:
         features, sizes = self._features(batch, left)
         frames = -(-sizes // MELS_A_FRAME) - left
         modules = self._model.sortformer_modules
-        states_before = [_state_of(chunk) for chunk in batch]
-        state = self._load(states_before)
-        starts = [0 if one is None else len(one.cache) + len(one.queue) for one in states_before]
+        state = self._load([_state_of(chunk) for chunk in batch])
         right = max(0, int(frames.max()) - CHUNK)
         if frames.max() <= 0:  # less than a frame of the spectrogram
             empty = np.zeros((0, modules.n_spk), np.float32)
@@ -121,21 +116,23 @@ class Sortformer:
         results = []
         for row, count in enumerate(counts):
             own = probabilities[row, :count].copy()
-            results.append(SpeakerResult(own, states[row], self._voices(row, starts[row] + left, own)))
+            results.append(SpeakerResult(own, states[row], self._voices(features[row, left * MELS_A_FRAME :], own)))
         return results
 
-    def _keep_middle(self, _layer: object, _given: object, found: torch.Tensor) -> None:
-        self._middle = found
-
-    def _voices(self, row: int, start: int, probabilities: Rows) -> SpeakerVoices | None:
-        """Sums of what the middle layer gives for each speaker alone, in the part that begins at `start` of a row."""
-        if self._middle is None:
+    def _voices(self, features: torch.Tensor, probabilities: Rows) -> SpeakerVoices | None:
+        """The voice of each speaker, in the frames in which only they speak. features: of the part, from its start."""
+        if self._voice_space is None:
             return None
         ordered = np.sort(probabilities, axis=1)
         alone = (ordered[:, -1] > ALONE) & (ordered[:, -2] < ALONE)
-        chosen = (probabilities.argmax(1)[:, None] == np.arange(probabilities.shape[1])) & alone[:, None]
-        vectors = self._middle[row, start : start + len(probabilities)].float().cpu().numpy()
-        voices: SpeakerVoices = chosen.T.astype(np.float32) @ vectors
+        numbers = np.where(alone, probabilities.argmax(1), -1).repeat(MELS_A_FRAME)
+        spectrogram = features[: len(numbers)].float().cpu().numpy()
+        numbers = numbers[: len(spectrogram)]
+        voices = np.zeros((probabilities.shape[1], self._voice_space.width), np.float32)
+        for number in range(len(voices)):
+            own = spectrogram[numbers == number]
+            if len(own) >= LEAST_FRAMES * MELS_A_FRAME:
+                voices[number] = self._voice_space.place(own)
         return voices
 
     def _features(self, batch: Sequence[SpeakerChunk], left: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -38,12 +38,10 @@ from scripts.bench.speakers.talks import (
     to_annotation,
     to_wav,
 )
-from scripts.train.diarizer.conversations import Conversation, Mixer, Speaker
-from scripts.train.tiny_corpus import SAMPLE_RATE
+from scripts.train.diarizer.conversations import Conversation, Mixer
 
 SECOND = 1  # column of the second speaker
 COLLAR = 0.5  # pyannote counts both sides: a quarter of a second on each
-REFERENCE_SECONDS = 5
 EDGE_SECONDS = 600  # at the beginning and the end of a long talk
 
 
@@ -200,13 +198,7 @@ def _introductions(mixer: Mixer, given: argparse.Namespace) -> Iterator[tuple[Sa
         for _ in range(given.conversations):
             first, second, absent = mixer.choose_speakers(3)
             talk = mixer.mix(60, [first, second], overlap=OVERLAP, opening=[0, 1])
-            yield _speak(mixer, second if is_there else absent), talk, is_there
-
-
-def _speak(mixer: Mixer, speaker: Speaker) -> Samples:
-    clips = [mixer.choose_utterance(speaker)[0] for _ in range(20)]
-    samples = np.concatenate(clips)[: REFERENCE_SECONDS * SAMPLE_RATE]
-    return samples * np.float32(0.3 / np.abs(samples).max())
+            yield mixer.make_reference(second if is_there else absent), talk, is_there
 
 
 def _cut(talk: Conversation, start: float, seconds: float) -> Conversation:

@@ -14,6 +14,7 @@ from scripts.train.tiny_corpus import SAMPLE_RATE
 
 FRAME_SAMPLES = 1280  # 80 ms, a step of the network
 COLUMNS = 4  # speakers that the network can tell apart
+REFERENCE_SECONDS, REFERENCE_UTTERANCES = 5, 20
 Samples = npt.NDArray[np.float32]
 
 
@@ -66,6 +67,12 @@ class Mixer:
         samples[1:] += speaker.tilt * samples[:-1]
         steps = (np.arange(size // LEVEL_FRAME) * speaker.rate).astype(int)
         return samples * speaker.gain, utterance.speaking[np.minimum(steps, len(utterance.speaking) - 1)]
+
+    def make_reference(self, speaker: Speaker) -> Samples:
+        """Five seconds in which this speaker alone speaks."""
+        clips = [self.choose_utterance(speaker)[0] for _ in range(REFERENCE_UTTERANCES)]
+        samples = np.concatenate(clips)[: REFERENCE_SECONDS * SAMPLE_RATE]
+        return samples * np.float32(0.3 / np.abs(samples).max())
 
     def mix(
         self,

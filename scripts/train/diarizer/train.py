@@ -18,16 +18,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 from scripts.train.diarizer.conversations import COLUMNS, Conversation, Mixer
 from scripts.train.diarizer.sortformer import TINY, build
 from scripts.train.diarizer.tiny_voices import Utterance, load_voices, make_people
+from scripts.train.diarizer.voices import learn, write
 from scripts.train.train_tiny_model import prefetch
 
 SEED = 1
-# Measured on what was trained: see docs/decisions/0013-known-speakers.md.
-SAME_VOICE = 0.85  # cosine of two means of the encoder's first layer from which they are one person's
 WARM_UP_STEPS, REPORT_STEPS, CHECKPOINT_STEPS = 60, 10, 20
 VOICE_FRAMES = 12  # the fewest that a mean is of
 REFERENCES_FROM = 16  # seconds: a shorter conversation has no references before it
@@ -276,7 +274,7 @@ def train(work: Path, out: Path, *, resume: bool) -> None:
         trainer.resume()
     report = trainer.train()
     out.mkdir(parents=True, exist_ok=True)
-    OmegaConf.update(trainer.model.cfg, "same_voice", SAME_VOICE, force_add=True)
+    write(trainer.model, learn(trainer.model.preprocessor, work))
     trainer.model.save_to(str(out / "sortformer-tiny.nemo"))
     (out / "training.json").write_text(json.dumps(report, indent=2) + "\n")
 

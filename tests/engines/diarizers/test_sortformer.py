@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from parakeet_stt.audio import Audio, Samples
@@ -102,6 +103,31 @@ def test_less_than_a_frame_of_the_spectrogram_is_nothing(diarizer: Sortformer) -
     (found,) = diarizer.diarize([short])
     assert found.probabilities.shape == (0, 4)
     assert found.state is before
+
+
+def test_a_voice_is_alike_in_a_reference_and_in_a_conversation(diarizer: Sortformer) -> None:
+    same = diarizer.layout.same_voice
+    assert same is not None
+
+    def voices_of(samples: Samples) -> Any:
+        found = diarizer.diarize([SpeakerChunk(Audio(samples[: diarizer.layout.chunk]), 0, 0, None)])[0]
+        assert found.voices is not None
+        known = found.voices[found.voices.any(1)]
+        return known / np.linalg.norm(known, axis=1, keepdims=True)
+
+    def read(name: str) -> Samples:
+        assert BUNDLED is not None
+        samples: Samples = soundfile.read(BUNDLED.parent / "samples" / f"{name}.flac", dtype="float32")[0]
+        return samples
+
+    talk = voices_of(read("two-voices"))
+    assert len(talk) == 2
+    for name, expected in (("reference-one", [True, False]), ("reference-two", [False, True])):
+        (reference,) = voices_of(read(name))
+        assert (talk @ reference >= same).tolist() == expected
+    (absent,) = voices_of(read("reference-absent"))
+    assert (talk @ absent).max() < same
+    assert len(voices_of(noise(0.4))) == 0
 
 
 def test_it_is_on_the_recognizers_grid(diarizer: Sortformer) -> None:
