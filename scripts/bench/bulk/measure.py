@@ -3,7 +3,7 @@
     python -m scripts.bench.bulk.measure speed [--model NAME] [--files 300] [--seconds 24] [--compare]
     python -m scripts.bench.bulk.measure once [--model NAME] [--files 25] [--seconds 24]
     python -m scripts.bench.bulk.measure memory [--files 300] [--seconds 24]
-    python -m scripts.bench.bulk.measure scaling [--actors 1,8,64]
+    python -m scripts.bench.bulk.measure scaling [--actors 1,8,64] [--speed 0.5]
 
 speed: the bare engine over the same utterances, which are in memory, then `parakeet bulk`'s pipeline, then the bare
 engine again, on one thread each; and the memory of all processes. The pipeline's speed is that of the recordings that
@@ -43,7 +43,7 @@ SAMPLE_SECONDS = 1.0  # between two looks at the memory
 SELDOM_SECONDS = 5.0  # where speed is measured: a look at Ray's processes takes a fifth of a second of the processor
 TIMES = 4  # as large the second archive is, where speed is measured
 TOGETHER = 32  # recordings that the bare engine gets at once, as an actor does
-SLEEPING_SPEED = 0.5  # of a recognizer that sleeps, in padded seconds a second: two cores read for 64 of them
+SLEEPING_SPEED = 0.5  # of a recognizer, in padded seconds a second: two cores read for 64 of them
 ACTOR_FILES, ACTOR_FILE_SECONDS = 192, 2.0  # of one actor: 6 blocks
 
 
@@ -139,14 +139,17 @@ def measure_memory(folder: Path, scratch: Path) -> dict[str, Any]:
     return {"once": small, "ten_times": large, "ratio": round(large["memory_mb"] / small["memory_mb"], 3)}
 
 
-def measure_scaling(scratch: Path, actors: Sequence[int]) -> list[dict[str, Any]]:
-    """The share of the time in which so many recognizers have slept, which is all that they have to do."""
+def measure_scaling(scratch: Path, actors: Sequence[int], speed: float) -> list[dict[str, Any]]:
+    """The share of the time in which so many recognizers have slept, which is all that they have to do.
+
+    speed: of each, in padded seconds a second.
+    """
     found = []
     one = make_archive(scratch / "one", files=ACTOR_FILES, seconds=ACTOR_FILE_SECONDS)
     for count in actors:
         folder = repeat_names(one, scratch / f"of {count}", count)
         out = scratch / f"out {count}"
-        more = ("--speed", str(SLEEPING_SPEED), "--actors", str(count), "--cpus", str(count + 4), "--together")
+        more = ("--speed", str(speed), "--actors", str(count), "--cpus", str(count + 4), "--together")
         said = run(folder, out, *more, "--mark", look_seconds=SELDOM_SECONDS)
         slept: dict[float, float] = {}  # by the time at which an actor had started
         for row in read_rows(out):
@@ -168,6 +171,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=300)
     parser.add_argument("--seconds", type=float, default=24.0)
     parser.add_argument("--actors", default="1,8,64")
+    parser.add_argument("--speed", type=float, default=SLEEPING_SPEED, help="of a recognizer that sleeps")
     parser.add_argument("--compare", action="store_true")
     parser.add_argument("--folder", type=Path, help="of an archive that is there")
     given = parser.parse_args()
@@ -180,7 +184,7 @@ def main() -> None:
             print(json.dumps(measure_bare(given.folder)))
             return
         if given.what == "scaling":
-            measure_scaling(scratch, [int(one) for one in given.actors.split(",")])
+            measure_scaling(scratch, [int(one) for one in given.actors.split(",")], given.speed)
             return
         folder = given.folder or make_archive(scratch / "in", files=given.files, seconds=given.seconds)
         if given.what == "speed":

@@ -22,7 +22,7 @@ from tests.conftest import ROOT, Server
 SAMPLES = ROOT / "models" / "sortformer-tiny" / "samples"
 TALK = SAMPLES / "two-voices.flac"
 TURNS: list[dict[str, Any]] = json.loads((SAMPLES / "samples.json").read_text())[TALK.name]
-ONE, TWO = (SAMPLES / f"reference-{name}.flac" for name in ("one", "two"))
+ONE, TWO, ABSENT = (SAMPLES / f"reference-{name}.flac" for name in ("one", "two", "absent"))
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,13 @@ def test_a_known_speaker_has_their_name_and_the_other_is_a(http: httpx.Client) -
     assert share_right(words, {"one": "A", "two": "Tom"}) >= 0.9
     words = words_of(http, speakers="true", **references(("Tom", TWO), ("Una", ONE)))
     assert share_right(words, {"one": "Una", "two": "Tom"}) >= 0.9
+
+
+def test_somebody_who_is_not_there_names_nobody_and_changes_nothing(http: httpx.Client) -> None:
+    told = words_of(http, speakers="true")
+    assert words_of(http, speakers="true", **references(("Eve", ABSENT))) == told
+    named = words_of(http, speakers="true", **references(("Eve", ABSENT), ("Tom", TWO), ("Una", ONE)))
+    assert [{**word, "speaker": {"A": "Una", "B": "Tom"}[word["speaker"]]} for word in told] == named
 
 
 def seconds(count: float) -> bytes:
