@@ -160,7 +160,9 @@ def test_somebody_who_is_not_there_names_nobody_and_changes_nothing(http: httpx.
     told = words_of(http, speakers="true")
     assert words_of(http, speakers="true", **references(("Eve", ABSENT))) == told
     named = words_of(http, speakers="true", **references(("Eve", ABSENT), ("Tom", TWO), ("Una", ONE)))
-    assert [{**word, "speaker": {"A": "Una", "B": "Tom"}[word["speaker"]]} for word in told] == named
+    names = {"A": "Una", "B": "Tom"}
+    told_by = ("speaker", "second_speaker")
+    assert [{key: names[said] if key in told_by else said for key, said in word.items()} for word in told] == named
 
 
 def seconds(count: float) -> bytes:
