@@ -65,7 +65,10 @@ class Sortformer:
         self._model: Any = _prepare(model, self._device)
         self._trimmer = MemoryTrimmer() if self._device.type == "cpu" else None
         voices = model.cfg.get("voices")
-        self._voice_space = None if voices is None else VoiceSpace.of(voices)
+        try:
+            self._voice_space = None if voices is None else VoiceSpace.of(voices, int(model.cfg.preprocessor.features))
+        except (KeyError, TypeError, ValueError) as exc:
+            raise StartupError(f"{path} has a space of voices that can't be read: {first_line(exc)}") from exc
         self.layout = SpeakerLayout(
             speakers=int(model.sortformer_modules.n_spk),
             chunk=CHUNK * FRAME_SAMPLES,

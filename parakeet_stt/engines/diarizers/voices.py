@@ -28,10 +28,10 @@ class VoiceSpace:
     same: float
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> VoiceSpace:
-        """From a configuration."""
+    def of(cls, given: Mapping[str, Any], mels: int) -> VoiceSpace:
+        """From a configuration. mels: of the features. Raises KeyError, TypeError, ValueError if it is none."""
         mean, axes = (np.frombuffer(base64.b64decode(given[name]), np.float32) for name in ("mean", "axes"))
-        return cls(mean, axes.reshape(len(mean), -1), float(given["same"]))
+        return cls(mean.reshape(2 * mels), axes.reshape(2 * mels, -1), float(given["same"]))
 
     def to_config(self) -> dict[str, object]:
         """For a configuration: arrays are base64 of float32, since NeMo copies a text faster than 4,000 numbers."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from omegaconf import OmegaConf
 
 from parakeet_stt.audio import Audio, Samples
 from parakeet_stt.engines import nemo_archive
@@ -128,6 +129,17 @@ def test_a_voice_is_alike_in_a_reference_and_in_a_conversation(diarizer: Sortfor
     (absent,) = voices_of(read("reference-absent"))
     assert (talk @ absent).max() < same
     assert len(voices_of(noise(0.4))) == 0
+
+
+@pytest.mark.parametrize("damage", [{"same": None}, {"mean": "AAAA"}, {"axes": None}])
+def test_a_space_of_voices_that_is_none_is_told_at_the_start(tmp_path: Path, damage: dict[str, str | None]) -> None:
+    assert BUNDLED is not None
+    model = nemo_archive.restore(BUNDLED)
+    for name, value in damage.items():
+        OmegaConf.update(model.cfg, f"voices.{name}", value)
+    model.save_to(str(tmp_path / "damaged.nemo"))
+    with pytest.raises(StartupError, match="space of voices"):
+        Sortformer(tmp_path / "damaged.nemo", device="cpu")
 
 
 def test_it_is_on_the_recognizers_grid(diarizer: Sortformer) -> None:
