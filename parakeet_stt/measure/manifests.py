@@ -132,7 +132,7 @@ def _read_file(path: Path, *, only_count: bool) -> Iterator[Mapping[str, Any]]:
 
 
 def read_rows(file: BinaryIO, name: str, *, only_count: bool = False) -> Iterator[Mapping[str, Any]]:
-    """The rows of a table, one after another. name: of the file, whose suffix tells its form. Raises BadManifest."""
+    """The rows of a table, one after another; closes the file. name: its suffix tells its form. Raises BadManifest."""
     suffix = PurePath(name).suffix
     if suffix == ".parquet":
         return _read_parquet(file, name, only_count=only_count)
@@ -142,20 +142,20 @@ def read_rows(file: BinaryIO, name: str, *, only_count: bool = False) -> Iterato
 
 
 def _read_json(file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
-    text = io.TextIOWrapper(file, "utf-8")
-    first = next((line for line in text if line.strip()), "")
-    if first.lstrip().startswith("["):
-        try:
-            entries = json.loads(first + text.read())
-        except json.JSONDecodeError as error:
-            raise BadManifest(f"{name}: {error}") from error
-    else:
-        text.seek(0)
-        entries = _read_lines(text, name)
-    for entry in entries:
-        if not isinstance(entry, dict):
-            raise BadManifest(f"{name}: {entry!r} is not an object")
-        yield entry
+    with io.TextIOWrapper(file, "utf-8") as text:
+        first = next((line for line in text if line.strip()), "")
+        if first.lstrip().startswith("["):
+            try:
+                entries = json.loads(first + text.read())
+            except json.JSONDecodeError as error:
+                raise BadManifest(f"{name}: {error}") from error
+        else:
+            text.seek(0)
+            entries = _read_lines(text, name)
+        for entry in entries:
+            if not isinstance(entry, dict):
+                raise BadManifest(f"{name}: {entry!r} is not an object")
+            yield entry
 
 
 def _read_lines(lines: Iterable[str], name: str) -> Iterator[Any]:
@@ -169,13 +169,14 @@ def _read_lines(lines: Iterable[str], name: str) -> Iterator[Any]:
 
 def _read_table(file: BinaryIO, name: str) -> Iterator[dict[str, Any]]:
     is_tabbed = name.endswith(".tsv")  # whose quotation marks belong to the text, as in Common Voice
-    reader = csv.DictReader(
-        io.TextIOWrapper(file, "utf-8-sig", newline=""),
-        delimiter="\t" if is_tabbed else ",",
-        quoting=csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL,
-    )
-    for row in reader:
-        yield {name: value for name, value in row.items() if name and value is not None}
+    with io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        reader = csv.DictReader(
+            text,
+            delimiter="\t" if is_tabbed else ",",
+            quoting=csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL,
+        )
+        for row in reader:
+            yield {name: value for name, value in row.items() if name and value is not None}
 
 
 TABLES = {".jsonl": _read_json, ".json": _read_json, ".csv": _read_table, ".tsv": _read_table}
