@@ -9,6 +9,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -83,7 +84,8 @@ class FakeRecognizer:
 class RunningDevice:
     """A device server in a thread of this process, at a real socket. `client` is there while `run` runs.
 
-    load: makes the recognizer, in that thread, which owns it. on_lost: what ends the thread.
+    load: makes the recognizer, in that thread, which owns it. lost: what has ended the thread. idle_at: when it had
+    nothing to do for a while.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class RunningDevice:
         self.paths.create()
         self.metrics = Metrics()
         self.lost: list[BaseException] = []
+        self.idle_at: list[float] = []
         self.client: DeviceClient
         self._load = load
         self._budget = budget
@@ -164,7 +167,7 @@ class RunningDevice:
         measure()
         with lifeline:
             try:
-                server.serve(self.paths.device(0), lifeline, measure)
+                server.serve(self.paths.device(0), lifeline, measure, lambda: self.idle_at.append(time.monotonic()))
             except BaseException as exc:  # the end of the process
                 self.lost.append(exc)
 

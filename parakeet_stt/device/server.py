@@ -49,6 +49,7 @@ from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, Chunk, Priority, Speake
 from parakeet_stt.text.phrases import NO_PHRASES
 from parakeet_stt.vad import CONTEXT_SAMPLES, WINDOW_SAMPLES, Windows, frame_windows
 
+IDLE_SECONDS = 10.0  # without anything to do, after which memory is given back
 SCRATCH_SAMPLES = 3000 * SAMPLE_RATE  # 128 utterances on a GPU: 192 MB, of which memory is taken as it is used
 
 
@@ -67,10 +68,17 @@ class DeviceServer:
         self._fronts: set[_Front] = set()
         self._is_ending = False
 
-    def serve(self, path: Path, lifeline: socket.socket, on_step: Callable[[], None] = lambda: None) -> None:
+    def serve(
+        self,
+        path: Path,
+        lifeline: socket.socket,
+        on_step: Callable[[], None] = lambda: None,
+        on_idle: Callable[[], None] = lambda: None,
+    ) -> None:
         """Serve until the lifeline closes and no front is connected. Raises DeviceLost.
 
-        path: of the socket, which only this user may open. on_step: called after each batch.
+        path: of the socket, which only this user may open. on_step: called after each batch. on_idle: called once when
+        nothing has come for `IDLE_SECONDS`.
         """
         with socket.socket(socket.AF_UNIX) as listening:
             path.unlink(missing_ok=True)
@@ -80,8 +88,15 @@ class DeviceServer:
             self._selector.register(listening, selectors.EVENT_READ, partial(self._accept, listening))
             self._selector.register(lifeline, selectors.EVENT_READ, partial(self._end, lifeline))
             try:
+                is_rested = True
                 while self._fronts or not self._is_ending:
-                    for key, _ in self._selector.select(0 if self.batcher.has_work or self.filters else None):
+                    has_work = self.batcher.has_work or bool(self.filters)
+                    ready = self._selector.select(0 if has_work else None if is_rested else IDLE_SECONDS)
+                    is_rested = not has_work and not ready
+                    if is_rested:
+                        on_idle()
+                        continue
+                    for key, _ in ready:
                         key.data()
                     self.batcher.step()
                     if self.filters:

@@ -136,7 +136,8 @@ def _serve(paths: Paths, number: int, restarts: int, lifeline: Lifeline, load: L
     gc.freeze()  # no later collection looks at what was loaded
     gc.enable()
     lifeline.say_ready()
-    server.serve(paths.device(number), lifeline.socket, measure)
+    # What batches have freed is kept for the next ones, while there are any.
+    server.serve(paths.device(number), lifeline.socket, measure, return_freed_memory)
 
 
 def _beat(lifeline: Lifeline) -> None:

@@ -31,6 +31,7 @@ import soundfile
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
+from parakeet_stt.device.server import IDLE_SECONDS
 from scripts.bench.serving import ROOT, serve, wait_until_ready
 
 SAMPLES = ROOT / "models" / "parakeet-tdt-tiny" / "samples"
@@ -40,6 +41,7 @@ STOPPED_SECONDS = 30.0
 KINDS = ("device", "worker", "media", "front")
 BETWEEN_SECONDS = 3.0  # from a recovery to the next kill
 READY_SECONDS = 120.0
+REST_SECONDS = IDLE_SECONDS + 3  # after which the device process has given back what batches left free
 LEAK_BYTES = 150 << 20  # of all processes together, from before the first kill to the end
 
 
@@ -181,10 +183,19 @@ async def wait_for_recovery(url: str, parent: int, expected: dict[str, int]) -> 
 
 
 def usage(parent: int) -> tuple[int, int]:
-    """Open descriptors of the processes that live long, and private memory of all."""
+    """Open descriptors of the processes that live long, and memory of all in no file.
+
+    What is private of a library's file depends on who else has it open.
+    """
     found = processes(parent)
     descriptors = sum(process.num_fds() for kind in ("device", "media", "front") for process in found[kind])
-    return descriptors, sum(process.memory_full_info().uss for kind in KINDS for process in found[kind])
+    return descriptors, sum(anonymous_bytes(process.pid) for kind in KINDS for process in found[kind])
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Memory of a process in no file."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Anonymous:"))
 
 
 async def disturb(
@@ -215,6 +226,7 @@ async def run(url: str, parent: int, kinds: list[str], times: int) -> tuple[Watc
     expected = {kind: len(found) for kind, found in processes(parent).items()}
     async with load(url, watch):
         await asyncio.sleep(10)
+    await asyncio.sleep(REST_SECONDS)
     before = usage(parent)
     for kind in kinds:
         counted = sum(watch.counts.values())
@@ -222,11 +234,11 @@ async def run(url: str, parent: int, kinds: list[str], times: int) -> tuple[Watc
             row = await disturb(url, parent, kind, watch, times=times, expected=expected)
         rows[kind] = {**row, "answers": sum(watch.counts.values()) - counted}
         print(f"{kind:8}", "  ".join(f"{name} {value}" for name, value in rows[kind].items()), flush=True)
-    await asyncio.sleep(5)
+    await asyncio.sleep(REST_SECONDS)
     after = usage(parent)
     rows["left"] = {"descriptors": after[0] - before[0], "megabytes": round((after[1] - before[1]) / 1e6, 1)}
     if after[0] - before[0] > 20 or after[1] - before[1] > LEAK_BYTES:
-        watch.wrong.append(f"descriptors and private bytes {before} before, {after} after")
+        watch.wrong.append(f"descriptors and bytes in no file {before} before, {after} after")
     return watch, rows
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from parakeet_stt.audio import Audio, Samples, Span
-from parakeet_stt.device import messages
+from parakeet_stt.device import messages, server
 from parakeet_stt.device.batch_budget import BatchBudget, Cost
 from parakeet_stt.device.link import DeviceLink
 from parakeet_stt.errors import RecognitionError, StartupError
@@ -92,6 +92,21 @@ def no_states(streams: int) -> DetectorStates:
 
 def link_of(device: RunningDevice) -> DeviceLink:
     return device.client._links[0]
+
+
+def test_a_device_without_work_is_told_so_once_after_each_time_that_it_had_some(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "IDLE_SECONDS", 0.2)
+    device = make()
+
+    async def work_and_rest() -> None:
+        for times in (1, 2):
+            assert await ask(device, 3) == [3]
+            await asyncio.sleep(0.8)
+            assert len(device.idle_at) == times
+
+    device.run(work_and_rest())
 
 
 def test_an_utterance_is_read_at_its_place_and_its_tokens_come_back_whole(
