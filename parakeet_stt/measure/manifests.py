@@ -132,7 +132,10 @@ def _read_file(path: Path, *, only_count: bool) -> Iterator[Mapping[str, Any]]:
 
 
 def read_rows(file: BinaryIO, name: str, *, only_count: bool = False) -> Iterator[Mapping[str, Any]]:
-    """The rows of a table, one after another; closes the file. name: its suffix tells its form. Raises BadManifest."""
+    """The rows of a table, one after another. name: of the file, whose suffix tells its form. Raises BadManifest.
+
+    At the end the file is closed, unless it is Parquet.
+    """
     suffix = PurePath(name).suffix
     if suffix == ".parquet":
         return _read_parquet(file, name, only_count=only_count)

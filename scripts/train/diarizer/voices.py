@@ -49,9 +49,10 @@ def learn(preprocessor: Any, work: Path) -> VoiceSpace:
         for column in range(2):
             (speaker,) = (one for one in speakers if one.voice == talk.voices[column])
             alone = frames[speaking[:, column] & (speaking.sum(1) == 1)]
+            if len(alone) < 2 * LEAST_FRAMES:
+                continue
             other = replace(speaker, tilt=pick.uniform(-TILT, TILT))
-            parts = [_frames(preprocessor, mixer.make_reference(other)), *np.array_split(alone, 2)]
-            for part in parts if len(alone) >= 2 * LEAST_FRAMES else ():
+            for part in (_frames(preprocessor, mixer.make_reference(other)), *np.array_split(alone, 2)):
                 described.append(describe(part.reshape(-1, part.shape[-1])))
                 people.append(2 * number + column)
     analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=SHRINKAGE).fit(described, people)
