@@ -1,8 +1,11 @@
-"""A WebSocket connection: uvicorn's, which also answers pings while the session takes no more, and bounds floods."""
+"""A WebSocket connection: uvicorn's, read in rounds, which answers pings while the session takes no more, and bounds
+floods.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import deque
 from collections.abc import Mapping
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
+from parakeet_stt.server.connections.rounds import Rounds
 from parakeet_stt.server.connections.watch import MAX_UNREAD_BYTES, Watch
 
 if TYPE_CHECKING:
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 # The kernel's own sizes grow to 6 MB here and 4 MB there, 160 s of audio as /v1/realtime has it.
 RECEIVE_BUFFER_BYTES = 128 << 10  # 2 s of such audio, and 1.3 MB/s at a round trip of 100 ms
 READ_AHEAD_BYTES, READ_AHEAD_MESSAGES = 256 << 10, 4096
+ROUND_BYTES = 64 << 10  # read at once in a round
 SLICE_BYTES = 8 << 10  # parsed at once: 1365 of the smallest frames, which take 15 ms
 MAX_FRAGMENTS = 1024  # of one message
 
@@ -51,6 +56,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     queue: _Messages
     _watch: Watch
+    _rounds: Rounds | None = None  # None over TLS, where only the transport can read
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """As uvicorn calls it."""
@@ -64,12 +70,17 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """See `asyncio.Protocol`."""
         transport = cast(asyncio.Transport, transport)  # of uvloop, whose transports are no subclass
         super().connection_made(transport)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        own: socket.socket = transport.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        self._descriptor = own.fileno()
+        self._rounds = Rounds.of(self.loop) if self.scheme == "ws" else None
         self._watch = Watch(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`. What came before is handled before."""
         self._watch.stop()
+        if self._rounds:
+            self._rounds.leave(self)
         if self._parsing:
             self._parsing.cancel()
         while self._unparsed and not self.close_sent:
@@ -87,6 +98,23 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._unparsed += data
         if self._parsing is None:
             self._parse()
+        if self._rounds and self.handshake_complete and not self.read_paused and not self.transport.is_closing():
+            self.transport.pause_reading()
+            self._rounds.join(self)
+
+    def read_now(self) -> bool:
+        """See `rounds.Member`."""
+        if self.transport.is_closing():
+            return False
+        try:
+            data = os.read(self._descriptor, ROUND_BYTES)
+        except OSError:
+            data = b""  # nothing has come; another error the transport meets too
+        if data:
+            self.data_received(data)
+        else:
+            self.transport.resume_reading()
+        return bool(data)
 
     def send_receive_event_to_app(self) -> None:
         """A message is complete."""
@@ -140,6 +168,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         is_behind = bool(self._unparsed) or self._is_full
         if is_behind and not self.read_paused:
             self.transport.pause_reading()
+            if self._rounds:
+                self._rounds.leave(self)
         elif self.read_paused and not is_behind:
             self.transport.resume_reading()
             self._read_at = self.loop.time()

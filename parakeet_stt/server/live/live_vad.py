@@ -14,7 +14,6 @@ from typing import Protocol
 
 import numpy as np
 
-from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.device.link import DeviceLink, Source
 from parakeet_stt.errors import RecognitionError
 from parakeet_stt.ipc.shared_audio import SharedAudio
@@ -23,9 +22,6 @@ from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, SpeechDetector
 from parakeet_stt.server.live.pcm import Encoding, PcmDecoder
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities, WindowFramer, Windows
 
-# Time from one tick to the next: for each stream in the last tick, and at most, in which each gets one window. A few
-# streams wait for nothing.
-TICK_SECONDS_PER_STREAM, MAX_TICK_SECONDS = 0.001, WINDOW_SAMPLES / SAMPLE_RATE
 MAX_BYTES = 1 << 15  # of one stream in a tick: a second at 16 kHz, so that a fast sender delays no other stream
 
 
@@ -199,7 +195,6 @@ class LiveVad:
         self._detector = detector
         self._waiting: dict[Feed, None] = {}  # feeds with pending bytes, in order of arrival
         self._ticking: asyncio.Task[None] | None = None
-        self._hurry = asyncio.Event()  # a session waits for its results
 
     def push(self, feed: Feed, data: bytes, *, is_last: bool = False) -> None:
         """Queue more bytes for the next tick. is_last: the stream ends with them."""
@@ -210,9 +205,7 @@ class LiveVad:
 
     async def flush(self, feed: Feed) -> None:
         """Return once all bytes of this feed are delivered."""
-        if not feed.flushed.is_set():
-            self._hurry.set()
-            await feed.flushed.wait()
+        await feed.flushed.wait()
 
     def discard(self, feed: Feed) -> None:
         """Deliver nothing more to this feed."""
@@ -225,16 +218,11 @@ class LiveVad:
 
     async def _run(self) -> None:
         """Tick until nothing waits."""
-        loop = asyncio.get_running_loop()
-        self._hurry = asyncio.Event()  # of this loop
         while self._waiting:
-            began = loop.time()
-            self._hurry.clear()
             feeds = list(self._waiting)
             ends = [feed.take() for feed in feeds]
             lengths = [feed.stream.audio.length for feed in feeds]
             self._waiting = {feed: None for feed in feeds if feed.is_pending}
-            is_behind = bool(self._waiting)
             results: Sequence[Probabilities | Exception]
             try:
                 results = await self._detector.detect([feed.stream for feed in feeds], ends)
@@ -242,9 +230,6 @@ class LiveVad:
                 results = [exc] * len(feeds)
             for feed, length, result in zip(feeds, lengths, results, strict=True):
                 self._deliver(feed, length, result)
-            if not is_behind:
-                tick = min(MAX_TICK_SECONDS, TICK_SECONDS_PER_STREAM * len(feeds))
-                await self._rest(began + tick - loop.time())
 
     @staticmethod
     def _deliver(feed: Feed, length: int, result: Probabilities | Exception) -> None:
@@ -258,11 +243,3 @@ class LiveVad:
                 feed.fail(exc)
         if not feed.is_pending:
             feed.flushed.set()
-
-    async def _rest(self, seconds: float) -> None:
-        if seconds > 0 and not self._hurry.is_set():
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._hurry.wait()
-            except TimeoutError:
-                pass
