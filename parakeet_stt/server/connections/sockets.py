@@ -9,6 +9,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -56,7 +57,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     queue: _Messages
     _watch: Watch
-    _rounds: Rounds | None = None  # None over TLS, where only the transport can read
+    _rounds: Rounds
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """As uvicorn calls it."""
@@ -72,15 +73,14 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         own: socket.socket = transport.get_extra_info("socket")
         own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        self._descriptor = own.fileno()
-        self._rounds = Rounds.of(self.loop) if self.scheme == "ws" else None
+        self._descriptor = own.fileno() if self.scheme == "ws" else None  # over TLS the transport alone can read
+        self._rounds = Rounds.of(self.loop)
         self._watch = Watch(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`. What came before is handled before."""
         self._watch.stop()
-        if self._rounds:
-            self._rounds.leave(self)
+        self._rounds.leave(self)
         if self._parsing:
             self._parsing.cancel()
         while self._unparsed and not self.close_sent:
@@ -98,7 +98,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._unparsed += data
         if self._parsing is None:
             self._parse()
-        if self._rounds and self.handshake_complete and not self.read_paused and not self.transport.is_closing():
+        if self.handshake_complete and not self.read_paused and not self.transport.is_closing():
             self.transport.pause_reading()
             self._rounds.join(self)
 
@@ -106,10 +106,10 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """See `rounds.Member`."""
         if self.transport.is_closing():
             return False
-        try:
-            data = os.read(self._descriptor, ROUND_BYTES)
-        except OSError:
-            data = b""  # nothing has come; another error the transport meets too
+        data = b""
+        if self._descriptor is not None:
+            with suppress(OSError):  # nothing has come; another error the transport meets too
+                data = os.read(self._descriptor, ROUND_BYTES)
         if data:
             self.data_received(data)
         else:
@@ -168,8 +168,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         is_behind = bool(self._unparsed) or self._is_full
         if is_behind and not self.read_paused:
             self.transport.pause_reading()
-            if self._rounds:
-                self._rounds.leave(self)
+            self._rounds.leave(self)
         elif self.read_paused and not is_behind:
             self.transport.resume_reading()
             self._read_at = self.loop.time()

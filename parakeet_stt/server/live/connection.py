@@ -159,7 +159,8 @@ class _Reader:
         self._writer = writer
         self._drain = drain
         self._idle_seconds = idle_seconds
-        self._received_at = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._received_at = self._loop.time()
         self._is_receiving = False
         self._stopped: CloseReason | None = None
         self.reading = asyncio.create_task(self._read())
@@ -178,7 +179,7 @@ class _Reader:
                 return self._stopped
             finally:
                 self._is_receiving = False
-                self._received_at = asyncio.get_running_loop().time()
+                self._received_at = self._loop.time()
             if isinstance(message, CloseReason):
                 return message
             try:
@@ -189,16 +190,15 @@ class _Reader:
                 return NORMAL
             for one in answer:
                 self._writer.send(one)
-            self._received_at = asyncio.get_running_loop().time()
+            self._received_at = self._loop.time()
 
     async def _watch(self) -> None:
         """Stop the reading when it has received nothing for too long, or shutdown begins."""
-        loop = asyncio.get_running_loop()
         while not self.reading.done():
             if self._drain.started.is_set():
                 self._stop(GOING_AWAY)  # or `_read` notices it after the message that it handles
                 return
-            rest = self._received_at + self._idle_seconds - loop.time()
+            rest = self._received_at + self._idle_seconds - self._loop.time()
             if rest <= 0 and self._stop(IDLE):
                 return
             with suppress(TimeoutError):

@@ -82,12 +82,12 @@ def test_a_socket_from_which_nothing_has_come_is_left_to_the_event_loop() -> Non
 
 
 class Heard:
-    """An app: the messages of each socket by its number, and at how many turns of the event loop they came."""
+    """An app: the messages of each socket by its number, and in which milliseconds they came."""
 
     def __init__(self) -> None:
         self.messages: defaultdict[int, list[int]] = defaultdict(list)
         self.codes: dict[int, int] = {}
-        self.turns: set[float] = set()
+        self.moments: set[float] = set()
         self.is_over = threading.Event()  # all have left
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -96,7 +96,7 @@ class Heard:
         await receive()
         await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
         while (message := cast(dict[str, Any], await receive()))["type"] == "websocket.receive":
-            self.turns.add(loop.time())  # uvloop's time stands still within a turn
+            self.moments.add(loop.time())  # uvloop counts milliseconds
             self.messages[number].append(int(message["bytes"][:4]))
         self.codes[number] = message["code"]
         if len(self.codes) == SOCKETS:
@@ -144,4 +144,4 @@ def test_frames_of_many_sockets_are_read_together_each_in_order_and_to_the_last(
     elapsed = time.monotonic() - began
     assert dict(app.messages) == {number: list(range(MESSAGES)) for number in range(SOCKETS)}
     assert app.codes == dict.fromkeys(range(SOCKETS), 1005 if leaves_rudely else 1000)
-    assert len(app.turns) < 3 * elapsed / MAX_SECONDS  # a few in each round
+    assert len(app.moments) < 3 * elapsed / MAX_SECONDS  # a few in each round
