@@ -8,7 +8,6 @@ when its connection closes. The program keeps each connection open too, and says
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import resource
@@ -30,6 +29,7 @@ from parakeet_stt.ipc.channel import FrameParser, receive_some, send_all
 from parakeet_stt.ipc.shared_audio import SAMPLE_BYTES, write_samples
 from parakeet_stt.media import demux, filters, messages, resampling
 from parakeet_stt.media.messages import WORKER_BYTES, Block, Decode, Died, End, NeedFilter
+from parakeet_stt.memory import return_freed_memory
 from parakeet_stt.protocols import SpeechDetector
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
 
@@ -137,21 +137,14 @@ def _work(connection: socket.socket, detector: SpeechDetector | None) -> None:
             poll.register(connection, select.POLLIN)
             while True:
                 if not poll.poll(1000 * IDLE_SECONDS):
-                    _trim_memory()
+                    gc.collect()
+                    return_freed_memory()  # what the last file took
                 asked, descriptors = end.receive()
                 if isinstance(asked, Decode):
                     _answer(asked, descriptors, end, detector)
         status = 0
     finally:
         os._exit(status)
-
-
-def _trim_memory() -> None:
-    """Give back what the last file took; only in glibc."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _data_bytes() -> int:

@@ -25,10 +25,10 @@ from parakeet_stt.device.messages import VERSION, Welcome
 from parakeet_stt.device.server import DeviceServer
 from parakeet_stt.device.start import BatchSettings, prepare
 from parakeet_stt.engines import catalogue
-from parakeet_stt.engines.cpu.memory import return_freed_memory
 from parakeet_stt.errors import StartupError
 from parakeet_stt.ipc.limits import allow_many_descriptors
 from parakeet_stt.media.filters import USUAL_RATES, save_filter
+from parakeet_stt.memory import return_freed_memory
 from parakeet_stt.processes.lifeline import Lifeline
 from parakeet_stt.processes.paths import Paths
 from parakeet_stt.protocols import Engine

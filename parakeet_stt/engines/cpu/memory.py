@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import time
 
+from parakeet_stt.memory import return_freed_memory
+
 TRIM_SECONDS = 10.0  # between two trims; more often, they begin to take time
 KEPT_BYTES = 1 << 30  # more than any tensor has
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's, of malloc.h
@@ -19,12 +21,6 @@ def keep_freed_memory() -> None:
     if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
         set_option(M_MMAP_THRESHOLD, KEPT_BYTES)
         set_option(M_TRIM_THRESHOLD, KEPT_BYTES)
-
-
-def return_freed_memory() -> None:
-    """Return the allocator's free memory to the system. Other C libraries than glibc have no `malloc_trim`."""
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 class MemoryTrimmer:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from parakeet_stt.server.connections.watch import CHECK_SECONDS, Watch
+from parakeet_stt.server.connections.watch import CHECK_SECONDS, Overdue, Watch
 from parakeet_stt.server.http.errors import envelope
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ class HttpProtocol(HttpToolsProtocol):
     _head_bytes = 0  # of the request's line and headers that are complete
     _head_began_at: float | None  # None while no request's head is awaited
     _has_begun = False  # whether some of the head is there
-    _is_overdue = False  # whether the head had not come in time when it was last looked for
     _is_crowded = False  # whether there are hardly any descriptors left
     _logged_at = -LOG_SECONDS  # of all connections
 
@@ -52,7 +51,7 @@ class HttpProtocol(HttpToolsProtocol):
         """See `asyncio.Protocol`."""
         transport = cast(asyncio.Transport, transport)  # of uvloop, whose transports are no subclass
         super().connection_made(transport)
-        self._watch = Watch(transport, self._check_head)
+        self._watch, self._overdue = Watch(transport, self._check_head), Overdue()
         Watch.let_others_accept()
         self._head_began_at = self.loop.time()
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -173,11 +172,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _check_head(self, now: float) -> None:
         most = CROWDED_HEAD_SECONDS if self._is_crowded else HEAD_SECONDS
-        if self._head_began_at is None or now - self._head_began_at <= most or self.transport.is_closing():
-            self._is_overdue = False
-            return
-        if not self._is_overdue:  # perhaps it is not read yet, as in `Watch`
-            self._is_overdue = True
+        is_late = self._head_began_at is not None and now - self._head_began_at > most
+        if not self._overdue.look(is_late=is_late) or self.transport.is_closing():
             return
         if self._has_begun:
             self._refusal = 408, f"The request's line and headers have not come within {most:.0f} s."

@@ -18,6 +18,21 @@ FEW_CONNECTIONS, PAUSE_SECONDS = 2, 0.001
 MAX_UNREAD_BYTES = 1 << 20  # of answers to a client's own pings, which nothing else holds up
 
 
+class Overdue:
+    """Whether something is late at two looks, one after the other.
+
+    After a stop the event loop calls what is due before it looks at its sockets, so at the first look what has come may
+    not be read yet.
+    """
+
+    _was_late = False
+
+    def look(self, *, is_late: bool) -> bool:
+        """Look once more."""
+        before, self._was_late = self._was_late, is_late
+        return before and is_late
+
+
 class Watch:
     """Watches one connection until `stop`. on_check: called each time with the event loop's time.
 
@@ -38,8 +53,7 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._unread_bytes, self._read_at = 0, self._loop.time()
         self._most_seconds = UNREAD_SECONDS
-        # After a stop the event loop calls what is due before it looks at its sockets: only the second time counts.
-        self._is_overdue = False
+        self._overdue = Overdue()
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
         if self.ledger:
             self.ledger.count_connections(1)
@@ -60,8 +74,7 @@ class Watch:
         if not unread or unread < self._unread_bytes:
             self._read_at = now
         self._unread_bytes = unread
-        was_overdue, self._is_overdue = self._is_overdue, now - self._read_at > self._most_seconds
-        if was_overdue and self._is_overdue:
+        if self._overdue.look(is_late=now - self._read_at > self._most_seconds):
             self._transport.abort()  # closing would wait until all is read
             return
         self._timer = self._loop.call_later(CHECK_SECONDS, self._check)
