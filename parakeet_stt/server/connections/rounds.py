@@ -24,6 +24,10 @@ class Member(Protocol):
         """Read what has come. Returns whether anything had; if not, the event loop reads again."""
         ...
 
+    def abort(self) -> None:
+        """End the connection: reading it has failed."""
+        ...
+
 
 class Rounds:
     """The sockets of one event loop that are read in rounds."""
@@ -53,12 +57,20 @@ class Rounds:
     def _plan(self) -> None:
         if self._members and not self._is_planned:
             self._is_planned = True
-            self._timer = self._loop.call_later(min(MAX_SECONDS, SECONDS_PER_SOCKET * self._last_size), self._read)
+            self._loop.call_later(min(MAX_SECONDS, SECONDS_PER_SOCKET * self._last_size), self._read)
 
     def _read(self) -> None:
         self._is_planned = False
         self._last_size = len(self._members)
         for member in list(self._members):
-            if member in self._members and not member.read_now():
+            if member in self._members and not self._read_one(member):
                 self.leave(member)
         self._plan()
+
+    def _read_one(self, member: Member) -> bool:
+        try:
+            return member.read_now()
+        except Exception as exc:  # as a transport does then; the others are read all the same
+            self._loop.call_exception_handler({"message": "a socket could not be read", "exception": exc})
+            member.abort()
+            return False

@@ -1,6 +1,4 @@
-"""A WebSocket connection: uvicorn's, read in rounds, which answers pings while the session takes no more, and bounds
-floods.
-"""
+"""A WebSocket: uvicorn's, read in rounds; it answers pings while the session takes no more, and ends floods."""
 
 from __future__ import annotations
 
@@ -115,6 +113,10 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         else:
             self.transport.resume_reading()
         return bool(data)
+
+    def abort(self) -> None:
+        """See `rounds.Member`."""
+        self.transport.abort()
 
     def send_receive_event_to_app(self) -> None:
         """A message is complete."""

@@ -30,11 +30,15 @@ class Clock:
 
     def __init__(self) -> None:
         self.delay: float | None = None
+        self.failures: list[object] = []
         self._callback: Callable[[], None] = lambda: None
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> None:
         assert self.delay is None
         self.delay, self._callback = delay, callback
+
+    def call_exception_handler(self, context: dict[str, object]) -> None:
+        self.failures.append(context["exception"])
 
     def ring(self) -> None:
         self.delay = None
@@ -42,14 +46,21 @@ class Clock:
 
 
 class Speaker:
-    """A socket. is_speaking: whether something has come by the next round."""
+    """A socket. is_speaking: whether something has come by the next round. failure: of reading it."""
 
     def __init__(self) -> None:
         self.is_speaking = True
         self.reads = 0
+        self.failure: Exception | None = None
+        self.is_aborted = False
+
+    def abort(self) -> None:
+        self.is_aborted = True
 
     def read_now(self) -> bool:
         self.reads += 1
+        if self.failure:
+            raise self.failure
         return self.is_speaking
 
 
@@ -79,6 +90,21 @@ def test_a_socket_from_which_nothing_has_come_is_left_to_the_event_loop() -> Non
     speaking.is_speaking = False
     clock.ring()
     assert clock.delay is None
+
+
+def test_a_socket_that_can_not_be_read_ends_and_the_others_are_read_all_the_same() -> None:
+    clock = Clock()
+    rounds = Rounds(cast(asyncio.AbstractEventLoop, clock))
+    broken, well = Speaker(), Speaker()
+    for one in (broken, well):
+        rounds.join(one)
+    broken.failure = ValueError("broken")
+    for _ in range(2):
+        clock.ring()
+    assert clock.failures == [broken.failure]
+    assert broken.is_aborted
+    assert not well.is_aborted
+    assert [broken.reads, well.reads] == [1, 2]
 
 
 class Heard:
