@@ -6,14 +6,14 @@ A live session sends some fifty frames a second. Each would wake the event loop 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import ClassVar, Protocol
-from weakref import WeakKeyDictionary
 
 from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.vad import WINDOW_SAMPLES
 
 # Time to the next round: for each socket in the last one, and at most, in which each session completes a window of the
-# detector. A few sockets wait for nothing.
+# detector. A few sockets hardly wait.
 SECONDS_PER_SOCKET, MAX_SECONDS = 0.0015, WINDOW_SAMPLES / SAMPLE_RATE
 
 
@@ -32,10 +32,10 @@ class Member(Protocol):
 class Rounds:
     """The sockets of one event loop that are read in rounds."""
 
-    _of_loops: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Rounds]] = WeakKeyDictionary()
+    _of_loops: ClassVar[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Rounds]] = weakref.WeakKeyDictionary()
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop = weakref.proxy(loop)  # by which these are found: it is not to be kept
         self._members: dict[Member, None] = {}
         self._last_size = 1  # sockets in the last round
         self._is_planned = False  # whether the next round is

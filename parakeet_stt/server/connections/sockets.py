@@ -7,7 +7,6 @@ import os
 import socket
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 # The kernel's own sizes grow to 6 MB here and 4 MB there, 160 s of audio as /v1/realtime has it.
 RECEIVE_BUFFER_BYTES = 128 << 10  # 2 s of such audio, and 1.3 MB/s at a round trip of 100 ms
 READ_AHEAD_BYTES, READ_AHEAD_MESSAGES = 256 << 10, 4096
-ROUND_BYTES = 64 << 10  # read at once in a round
+ROUND_BYTES = 2 * RECEIVE_BUFFER_BYTES  # read at once in a round: all that the kernel keeps
 SLICE_BYTES = 8 << 10  # parsed at once: 1365 of the smallest frames, which take 15 ms
 MAX_FRAGMENTS = 1024  # of one message
 
@@ -71,7 +70,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         own: socket.socket = transport.get_extra_info("socket")
         own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        self._descriptor = own.fileno() if self.scheme == "ws" else None  # over TLS the transport alone can read
+        # TLS is read by the transport alone, which drops what it has not delivered at the end of a paused connection.
+        self._descriptor = own.fileno() if self.scheme == "ws" else None
         self._rounds = Rounds.of(self.loop)
         self._watch = Watch(transport)
 
@@ -79,6 +79,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """See `asyncio.Protocol`. What came before is handled before."""
         self._watch.stop()
         self._rounds.leave(self)
+        self._unparsed += self._read()  # a write that failed may be how the end was noticed
         if self._parsing:
             self._parsing.cancel()
         while self._unparsed and not self.close_sent:
@@ -96,7 +97,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._unparsed += data
         if self._parsing is None:
             self._parse()
-        if self.handshake_complete and not self.read_paused and not self.transport.is_closing():
+        is_read = self.handshake_complete and not self.read_paused and not self.transport.is_closing()
+        if is_read and self._descriptor is not None:
             self.transport.pause_reading()
             self._rounds.join(self)
 
@@ -104,15 +106,20 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """See `rounds.Member`."""
         if self.transport.is_closing():
             return False
-        data = b""
-        if self._descriptor is not None:
-            with suppress(OSError):  # nothing has come; another error the transport meets too
-                data = os.read(self._descriptor, ROUND_BYTES)
-        if data:
+        if data := self._read():
             self.data_received(data)
         else:
             self.transport.resume_reading()
         return bool(data)
+
+    def _read(self) -> bytes:
+        """What has come; nothing at the end of the stream, which the transport meets too, or over TLS."""
+        if self._descriptor is None:
+            return b""
+        try:
+            return os.read(self._descriptor, ROUND_BYTES)
+        except OSError:
+            return b""
 
     def abort(self) -> None:
         """See `rounds.Member`."""

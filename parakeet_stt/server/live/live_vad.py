@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.device.link import DeviceLink, Source
 from parakeet_stt.errors import RecognitionError
 from parakeet_stt.ipc.shared_audio import SharedAudio
@@ -22,6 +23,9 @@ from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, SpeechDetector
 from parakeet_stt.server.live.pcm import Encoding, PcmDecoder
 from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities, WindowFramer, Windows
 
+# Time from one tick to the next, at least: for each stream in the first, up to a window of the detector. A few streams
+# hardly wait.
+TICK_SECONDS_PER_STREAM, MAX_TICK_SECONDS = 0.001, WINDOW_SAMPLES / SAMPLE_RATE
 MAX_BYTES = 1 << 15  # of one stream in a tick: a second at 16 kHz, so that a fast sender delays no other stream
 
 
@@ -195,6 +199,8 @@ class LiveVad:
         self._detector = detector
         self._waiting: dict[Feed, None] = {}  # feeds with pending bytes, in order of arrival
         self._ticking: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()  # a session waits for its results
+        self._next_at = 0.0  # before which no tick begins without hurry, in the event loop's time
 
     def push(self, feed: Feed, data: bytes, *, is_last: bool = False) -> None:
         """Queue more bytes for the next tick. is_last: the stream ends with them."""
@@ -205,7 +211,9 @@ class LiveVad:
 
     async def flush(self, feed: Feed) -> None:
         """Return once all bytes of this feed are delivered."""
-        await feed.flushed.wait()
+        if not feed.flushed.is_set():
+            self._hurry.set()
+            await feed.flushed.wait()
 
     def discard(self, feed: Feed) -> None:
         """Deliver nothing more to this feed."""
@@ -218,11 +226,17 @@ class LiveVad:
 
     async def _run(self) -> None:
         """Tick until nothing waits."""
+        loop = asyncio.get_running_loop()
         while self._waiting:
+            await self._rest(self._next_at - loop.time())
+            began = loop.time()
+            self._hurry.clear()
             feeds = list(self._waiting)
             ends = [feed.take() for feed in feeds]
             lengths = [feed.stream.audio.length for feed in feeds]
             self._waiting = {feed: None for feed in feeds if feed.is_pending}
+            if not self._waiting:  # else it is behind
+                self._next_at = began + min(MAX_TICK_SECONDS, TICK_SECONDS_PER_STREAM * len(feeds))
             results: Sequence[Probabilities | Exception]
             try:
                 results = await self._detector.detect([feed.stream for feed in feeds], ends)
@@ -243,3 +257,11 @@ class LiveVad:
                 feed.fail(exc)
         if not feed.is_pending:
             feed.flushed.set()
+
+    async def _rest(self, seconds: float) -> None:
+        if seconds > 0 and not self._hurry.is_set():
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pass

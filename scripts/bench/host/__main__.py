@@ -2,6 +2,7 @@
 
     python -m scripts.bench.host                      # files and live sessions
     python -m scripts.bench.host --live 50 75         # so many live sessions, 15 s each
+    python -m scripts.bench.host --live --frame 100   # in frames of 100 ms
     python -m scripts.bench.host --files --short      # a tenth of the requests
     python -m scripts.bench.host --device             # only the device process, flooded by one front
     python -m scripts.bench.host --files --short --fronts 2 --front-share 0.15   # as root: each has a part of a core
@@ -46,7 +47,6 @@ from scripts.bench.serving import SAMPLE, serve, wait_until_ready
 TARGET = "scripts.bench.host.endless:ParakeetSTT"
 RATE = 16_000
 FROM = 5 * RATE  # of the sample, where the clips begin
-FRAME_SECONDS = 0.02
 LIVE_SECONDS = 15.0
 UTTERANCES, AT_ONCE = 3000, 256
 SOURCES = 500  # live sessions, of which the device process hears a window at once
@@ -196,10 +196,10 @@ async def measure_files(url: str, data: bytes, load: Load) -> FileRow:
     return FileRow(load.container, load.seconds, load.callers, round(rate, 1), rtfx, spent, p50, p95)
 
 
-async def measure_live(url: str, samples: npt.NDArray[np.int16], sessions: int) -> LiveRow:
-    """Run live sessions in real time, in frames of 20 ms, with partials."""
+async def measure_live(url: str, samples: npt.NDArray[np.int16], sessions: int, frame_seconds: float) -> LiveRow:
+    """Run live sessions in real time, with partials."""
     data = np.tile(samples, 2).tobytes()
-    frame = round(2 * RATE * FRAME_SECONDS)
+    frame = round(2 * RATE * frame_seconds)
     delays: list[float] = []
 
     async def speak(number: int) -> float:
@@ -217,8 +217,8 @@ async def measure_live(url: str, samples: npt.NDArray[np.int16], sessions: int) 
             while time.perf_counter() - began < LIVE_SECONDS:
                 await socket.send(data[count * frame : (count + 1) * frame])
                 count += 1
-                await asyncio.sleep(max(0.0, began + count * FRAME_SECONDS - time.perf_counter()))
-            behind = time.perf_counter() - began - count * FRAME_SECONDS
+                await asyncio.sleep(max(0.0, began + count * frame_seconds - time.perf_counter()))
+            behind = time.perf_counter() - began - count * frame_seconds
             await socket.send(json.dumps({"type": "end"}))
             await asyncio.wait_for(receiving, 60)
             return behind
@@ -333,6 +333,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", action="store_true", help="files only")
     parser.add_argument("--live", type=int, nargs="*", metavar="SESSIONS", help="live sessions only, so many")
+    parser.add_argument("--frame", type=int, default=20, metavar="MS", help="length of live sessions' frames")
     parser.add_argument("--device", action="store_true", help="only the device process, by itself")
     parser.add_argument("--detector", choices=("device", "cpu"), default="device", help="where speech is detected")
     parser.add_argument("--fronts", type=int, default=1, help="front processes")
@@ -351,7 +352,7 @@ def main() -> None:
             )
             print(files[-1], flush=True)
         for sessions in () if arguments.files or arguments.device else arguments.live or (25, 60, 120):
-            live.append(asyncio.run(measure_live(url, samples, sessions)))
+            live.append(asyncio.run(measure_live(url, samples, sessions, arguments.frame / 1000)))
             print(live[-1], flush=True)
         device: dict[str, float] = {}
         for measure in (measure_device, measure_device_live) if arguments.device else ():

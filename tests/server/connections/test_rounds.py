@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 import uvicorn
@@ -21,6 +22,8 @@ from parakeet_stt.server.connections.sockets import SocketProtocol
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
+
+Leave = Literal["close", "hang up", "reset"]  # the connection
 
 SOCKETS, MESSAGES, SECONDS = 40, 50, 0.02
 
@@ -108,7 +111,7 @@ def test_a_socket_that_can_not_be_read_ends_and_the_others_are_read_all_the_same
 
 
 class Heard:
-    """An app: the messages of each socket by its number, and in which milliseconds they came."""
+    """An app: the messages of each socket by its number, and in which milliseconds they came. It talks all the time."""
 
     def __init__(self) -> None:
         self.messages: defaultdict[int, list[int]] = defaultdict(list)
@@ -121,12 +124,21 @@ class Heard:
         number, loop = int(scope["path"][1:]), asyncio.get_running_loop()
         await receive()
         await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+        talking = asyncio.create_task(self._talk(send))
         while (message := cast(dict[str, Any], await receive()))["type"] == "websocket.receive":
             self.moments.add(loop.time())  # uvloop counts milliseconds
             self.messages[number].append(int(message["bytes"][:4]))
+        talking.cancel()
         self.codes[number] = message["code"]
         if len(self.codes) == SOCKETS:
             self.is_over.set()
+
+    @staticmethod
+    async def _talk(send: ASGISendCallable) -> None:
+        with suppress(OSError):  # uvicorn's, once the client has left
+            while True:
+                await send({"type": "websocket.send", "bytes": b"and?", "text": None})
+                await asyncio.sleep(0.005)
 
 
 @contextmanager
@@ -145,23 +157,27 @@ def serving(app: Heard) -> Iterator[str]:
             assert not thread.is_alive()
 
 
-async def speak(url: str, number: int, *, leaves_rudely: bool) -> None:
+async def speak(url: str, number: int, leave: Leave) -> None:
     """Send numbered frames in real time, and leave right after the last."""
     await asyncio.sleep(SECONDS * number / SOCKETS)
-    async with connect(f"{url}/{number}", proxy=None, compression=None) as client:
+    async with connect(f"{url}/{number}", proxy=None, compression=None, max_queue=None) as client:
+        began = time.monotonic()
         for count in range(MESSAGES):
+            await asyncio.sleep(max(0.0, began + count * SECONDS - time.monotonic()))
             await client.send(f"{count:04}".encode() + bytes(640))
-            await asyncio.sleep(SECONDS if count < MESSAGES - 1 else 0)
-        if leaves_rudely:
-            client.transport.close()  # without a close frame
+        if leave == "reset":
+            own: socket.socket = client.transport.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if leave != "close":
+            client.transport.abort()
 
 
-@pytest.mark.parametrize("leaves_rudely", [False, True])
-def test_frames_of_many_sockets_are_read_together_each_in_order_and_to_the_last(leaves_rudely: bool) -> None:
+@pytest.mark.parametrize("leave", ["close", "hang up", "reset"])
+def test_frames_of_many_sockets_are_read_together_each_in_order_and_to_the_last(leave: Leave) -> None:
     app = Heard()
 
     async def talk(url: str) -> None:
-        await asyncio.gather(*(speak(url, number, leaves_rudely=leaves_rudely) for number in range(SOCKETS)))
+        await asyncio.gather(*(speak(url, number, leave) for number in range(SOCKETS)))
 
     began = time.monotonic()
     with serving(app) as url:
@@ -169,5 +185,5 @@ def test_frames_of_many_sockets_are_read_together_each_in_order_and_to_the_last(
         assert app.is_over.wait(20)
     elapsed = time.monotonic() - began
     assert dict(app.messages) == {number: list(range(MESSAGES)) for number in range(SOCKETS)}
-    assert app.codes == dict.fromkeys(range(SOCKETS), 1005 if leaves_rudely else 1000)
+    assert app.codes == dict.fromkeys(range(SOCKETS), 1000 if leave == "close" else 1005)
     assert len(app.moments) < 3 * elapsed / MAX_SECONDS  # a few in each round
