@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 # and its speech detection; for a request, in front, media worker and device process together; for a second of a live
 # session; and of these, in the one thread of the device process, for an utterance and for a second of a live session.
 DECODING, DETECTION = 0.0005, 0.0008
-REQUEST, LIVE = 0.0035, 0.0042
+REQUEST, LIVE = 0.0035, 0.0039
 UTTERANCE, LIVE_UTTERANCE = 0.0005, 0.0005
 LONGEST_UTTERANCE = 24.0  # STT_MAX_UTTERANCE_SECONDS
 # Seconds of audio decoded for a second of live speech with partial results: 8.1 by ChunkRules, and the previews of the
