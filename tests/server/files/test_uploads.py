@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -35,6 +36,12 @@ BROKEN_FORMS = {
         b"--x\r\nno header\r\n\r\n1\r\n--x--",
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage() -> None:
+    """What tests before have left would close its descriptors while they are counted."""
+    gc.collect()
 
 
 def where(file: Any) -> str:
