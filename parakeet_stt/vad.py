@@ -8,9 +8,10 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
-from parakeet_stt.audio import Samples
+from parakeet_stt.audio import SAMPLE_RATE, Samples
 
-WINDOW_SAMPLES = 512  # 32 ms at 16 kHz: the only window that Silero accepts
+WINDOW_SAMPLES = 512  # the only window that Silero accepts at 16 kHz
+WINDOW_SECONDS = WINDOW_SAMPLES / SAMPLE_RATE  # 32 ms
 CONTEXT_SAMPLES = 64  # of the window before, with which Silero's networks take each window
 OFFSET_BELOW_ONSET = 0.15  # Silero's own distance between the two thresholds
 LOWEST_OFFSET = 0.01

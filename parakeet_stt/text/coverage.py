@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from parakeet_stt.audio import SAMPLE_RATE, Span
+from parakeet_stt.audio import Span
 from parakeet_stt.text.transcript import SpeechCoverage, Uncovered, WordList
-from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities
+from parakeet_stt.vad import WINDOW_SAMPLES, WINDOW_SECONDS, Probabilities
 
-WINDOW_SECONDS = WINDOW_SAMPLES / SAMPLE_RATE
 MISSED_SECONDS = 1.0  # of speech between, before or after words: more than a drawn-out vowel or a breath
 MISSED_ALL_SECONDS = 0.25  # of speech in an utterance without words: less than a short word
 NEAR_SECONDS = 0.2  # around a word: its own times are not more exact

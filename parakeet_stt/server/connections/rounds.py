@@ -9,12 +9,11 @@ import asyncio
 import weakref
 from typing import ClassVar, Protocol
 
-from parakeet_stt.audio import SAMPLE_RATE
-from parakeet_stt.vad import WINDOW_SAMPLES
+from parakeet_stt.vad import WINDOW_SECONDS
 
 # Time to the next round: for each socket in the last one, and at most, in which each session completes a window of the
 # detector. A few sockets hardly wait.
-SECONDS_PER_SOCKET, MAX_SECONDS = 0.0015, WINDOW_SAMPLES / SAMPLE_RATE
+SECONDS_PER_SOCKET, MAX_SECONDS = 0.0015, WINDOW_SECONDS
 
 
 class Member(Protocol):

@@ -92,11 +92,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().shutdown()
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
-        self._read_at = self.loop.time()
-        self._unparsed += data
-        if self._parsing is None:
-            self._parse()
+        """See `asyncio.Protocol`. From now on it is read in rounds."""
+        self._take(data)
         is_read = self.handshake_complete and not self.read_paused and not self.transport.is_closing()
         if is_read and self._descriptor is not None:
             self.transport.pause_reading()
@@ -107,10 +104,16 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self.transport.is_closing():
             return False
         if data := self._read():
-            self.data_received(data)
+            self._take(data)
         else:
             self.transport.resume_reading()
         return bool(data)
+
+    def _take(self, data: bytes) -> None:
+        self._read_at = self.loop.time()
+        self._unparsed += data
+        if self._parsing is None:
+            self._parse()
 
     def _read(self) -> bytes:
         """What has come; nothing at the end of the stream, which the transport meets too, or over TLS."""

@@ -14,18 +14,17 @@ from typing import Protocol
 
 import numpy as np
 
-from parakeet_stt.audio import SAMPLE_RATE
 from parakeet_stt.device.link import DeviceLink, Source
 from parakeet_stt.errors import RecognitionError
 from parakeet_stt.ipc.shared_audio import SharedAudio
 from parakeet_stt.media.resampling import Filter
 from parakeet_stt.protocols import DETECTOR_STATE_SHAPE, SpeechDetector
 from parakeet_stt.server.live.pcm import Encoding, PcmDecoder
-from parakeet_stt.vad import WINDOW_SAMPLES, Probabilities, WindowFramer, Windows
+from parakeet_stt.vad import WINDOW_SAMPLES, WINDOW_SECONDS, Probabilities, WindowFramer, Windows
 
 # Time from one tick to the next, at least: for each stream in the first, up to a window of the detector. A few streams
 # hardly wait.
-TICK_SECONDS_PER_STREAM, MAX_TICK_SECONDS = 0.001, WINDOW_SAMPLES / SAMPLE_RATE
+TICK_SECONDS_PER_STREAM, MAX_TICK_SECONDS = 0.001, WINDOW_SECONDS
 MAX_BYTES = 1 << 15  # of one stream in a tick: a second at 16 kHz, so that a fast sender delays no other stream
 
 
